@@ -1,0 +1,1 @@
+"""Fast attention and recurrent networks on CPUs, and small self-supervised models."""

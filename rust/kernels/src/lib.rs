@@ -1,0 +1,1 @@
+//! Attention, recurrent cells and the matrix product behind them.

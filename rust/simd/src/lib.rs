@@ -1,0 +1,1 @@
+//! The Isa token, vectors of lanes, and detect-once dispatch.
