@@ -1,0 +1,1 @@
+"""One plain loop per kind of training, and the run directory, checkpoints and logs they share."""

@@ -1,0 +1,273 @@
+"""Checkpoints that survive a crash and continue a run bit for bit.
+
+A checkpoint is a folder `step-N`: a `NAME.safetensors` for each model, a
+`NAME.optimizer.safetensors` for each optimiser, `state.json` for everything else, and
+`manifest.json` with the SHA-256 of each. It is written under another name, synced, and renamed, so
+that a folder of this name is complete; reading checks the hashes and goes back to the checkpoint
+before when one is wrong. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors.torch
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from fusewire.errors import InputError
+from fusewire.training.config import JSON
+from fusewire.training.durable import sync_folder, write_synced
+from fusewire.training.seeds import RandomStreams
+
+_MANIFEST = "manifest.json"
+_STATE = "state.json"
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint is damaged and the one before it is used."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `load_checkpoint` found beside the weights that it put in place."""
+
+    step: int
+    state: Mapping[str, Any]
+    path: Path
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    models: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer],
+    state: Mapping[str, JSON],
+    streams: RandomStreams | None = None,
+    keep: int = 2,
+) -> Path:
+    """Writes `folder/step-N` and removes all but the newest `keep` checkpoints.
+
+    Args:
+        folder: holds the checkpoints of one run; created when it does not exist.
+        step: how many training steps the weights have seen.
+        models: by name; tied weights are stored once.
+        optimizers: by name.
+        state: whatever else the loop must know to continue.
+        streams: the random state, stored when given.
+        keep: how many checkpoints stay.
+
+    Returns:
+        The path of the new checkpoint.
+
+    Raises:
+        InputError: weights are not finite, or the disk refuses; older checkpoints are untouched.
+    """
+    files: dict[str, bytes] = {}
+    for name, model in models.items():
+        files[f"{name}.safetensors"] = _pack_model(name, model, last_checkpoint(folder))
+    rest: dict[str, JSON] = {"step": step, "state": state, "optimizers": {}}
+    described: dict[str, JSON] = {}
+    for name, optimizer in optimizers.items():
+        tensors, described[name] = _split_optimizer(optimizer)
+        files[f"{name}.optimizer.safetensors"] = safetensors.torch.save(tensors)
+    rest["optimizers"] = described
+    rest["streams"] = streams.state() if streams else None
+    files[_STATE] = json.dumps(rest).encode()
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    files[_MANIFEST] = json.dumps({"step": step, "sha256": hashes}, indent=1).encode()
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        final = _write_folder(folder / f"step-{step}", files)
+        _remove_all_but(folder, keep, newest=step)
+    except OSError as failure:
+        reason = failure.strerror or failure
+        raise InputError(
+            f"cannot write a checkpoint to {folder}: {reason}; {last_checkpoint(folder)}"
+        ) from failure
+    return final
+
+
+def load_checkpoint(
+    folder: Path,
+    models: Mapping[str, nn.Module],
+    optimizers: Mapping[str, Optimizer] | None = None,
+    streams: RandomStreams | None = None,
+) -> Checkpoint:
+    """Puts the newest undamaged checkpoint of `folder` into models, optimisers and streams.
+
+    Args:
+        folder: the folder given to `save_checkpoint`.
+        models: those to fill; a checkpoint may hold more.
+        optimizers: those to fill, built over the same parameters as when saved.
+        streams: put back to where they stood, when given.
+
+    Returns:
+        The step and state that were stored.
+
+    Raises:
+        InputError: there is no undamaged checkpoint, or it belongs to other models.
+    """
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise InputError(f"no checkpoint in {folder}: the run ended before it saved one")
+    for step in reversed(steps):
+        path = folder / f"step-{step}"
+        try:
+            files = _read_folder(path)
+            break
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as damage:
+            warnings.warn(
+                f"checkpoint {path} is damaged ({damage}), going back to the one before",
+                CheckpointWarning,
+                stacklevel=2,
+            )
+    else:
+        raise InputError(f"every checkpoint in {folder} is damaged")
+
+    rest = json.loads(files[_STATE])
+    # Nothing is changed before everything has been found.
+    weights = {name: _unpack_model(_member(files, path, name)) for name in models}
+    moments = {
+        name: _join_optimizer(_member(files, path, f"{name}.optimizer"), rest["optimizers"][name])
+        for name in optimizers or {}
+    }
+    try:
+        for name, model in models.items():
+            model.load_state_dict(weights[name])
+        for name, optimizer in (optimizers or {}).items():
+            optimizer.load_state_dict(moments[name])
+    except (RuntimeError, ValueError) as mismatch:
+        raise InputError(f"checkpoint {path} belongs to another model: {mismatch}") from mismatch
+    if streams and rest["streams"]:
+        streams.restore(rest["streams"])
+    return Checkpoint(step=step, state=rest["state"], path=path)
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Returns the steps of the finished checkpoints in `folder`, oldest first."""
+    if not folder.is_dir():
+        return []
+    matches = (re.fullmatch(r"step-(\d+)", path.name) for path in folder.iterdir())
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def _write_folder(final: Path, files: Mapping[str, bytes]) -> Path:
+    unfinished = final.with_name(final.name + ".tmp")
+    replaced = final.with_name(final.name + ".old")
+    for leftover in (unfinished, replaced):  # of a run that was killed here
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    try:
+        unfinished.mkdir()
+        for name, content in files.items():
+            write_synced(unfinished / name, content)
+        sync_folder(unfinished)
+        if final.exists():  # a run that went back to an older checkpoint comes by here again
+            final.rename(replaced)
+        unfinished.rename(final)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    sync_folder(final.parent)
+    return final
+
+
+def _remove_all_but(folder: Path, keep: int, newest: int) -> None:
+    # Checkpoints after `newest` are damaged ones that this run went back behind.
+    steps = checkpoint_steps(folder)
+    past = [step for step in steps if step <= newest]
+    for step in set(steps) - set(past[-keep:]):
+        shutil.rmtree(folder / f"step-{step}")
+    for leftover in (*folder.glob("step-*.tmp"), *folder.glob("step-*.old")):
+        shutil.rmtree(leftover)
+
+
+def _read_folder(path: Path) -> dict[str, bytes]:
+    manifest = json.loads((path / _MANIFEST).read_bytes())
+    files = {}
+    for name, expected in manifest["sha256"].items():
+        files[name] = (path / name).read_bytes()
+        if hashlib.sha256(files[name]).hexdigest() != expected:
+            raise ValueError(f"{name} does not match its SHA-256")
+    if _STATE not in files:
+        raise ValueError(f"the manifest lacks {_STATE}")
+    return files
+
+
+def _member(files: Mapping[str, bytes], path: Path, name: str) -> bytes:
+    try:
+        return files[f"{name}.safetensors"]
+    except KeyError:
+        held = ", ".join(sorted(files))
+        raise InputError(f"checkpoint {path} holds no {name}.safetensors, only {held}") from None
+
+
+def _pack_model(name: str, model: nn.Module, advice: str) -> bytes:
+    tensors: dict[str, torch.Tensor] = {}
+    aliases: dict[str, str] = {}
+    first_names: dict[tuple[object, ...], str] = {}
+    for key, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise InputError(f"weights of the {name} are no longer finite ({key}); {advice}")
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if tensor.numel() and place in first_names:
+            aliases[key] = first_names[place]
+        else:
+            first_names[place] = key
+            # A view of a larger tensor is stored alone; safetensors takes no shared memory.
+            tensors[key] = tensor.detach().cpu().contiguous().clone()
+    return safetensors.torch.save(tensors, metadata={"tied": json.dumps(aliases)})
+
+
+def _unpack_model(content: bytes) -> dict[str, torch.Tensor]:
+    tensors = safetensors.torch.load(content)
+    # The metadata sits in the JSON header, whose length is the first eight bytes.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    aliases = json.loads(header.get("__metadata__", {}).get("tied", "{}"))
+    return tensors | {name: tensors[first] for name, first in aliases.items()}
+
+
+def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], JSON]:
+    # A parameter's state is tensors (moments, step counts) and plain numbers; groups are plain.
+    content = optimizer.state_dict()
+    tensors: dict[str, torch.Tensor] = {}
+    plain: dict[str, dict[str, JSON]] = {}
+    for index, entries in content["state"].items():
+        plain[str(index)] = {}
+        for key, value in entries.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous().clone()
+            else:
+                plain[str(index)][key] = value
+    return tensors, {"state": plain, "param_groups": content["param_groups"]}
+
+
+def _join_optimizer(content: bytes, described: Mapping[str, Any]) -> dict[str, Any]:
+    state = {int(index): dict(plain) for index, plain in described["state"].items()}
+    for name, tensor in safetensors.torch.load(content).items():
+        index, key = name.split(".", 1)
+        state[int(index)][key] = tensor
+    groups = [
+        {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+        for group in described["param_groups"]
+    ]
+    return {"state": cast(Any, state), "param_groups": groups}
+
+
+def last_checkpoint(folder: Path) -> str:
+    """Says in words which checkpoint of `folder` is the newest, for error messages."""
+    steps = checkpoint_steps(folder)
+    if not steps:
+        return "no checkpoint had been saved"
+    return f"the last good checkpoint is {folder / f'step-{steps[-1]}'}"

@@ -1,0 +1,192 @@
+"""One directory per run: what was asked for, what happened, and what came out.
+
+RUN/config.json      kind, configuration, versions, fingerprint of the data
+RUN/metrics.jsonl    one line per logged step
+RUN/losses.png       the loss curves
+RUN/samples.png      (images) or RUN/samples.txt (text)
+RUN/checkpoint/      step-N folders, see `fusewire.training.checkpoint`
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusewire.errors import InputError
+from fusewire.training.config import JSON, Config, config_from_json, config_to_json
+from fusewire.training.durable import replace_file
+
+_CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """The directory of one run; made by `create` or `open`.
+
+    Attributes:
+        path: the directory.
+        kind: which loop made it, such as "gan" or "language".
+        settings: the configuration as JSON; `config` turns it into its dataclass.
+        data_fingerprint: hash of the training data, see `fusewire.data`.
+    """
+
+    path: Path
+    kind: str
+    settings: JSON
+    data_fingerprint: str
+
+    @classmethod
+    def create(cls, path: Path, kind: str, config: object, data_fingerprint: str) -> RunDirectory:
+        """Makes the directory and writes its config.json.
+
+        To be called when everything that was given has been checked: a directory that exists
+        belongs to a run that started.
+
+        Args:
+            path: must not exist or be an empty directory; parents are made.
+            kind: which loop makes the run.
+            config: the dataclass that describes the run completely.
+            data_fingerprint: hash of the training data.
+
+        Raises:
+            InputError: the path holds something already or cannot be written.
+        """
+        refuse_unusable(path)
+        made = _missing_parents(path)
+        run = cls(path, kind, config_to_json(config), data_fingerprint)
+        description = {
+            "kind": kind,
+            "fusewire": importlib.metadata.version("fusewire"),
+            "torch": importlib.metadata.version("torch"),
+            "data_fingerprint": data_fingerprint,
+            "config": run.settings,
+        }
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / _CONFIG, json.dumps(description, indent=2).encode() + b"\n")
+        except OSError as failure:
+            if made:
+                shutil.rmtree(made[0], ignore_errors=True)
+            raise _unwritable(path, failure) from failure
+        return run
+
+    @classmethod
+    def open(cls, path: Path, kind: str | None = None) -> RunDirectory:
+        """Opens a directory that a run has made.
+
+        Args:
+            path: the directory.
+            kind: refuse a run of another kind, when given.
+
+        Raises:
+            InputError: the directory is missing, not a run, damaged or of another kind.
+        """
+        if not path.is_dir():
+            reason = "is not a directory" if path.exists() else "does not exist"
+            raise InputError(f"{path} {reason}; expected the directory of a run")
+        try:
+            description = json.loads((path / _CONFIG).read_bytes())
+        except FileNotFoundError:
+            raise InputError(f"{path} is not the directory of a run: it has no {_CONFIG}") from None
+        except (OSError, ValueError) as failure:
+            raise InputError(f"{path / _CONFIG} is damaged: {failure}") from failure
+        if not isinstance(description, Mapping):
+            raise InputError(f"{path / _CONFIG} is damaged: expected a JSON object")
+        found, fingerprint = description.get("kind"), description.get("data_fingerprint")
+        if not isinstance(found, str) or not isinstance(fingerprint, str):
+            raise InputError(f"{path / _CONFIG} is damaged: it names no kind or no data")
+        if kind is not None and found != kind:
+            raise InputError(f'{path} is a run of kind "{found}", expected "{kind}"')
+        return cls(path, found, description.get("config"), fingerprint)
+
+    def config(self, kind: type[Config]) -> Config:
+        """Returns the configuration as the dataclass `kind`.
+
+        Raises:
+            InputError: config.json was made for something else or edited wrongly.
+        """
+        return config_from_json(kind, self.settings, f"{self.path / _CONFIG}: config")
+
+    def require_same_data(self, data_fingerprint: str) -> None:
+        """Refuses to continue a run on other data than it began with.
+
+        Raises:
+            InputError: the fingerprints differ.
+        """
+        if data_fingerprint != self.data_fingerprint:
+            raise InputError(
+                f"the data has changed since {self.path} was started; resume with the same data, "
+                "or start a new run"
+            )
+
+    @property
+    def metrics_path(self) -> Path:
+        """The log, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def losses_path(self) -> Path:
+        """The plot of the losses."""
+        return self.path / "losses.png"
+
+    @property
+    def sample_image_path(self) -> Path:
+        """The grid of generated images."""
+        return self.path / "samples.png"
+
+    @property
+    def sample_text_path(self) -> Path:
+        """The generated text."""
+        return self.path / "samples.txt"
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """The folder given to `save_checkpoint` and `load_checkpoint`."""
+        return self.path / "checkpoint"
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run of training left behind.
+
+    Attributes:
+        path: the run directory.
+        made: what a person may want to look at, label to path.
+        step: how many steps the weights have seen.
+        metrics: the last measured values by name.
+        stopped_early: a signal ended the run before its last step; it can be resumed.
+    """
+
+    path: Path
+    made: Mapping[str, Path]
+    step: int
+    metrics: Mapping[str, float]
+    stopped_early: bool
+
+
+def refuse_unusable(path: Path) -> None:
+    """Refuses a path where `RunDirectory.create` could not make a run.
+
+    Raises:
+        InputError: the path is a file or a directory with content.
+    """
+    try:
+        if path.is_dir():
+            if any(path.iterdir()):
+                raise InputError(f"{path} is not empty; give another directory for the run")
+        elif path.exists():
+            raise InputError(f"{path} is a file; give a directory for the run")
+    except OSError as failure:
+        raise _unwritable(path, failure) from failure
+
+
+def _missing_parents(path: Path) -> list[Path]:
+    return [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
+
+
+def _unwritable(path: Path, failure: OSError) -> InputError:
+    return InputError(f"cannot make the run directory {path}: {failure.strerror or failure}")

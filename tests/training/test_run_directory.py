@@ -1,0 +1,121 @@
+"""Run directories: complete or absent, and clear words when one cannot be opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fusewire.errors import InputError
+from fusewire.training import run_directory as run_directory_module
+from fusewire.training.config import config_from_json, config_to_json
+from fusewire.training.run_directory import RunDirectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Small:
+    kind: Literal["small"] = "small"
+    width: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Large:
+    kind: Literal["large"]
+    widths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    data: Path | None
+    model: Small | Large
+    pair: tuple[float, float] = (0.5, 1.0)
+    name: str = "a"
+    fast: bool = False
+
+
+FULL = Run(data=Path("/data"), model=Large("large", (1, 2)))
+
+
+def test_create_and_open(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b"
+    made = RunDirectory.create(path, "gan", FULL, "sha256:12")
+    opened = RunDirectory.open(path, kind="gan")
+    assert opened == made
+    assert opened.config(Run) == FULL
+    description = json.loads((path / "config.json").read_text())
+    assert {"fusewire", "torch", "kind", "data_fingerprint", "config"} == set(description)
+    opened.require_same_data("sha256:12")
+    with pytest.raises(InputError, match="data has changed"):
+        opened.require_same_data("sha256:13")
+
+
+def test_paths_that_cannot_become_a_run(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    for path, reason in [
+        (tmp_path, "is not empty"),
+        (file, "is a file"),
+        (file / "below", "cannot make the run directory"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            RunDirectory.create(path, "gan", FULL, "")
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+def test_refused_writing_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_path: Path, _content: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(run_directory_module, "replace_file", refuse)
+    with pytest.raises(InputError, match="Permission denied"):
+        RunDirectory.create(tmp_path / "a" / "b", "gan", FULL, "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "has no config.json"),
+        ("{", "is damaged"),
+        ("[]", "is damaged"),
+        ("{}", "is damaged"),
+        ('{"kind": "language", "data_fingerprint": ""}', 'expected "gan"'),
+    ],
+)
+def test_directories_that_are_not_runs(tmp_path: Path, content: str | None, reason: str) -> None:
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=reason):
+        RunDirectory.open(tmp_path, kind="gan")
+
+
+def test_missing_directory(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        RunDirectory.open(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("config", [FULL, Run(data=None, model=Small(width=9), fast=True)])
+def test_configurations_survive_json(config: Run) -> None:
+    assert config_from_json(Run, json.loads(json.dumps(config_to_json(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fast": 1}, "config.fast: expected bool, got 1"),
+        ({"pair": [1.0]}, "config.pair: expected a list of 2 values"),
+        ({"pair": [1.0, "x"]}, r"config.pair\[1\]: expected float, got 'x'"),
+        ({"colour": 1}, "unknown fields: colour"),
+        ({"model": {"kind": "small", "width": "w"}}, "config.model.width: expected int"),
+        ({"model": {"kind": "huge"}}, "expected one of 'small'"),
+    ],
+)
+def test_edited_configurations_are_checked(change: dict[str, object], reason: str) -> None:
+    value = dict(config_to_json(FULL)) | change
+    with pytest.raises(InputError, match=reason):
+        config_from_json(Run, value)
