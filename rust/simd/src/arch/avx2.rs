@@ -1,0 +1,251 @@
+//! AVX2 with FMA: 8 numbers of 32 bits or 4 of 64, 16 registers, masks as vectors of sign bits.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+
+use super::{proved, single_intrinsics};
+use crate::{Isa, Kernel, Lanes};
+
+/// Proof that the CPU has AVX2 and FMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Avx2(());
+
+impl Avx2 {
+    /// The token, if this CPU has the instructions.
+    pub fn detect() -> Option<Self> {
+        let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        present.then_some(Self(()))
+    }
+}
+
+impl Isa for Avx2 {
+    const NAME: &'static str = "avx2";
+    const REGISTERS: usize = 16;
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn run<T: crate::Real, K: Kernel<T>>(isa: Avx2, kernel: K) -> K::Output
+where
+    Avx2: Lanes<T>,
+{
+    kernel.run(isa)
+}
+
+const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+
+/// A window of eight words that starts `8 − count` words in has its first `count` words set.
+static FIRST_WORDS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
+/// The same for four double words.
+static FIRST_DOUBLE_WORDS: [i64; 8] = [-1, -1, -1, -1, 0, 0, 0, 0];
+
+impl Lanes<f32> for Avx2 {
+    type Vector = __m256;
+    type Mask = __m256;
+    const LANES: usize = 8;
+
+    single_intrinsics!(f32: _mm256_set1_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
+        _mm256_min_ps _mm256_max_ps _mm256_fmadd_ps _mm256_fnmadd_ps
+        _mm256_loadu_ps _mm256_storeu_ps);
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<f32>>(self, kernel: K) -> K::Output {
+        proved!(run(self, kernel))
+    }
+    #[inline(always)]
+    fn round(self, a: __m256) -> __m256 {
+        proved!(_mm256_round_ps::<NEAREST>(a))
+    }
+    #[inline(always)]
+    fn scale_exponent(self, a: __m256, n: __m256) -> __m256 {
+        // In two factors, because 2^n alone may lie outside the range of normal numbers.
+        proved!({
+            let bias = _mm256_set1_epi32(127);
+            let n = _mm256_cvtps_epi32(n);
+            let half = _mm256_srai_epi32::<1>(n);
+            let rest = _mm256_sub_epi32(n, half);
+            let power = |e| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(e, bias)));
+            _mm256_mul_ps(_mm256_mul_ps(a, power(half)), power(rest))
+        })
+    }
+    #[inline(always)]
+    fn split_exponent(self, a: __m256) -> (__m256, __m256) {
+        proved!({
+            let bits = _mm256_castps_si256(a);
+            let exponent = _mm256_sub_epi32(_mm256_srli_epi32::<23>(bits), _mm256_set1_epi32(127));
+            let mantissa = _mm256_or_si256(
+                _mm256_and_si256(bits, _mm256_set1_epi32(0x007f_ffff)),
+                _mm256_set1_epi32(0x3f80_0000),
+            );
+            (_mm256_castsi256_ps(mantissa), _mm256_cvtepi32_ps(exponent))
+        })
+    }
+    #[inline(always)]
+    fn less(self, a: __m256, b: __m256) -> __m256 {
+        proved!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b))
+    }
+    #[inline(always)]
+    fn first(self, count: usize) -> __m256 {
+        let start = 8 - count.min(8);
+        // The window ends inside the table: start is at most 8, and the table has 16 words.
+        proved!(_mm256_loadu_ps(FIRST_WORDS.as_ptr().add(start).cast()))
+    }
+    #[inline(always)]
+    fn select(self, mask: __m256, a: __m256, b: __m256) -> __m256 {
+        proved!(_mm256_blendv_ps(b, a, mask))
+    }
+    #[inline(always)]
+    fn any(self, mask: __m256) -> bool {
+        proved!(_mm256_movemask_ps(mask)) != 0
+    }
+    #[inline(always)]
+    fn sum_lanes(self, a: __m256) -> f32 {
+        proved!({
+            let half = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+        })
+    }
+    #[inline(always)]
+    fn max_lanes(self, a: __m256) -> f32 {
+        proved!({
+            let half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
+            _mm_cvtss_f32(_mm_max_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_masked(self, source: *const f32, mask: __m256) -> __m256 {
+        proved!(_mm256_maskload_ps(source, _mm256_castps_si256(mask)))
+    }
+    #[inline(always)]
+    unsafe fn store_masked(self, target: *mut f32, mask: __m256, a: __m256) {
+        proved!(_mm256_maskstore_ps(target, _mm256_castps_si256(mask), a));
+    }
+
+    #[inline(always)]
+    unsafe fn transpose_tile(
+        self,
+        source: *const f32,
+        source_stride: usize,
+        target: *mut f32,
+        target_stride: usize,
+    ) {
+        proved!({
+            let rows: [__m256; 8] =
+                std::array::from_fn(|row| _mm256_loadu_ps(source.add(row * source_stride)));
+            // Rows r and r + 4 meet in the two halves, after 4 × 4 transposes of each half.
+            for half in 0..2 {
+                let quad = |offset: usize| {
+                    let (a, b) = (rows[offset], rows[offset + 1]);
+                    let (c, d) = (rows[offset + 2], rows[offset + 3]);
+                    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                    let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+                    [
+                        _mm256_shuffle_ps::<0b01_00_01_00>(low, low2),
+                        _mm256_shuffle_ps::<0b11_10_11_10>(low, low2),
+                        _mm256_shuffle_ps::<0b01_00_01_00>(high, high2),
+                        _mm256_shuffle_ps::<0b11_10_11_10>(high, high2),
+                    ]
+                };
+                let (upper, lower) = (quad(0), quad(4));
+                for column in 0..4 {
+                    let joined = if half == 0 {
+                        _mm256_permute2f128_ps::<0x20>(upper[column], lower[column])
+                    } else {
+                        _mm256_permute2f128_ps::<0x31>(upper[column], lower[column])
+                    };
+                    _mm256_storeu_ps(target.add((half * 4 + column) * target_stride), joined);
+                }
+            }
+        });
+    }
+}
+
+impl Lanes<f64> for Avx2 {
+    type Vector = __m256d;
+    type Mask = __m256d;
+    const LANES: usize = 4;
+
+    single_intrinsics!(f64: _mm256_set1_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_div_pd
+        _mm256_min_pd _mm256_max_pd _mm256_fmadd_pd _mm256_fnmadd_pd
+        _mm256_loadu_pd _mm256_storeu_pd);
+
+    #[inline(always)]
+    fn vectorize<K: Kernel<f64>>(self, kernel: K) -> K::Output {
+        proved!(run(self, kernel))
+    }
+    #[inline(always)]
+    fn round(self, a: __m256d) -> __m256d {
+        proved!(_mm256_round_pd::<NEAREST>(a))
+    }
+    #[inline(always)]
+    fn scale_exponent(self, a: __m256d, n: __m256d) -> __m256d {
+        proved!({
+            let bias = _mm256_set1_epi64x(1023);
+            let n = _mm256_cvtpd_epi32(n);
+            let half = _mm_srai_epi32::<1>(n);
+            let rest = _mm_sub_epi32(n, half);
+            let power = |e| {
+                let biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(e), bias);
+                _mm256_castsi256_pd(_mm256_slli_epi64::<52>(biased))
+            };
+            _mm256_mul_pd(_mm256_mul_pd(a, power(half)), power(rest))
+        })
+    }
+    #[inline(always)]
+    fn split_exponent(self, a: __m256d) -> (__m256d, __m256d) {
+        proved!({
+            let bits = _mm256_castpd_si256(a);
+            let mantissa = _mm256_or_si256(
+                _mm256_and_si256(bits, _mm256_set1_epi64x(0x000f_ffff_ffff_ffff)),
+                _mm256_set1_epi64x(0x3ff0_0000_0000_0000),
+            );
+            // The biased exponent becomes the low bits of 2^52 + e, where a subtraction reads it.
+            let magic = _mm256_set1_epi64x(0x4330_0000_0000_0000);
+            let biased = _mm256_or_si256(_mm256_srli_epi64::<52>(bits), magic);
+            let exponent =
+                _mm256_sub_pd(_mm256_castsi256_pd(biased), _mm256_set1_pd(4_503_599_627_371_519.0));
+            (_mm256_castsi256_pd(mantissa), exponent)
+        })
+    }
+    #[inline(always)]
+    fn less(self, a: __m256d, b: __m256d) -> __m256d {
+        proved!(_mm256_cmp_pd::<_CMP_LT_OQ>(a, b))
+    }
+    #[inline(always)]
+    fn first(self, count: usize) -> __m256d {
+        let start = 4 - count.min(4);
+        // The window ends inside the table: start is at most 4, and the table has 8 double words.
+        proved!(_mm256_loadu_pd(FIRST_DOUBLE_WORDS.as_ptr().add(start).cast()))
+    }
+    #[inline(always)]
+    fn select(self, mask: __m256d, a: __m256d, b: __m256d) -> __m256d {
+        proved!(_mm256_blendv_pd(b, a, mask))
+    }
+    #[inline(always)]
+    fn any(self, mask: __m256d) -> bool {
+        proved!(_mm256_movemask_pd(mask)) != 0
+    }
+    #[inline(always)]
+    fn sum_lanes(self, a: __m256d) -> f64 {
+        proved!({
+            let half = _mm_add_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd::<1>(a));
+            _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)))
+        })
+    }
+    #[inline(always)]
+    fn max_lanes(self, a: __m256d) -> f64 {
+        proved!({
+            let half = _mm_max_pd(_mm256_castpd256_pd128(a), _mm256_extractf128_pd::<1>(a));
+            _mm_cvtsd_f64(_mm_max_sd(half, _mm_unpackhi_pd(half, half)))
+        })
+    }
+    #[inline(always)]
+    unsafe fn load_masked(self, source: *const f64, mask: __m256d) -> __m256d {
+        proved!(_mm256_maskload_pd(source, _mm256_castpd_si256(mask)))
+    }
+    #[inline(always)]
+    unsafe fn store_masked(self, target: *mut f64, mask: __m256d, a: __m256d) {
+        proved!(_mm256_maskstore_pd(target, _mm256_castpd_si256(mask), a));
+    }
+}

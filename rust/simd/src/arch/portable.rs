@@ -1,0 +1,164 @@
+//! Plain arrays, which the compiler turns into whatever the baseline CPU has.
+#![allow(unsafe_code)]
+
+use crate::{Isa, Kernel, Lanes};
+
+/// Needs no proof: every CPU can do it.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+impl Isa for Portable {
+    const NAME: &'static str = "portable";
+    const REGISTERS: usize = 16;
+}
+
+macro_rules! portable_lanes {
+    ($number:ty, $bits:ty, $lanes:literal, mantissa: $mantissa:literal, bias: $bias:literal,
+        round: $round:expr) => {
+        impl Lanes<$number> for Portable {
+            type Vector = [$number; $lanes];
+            type Mask = [bool; $lanes];
+            const LANES: usize = $lanes;
+
+            #[inline(always)]
+            fn vectorize<K: Kernel<$number>>(self, kernel: K) -> K::Output {
+                kernel.run(self)
+            }
+            #[inline(always)]
+            fn splat(self, x: $number) -> Self::Vector {
+                [x; $lanes]
+            }
+            #[inline(always)]
+            fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| a[lane] + b[lane])
+            }
+            #[inline(always)]
+            fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| a[lane] - b[lane])
+            }
+            #[inline(always)]
+            fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| a[lane] * b[lane])
+            }
+            #[inline(always)]
+            fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| a[lane] / b[lane])
+            }
+            #[inline(always)]
+            fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| if a[lane] < b[lane] { a[lane] } else { b[lane] })
+            }
+            #[inline(always)]
+            fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+            }
+            #[inline(always)]
+            fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector {
+                // Not `f32::mul_add`: without the instruction that is a library call per lane.
+                std::array::from_fn(|lane| a[lane] * b[lane] + c[lane])
+            }
+            #[inline(always)]
+            fn neg_mul_add(
+                self,
+                a: Self::Vector,
+                b: Self::Vector,
+                c: Self::Vector,
+            ) -> Self::Vector {
+                std::array::from_fn(|lane| c[lane] - a[lane] * b[lane])
+            }
+            #[inline(always)]
+            fn round(self, a: Self::Vector) -> Self::Vector {
+                // Adding and taking away 1.5 · 2^mantissa leaves the nearest whole number.
+                std::array::from_fn(|lane| (a[lane] + $round) - $round)
+            }
+            #[inline(always)]
+            fn scale_exponent(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
+                let power = |e: i32| <$number>::from_bits(((e + $bias) as $bits) << $mantissa);
+                std::array::from_fn(|lane| {
+                    // In two factors, because 2^n alone may lie outside the normal numbers.
+                    let n = n[lane] as i32;
+                    let half = n >> 1;
+                    a[lane] * power(half) * power(n - half)
+                })
+            }
+            #[inline(always)]
+            fn split_exponent(self, a: Self::Vector) -> (Self::Vector, Self::Vector) {
+                let one = (1.0 as $number).to_bits();
+                let mantissa = (1 << $mantissa) - 1;
+                (
+                    std::array::from_fn(|lane| {
+                        <$number>::from_bits((a[lane].to_bits() & mantissa) | one)
+                    }),
+                    std::array::from_fn(|lane| {
+                        ((a[lane].to_bits() >> $mantissa) as i32 - $bias) as $number
+                    }),
+                )
+            }
+            #[inline(always)]
+            fn less(self, a: Self::Vector, b: Self::Vector) -> Self::Mask {
+                std::array::from_fn(|lane| a[lane] < b[lane])
+            }
+            #[inline(always)]
+            fn first(self, count: usize) -> Self::Mask {
+                std::array::from_fn(|lane| lane < count)
+            }
+            #[inline(always)]
+            fn select(self, mask: Self::Mask, a: Self::Vector, b: Self::Vector) -> Self::Vector {
+                std::array::from_fn(|lane| if mask[lane] { a[lane] } else { b[lane] })
+            }
+            #[inline(always)]
+            fn any(self, mask: Self::Mask) -> bool {
+                mask.iter().any(|&lane| lane)
+            }
+            #[inline(always)]
+            fn sum_lanes(self, a: Self::Vector) -> $number {
+                let mut lanes = a;
+                let mut width = $lanes;
+                while width > 1 {
+                    width /= 2;
+                    for lane in 0..width {
+                        lanes[lane] += lanes[lane + width];
+                    }
+                }
+                lanes[0]
+            }
+            #[inline(always)]
+            fn max_lanes(self, a: Self::Vector) -> $number {
+                a.into_iter().fold(<$number>::NEG_INFINITY, <$number>::max)
+            }
+            #[inline(always)]
+            unsafe fn load_pointer(self, source: *const $number) -> Self::Vector {
+                // SAFETY: the caller promised LANES readable numbers.
+                unsafe { source.cast::<Self::Vector>().read_unaligned() }
+            }
+            #[inline(always)]
+            unsafe fn store_pointer(self, target: *mut $number, a: Self::Vector) {
+                // SAFETY: the caller promised LANES writable numbers.
+                unsafe { target.cast::<Self::Vector>().write_unaligned(a) }
+            }
+            #[inline(always)]
+            unsafe fn load_masked(self, source: *const $number, mask: Self::Mask) -> Self::Vector {
+                std::array::from_fn(|lane| {
+                    if mask[lane] {
+                        // SAFETY: the caller promised that the lanes of the mask are readable.
+                        unsafe { *source.add(lane) }
+                    } else {
+                        0.0
+                    }
+                })
+            }
+            #[inline(always)]
+            unsafe fn store_masked(self, target: *mut $number, mask: Self::Mask, a: Self::Vector) {
+                for lane in 0..$lanes {
+                    if mask[lane] {
+                        // SAFETY: the caller promised that the lanes of the mask are writable.
+                        unsafe { *target.add(lane) = a[lane] }
+                    }
+                }
+            }
+        }
+    };
+}
+
+portable_lanes!(f32, u32, 8, mantissa: 23, bias: 127, round: 12_582_912.0);
+portable_lanes!(f64, u64, 4, mantissa: 52, bias: 1023, round: 6_755_399_441_055_744.0);

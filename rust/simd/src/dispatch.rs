@@ -1,0 +1,167 @@
+//! Detection once per process, the `FUSEWIRE_ISA` override, and the door into a kernel.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::arch::portable::Portable;
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{avx2::Avx2, avx512::Avx512};
+use crate::{Isa, Kernel, Lanes, Real};
+
+/// An instruction set by name, from the least to the most capable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum IsaName {
+    /// What every CPU of the target has.
+    Portable = 1,
+    /// x86-64 with AVX2 and FMA.
+    Avx2 = 2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512 = 3,
+}
+
+const ALL: [IsaName; 3] = [IsaName::Portable, IsaName::Avx2, IsaName::Avx512];
+
+impl IsaName {
+    /// The name that `FUSEWIRE_ISA` takes.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Portable => Portable::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::NAME,
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => "absent",
+        }
+    }
+
+    fn is_available(self) -> bool {
+        match self {
+            Self::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => Avx2::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => Avx512::detect().is_some(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::Avx512 => false,
+        }
+    }
+}
+
+impl fmt::Display for IsaName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for IsaName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let available: Vec<_> = available().map(IsaName::as_str).collect();
+        let found = ALL.into_iter().find(|isa| isa.as_str() == text && isa.is_available());
+        found.ok_or_else(|| {
+            format!(
+                "FUSEWIRE_ISA must be one of {} on this CPU, but it is {text:?}",
+                available.join(", ")
+            )
+        })
+    }
+}
+
+/// The instruction sets of this CPU, from the least to the most capable.
+pub fn available() -> impl Iterator<Item = IsaName> {
+    ALL.into_iter().filter(|isa| isa.is_available())
+}
+
+/// The most capable instruction set of this CPU.
+pub fn detected() -> IsaName {
+    static DETECTED: OnceLock<IsaName> = OnceLock::new();
+    *DETECTED.get_or_init(|| available().last().unwrap_or(IsaName::Portable))
+}
+
+/// 0 until the first use; then the name in force.
+static SELECTED: AtomicU8 = AtomicU8::new(0);
+
+/// The instruction set that kernels run on: the detected one, or the one that `FUSEWIRE_ISA` names.
+///
+/// # Errors
+/// If `FUSEWIRE_ISA` names an instruction set that does not exist or that this CPU lacks.
+pub fn selected() -> Result<IsaName, String> {
+    match SELECTED.load(Ordering::Relaxed) {
+        1 => Ok(IsaName::Portable),
+        2 => Ok(IsaName::Avx2),
+        3 => Ok(IsaName::Avx512),
+        _ => {
+            let isa = match std::env::var("FUSEWIRE_ISA") {
+                Ok(name) if !name.is_empty() => name.parse()?,
+                _ => detected(),
+            };
+            SELECTED.store(isa as u8, Ordering::Relaxed);
+            Ok(isa)
+        }
+    }
+}
+
+/// Selects `isa` for all kernels of this process from now on.
+///
+/// # Errors
+/// If this CPU lacks it.
+pub fn set_selected(isa: IsaName) -> Result<(), String> {
+    if !isa.is_available() {
+        return Err(format!("this CPU has no {isa}"));
+    }
+    SELECTED.store(isa as u8, Ordering::Relaxed);
+    Ok(())
+}
+
+macro_rules! real {
+    ($number:ty) => {
+        impl Real for $number {
+            const ZERO: Self = 0.0;
+            const ONE: Self = 1.0;
+            const NEG_INFINITY: Self = Self::NEG_INFINITY;
+            const NAN: Self = Self::NAN;
+
+            #[inline(always)]
+            fn from_f64(x: f64) -> Self {
+                x as Self
+            }
+
+            #[inline(always)]
+            fn to_f64(self) -> f64 {
+                f64::from(self)
+            }
+
+            fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output {
+                let isa = selected().unwrap_or_else(|_| detected());
+                match Self::dispatch_on(isa, kernel) {
+                    Some(output) => output,
+                    None => unreachable!("only an available instruction set is ever selected"),
+                }
+            }
+
+            fn dispatch_on<K: Kernel<Self>>(name: IsaName, kernel: K) -> Option<K::Output> {
+                match name {
+                    IsaName::Portable => Some(Lanes::<$number>::vectorize(Portable, kernel)),
+                    #[cfg(target_arch = "x86_64")]
+                    IsaName::Avx2 => {
+                        Avx2::detect().map(|isa| Lanes::<$number>::vectorize(isa, kernel))
+                    }
+                    #[cfg(target_arch = "x86_64")]
+                    IsaName::Avx512 => {
+                        Avx512::detect().map(|isa| Lanes::<$number>::vectorize(isa, kernel))
+                    }
+                    #[cfg(not(target_arch = "x86_64"))]
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+real!(f32);
+real!(f64);

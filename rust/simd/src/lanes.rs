@@ -1,0 +1,201 @@
+//! The traits: what a token, a vector of lanes and a kernel are.
+#![allow(unsafe_code)]
+
+/// An instruction set whose presence on this CPU has been proved by detection.
+pub trait Isa: Copy + Send + Sync + 'static {
+    /// The name that `FUSEWIRE_ISA` uses for it.
+    const NAME: &'static str;
+    /// Vector registers that the compiler can name; a register tile must leave room for operands.
+    const REGISTERS: usize;
+}
+
+/// A number that kernels compute with: `f32` or `f64`.
+pub trait Real:
+    Copy
+    + Send
+    + Sync
+    + Default
+    + PartialOrd
+    + std::fmt::Debug
+    + std::fmt::Display
+    + std::ops::Add<Output = Self>
+    + std::ops::Sub<Output = Self>
+    + std::ops::Mul<Output = Self>
+    + std::ops::Div<Output = Self>
+    + std::ops::Neg<Output = Self>
+    + std::ops::AddAssign
+    + 'static
+{
+    /// 0.
+    const ZERO: Self;
+    /// 1.
+    const ONE: Self;
+    /// −∞.
+    const NEG_INFINITY: Self;
+    /// Not a number.
+    const NAN: Self;
+    /// The nearest value to `x`.
+    fn from_f64(x: f64) -> Self;
+    /// The same value, exactly.
+    fn to_f64(self) -> f64;
+    /// Runs `kernel` on the selected instruction set.
+    fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output;
+    /// Runs `kernel` on the instruction set `name`, or returns `None` where the CPU lacks it.
+    fn dispatch_on<K: Kernel<Self>>(name: crate::IsaName, kernel: K) -> Option<K::Output>;
+}
+
+/// Work to be compiled for each instruction set; `run` and all below it are `#[inline(always)]`.
+pub trait Kernel<T: Real> {
+    /// What the work returns.
+    type Output;
+    /// Does the work with the lanes of `isa`.
+    fn run<I: Lanes<T>>(self, isa: I) -> Self::Output;
+}
+
+/// Vectors of `LANES` numbers of type `T`, and what the instruction set does with them.
+///
+/// Minimum and maximum return the second operand where either is NaN, as x86 does.
+pub trait Lanes<T: Real>: Isa {
+    /// A register of numbers.
+    type Vector: Copy;
+    /// One truth value per lane.
+    type Mask: Copy;
+    /// Numbers in a vector.
+    const LANES: usize;
+
+    /// Compiles `kernel` as a function of this instruction set and calls it.
+    fn vectorize<K: Kernel<T>>(self, kernel: K) -> K::Output;
+
+    /// All lanes `x`.
+    fn splat(self, x: T) -> Self::Vector;
+    /// All lanes 0.
+    #[inline(always)]
+    fn zero(self) -> Self::Vector {
+        self.splat(T::ZERO)
+    }
+    /// `a + b`.
+    fn add(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a − b`.
+    fn sub(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b`.
+    fn mul(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a / b`.
+    fn div(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The smaller, `b` where either is NaN.
+    fn min(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// The larger, `b` where either is NaN.
+    fn max(self, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// `a · b + c`, rounded once where the instruction set has a fused multiply-add.
+    fn mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// `c − a · b`, rounded once where the instruction set has a fused multiply-add.
+    fn neg_mul_add(self, a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
+    /// The nearest whole number, ties to even; for magnitudes below 2³¹.
+    fn round(self, a: Self::Vector) -> Self::Vector;
+    /// `a · 2^n` for whole `n` within twice the exponent range of `T`.
+    fn scale_exponent(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// `(m, e)` with `a = m · 2^e`, `1 ≤ m < 2`, for positive normal `a`.
+    fn split_exponent(self, a: Self::Vector) -> (Self::Vector, Self::Vector);
+    /// Near enough to `1 / a` for 2 units in the last place; `a` normal and finite.
+    #[inline(always)]
+    fn reciprocal(self, a: Self::Vector) -> Self::Vector {
+        self.div(self.splat(T::ONE), a)
+    }
+
+    /// Where `a < b`.
+    fn less(self, a: Self::Vector, b: Self::Vector) -> Self::Mask;
+    /// The first `count` lanes (all of them from `LANES` on).
+    fn first(self, count: usize) -> Self::Mask;
+    /// `a` where the mask holds, else `b`.
+    fn select(self, mask: Self::Mask, a: Self::Vector, b: Self::Vector) -> Self::Vector;
+    /// Whether the mask holds anywhere.
+    fn any(self, mask: Self::Mask) -> bool;
+
+    /// The sum of the lanes, pairwise.
+    fn sum_lanes(self, a: Self::Vector) -> T;
+    /// The largest lane.
+    fn max_lanes(self, a: Self::Vector) -> T;
+
+    /// Loads `LANES` numbers.
+    ///
+    /// # Safety
+    /// `source` must be readable for `LANES` numbers; it need not be aligned to the vector.
+    unsafe fn load_pointer(self, source: *const T) -> Self::Vector;
+    /// Stores `LANES` numbers.
+    ///
+    /// # Safety
+    /// `target` must be writable for `LANES` numbers; it need not be aligned to the vector.
+    unsafe fn store_pointer(self, target: *mut T, a: Self::Vector);
+    /// Loads the lanes where the mask holds, 0 elsewhere; the others are not touched.
+    ///
+    /// # Safety
+    /// `source` must be readable at the lanes of the mask.
+    unsafe fn load_masked(self, source: *const T, mask: Self::Mask) -> Self::Vector;
+    /// Stores the lanes where the mask holds; the others are not touched.
+    ///
+    /// # Safety
+    /// `target` must be writable at the lanes of the mask.
+    unsafe fn store_masked(self, target: *mut T, mask: Self::Mask, a: Self::Vector);
+
+    /// Writes the transpose of a `LANES × LANES` tile.
+    ///
+    /// # Safety
+    /// `source + row · source_stride` must be readable and `target + row · target_stride` writable
+    /// for `LANES` numbers each, for every `row < LANES`; the two must not overlap.
+    #[inline(always)]
+    unsafe fn transpose_tile(
+        self,
+        source: *const T,
+        source_stride: usize,
+        target: *mut T,
+        target_stride: usize,
+    ) {
+        for row in 0..Self::LANES {
+            for column in 0..Self::LANES {
+                // SAFETY: row and column are below LANES, which the caller promised.
+                unsafe {
+                    *target.add(column * target_stride + row) =
+                        *source.add(row * source_stride + column);
+                }
+            }
+        }
+    }
+
+    /// Asks for the line at `target` to be brought near for reading; never faults.
+    #[inline(always)]
+    fn prefetch(self, target: *const T) {
+        let _ = target;
+    }
+
+    /// Loads the first `LANES` numbers of `source`.
+    ///
+    /// # Panics
+    /// If `source` is shorter than a vector.
+    #[inline(always)]
+    fn load(self, source: &[T]) -> Self::Vector {
+        assert!(source.len() >= Self::LANES);
+        // SAFETY: the length was checked above.
+        unsafe { self.load_pointer(source.as_ptr()) }
+    }
+    /// Stores to the first `LANES` numbers of `target`.
+    ///
+    /// # Panics
+    /// If `target` is shorter than a vector.
+    #[inline(always)]
+    fn store(self, target: &mut [T], a: Self::Vector) {
+        assert!(target.len() >= Self::LANES);
+        // SAFETY: the length was checked above.
+        unsafe { self.store_pointer(target.as_mut_ptr(), a) }
+    }
+    /// Loads up to `LANES` numbers of `source`; lanes beyond its end are 0.
+    #[inline(always)]
+    fn load_first(self, source: &[T]) -> Self::Vector {
+        // SAFETY: the mask covers no lane beyond the end of the slice.
+        unsafe { self.load_masked(source.as_ptr(), self.first(source.len())) }
+    }
+    /// Stores up to `LANES` numbers of `target`; lanes beyond its end are dropped.
+    #[inline(always)]
+    fn store_first(self, target: &mut [T], a: Self::Vector) {
+        // SAFETY: the mask covers no lane beyond the end of the slice.
+        unsafe { self.store_masked(target.as_mut_ptr(), self.first(target.len()), a) }
+    }
+}
