@@ -1,0 +1,144 @@
+//! Each function on each instruction set against the standard library's in float64.
+
+use fusewire_simd::{Kernel, Lanes, Real, available};
+
+use super::{Elementary, exp2, exp2_minus_one, ln, relu, sigmoid, silu, silu_derivative, tanh};
+
+/// A function of one vector, written once for all instruction sets.
+trait Function<T: Elementary> {
+    fn vector<I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector;
+}
+
+struct Map<'a, T, F> {
+    values: &'a mut [T],
+    function: std::marker::PhantomData<F>,
+}
+
+impl<T: Elementary, F: Function<T>> Kernel<T> for Map<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        for part in self.values.chunks_mut(I::LANES) {
+            let result = F::vector(isa, isa.load_first(part));
+            isa.store_first(part, result);
+        }
+    }
+}
+
+/// Checks `F` on an even grid against `truth`, relative to the truth and at least to `floor`.
+fn check<T: Elementary, F: Function<T>>(
+    range: (f64, f64),
+    truth: fn(f64) -> f64,
+    floor: f64,
+    bound: f64,
+) {
+    const POINTS: usize = 20_001;
+    let step = (range.1 - range.0) / (POINTS - 1) as f64;
+    let inputs: Vec<T> = (0..POINTS).map(|i| T::from_f64(range.0 + i as f64 * step)).collect();
+    for isa in available() {
+        let mut values = inputs.clone();
+        let kernel = Map::<T, F> { values: &mut values, function: std::marker::PhantomData };
+        T::dispatch_on(isa, kernel).expect("available");
+        for (x, value) in inputs.iter().zip(&values) {
+            let expected = truth(x.to_f64());
+            let error = (value.to_f64() - expected).abs() / expected.abs().max(floor);
+            assert!(error <= bound, "{isa} at {x}: {value}, not {expected} ({error:.1e})");
+        }
+    }
+}
+
+/// The values of `F` at a few points, on each instruction set.
+fn at<F: Function<f32>>(inputs: &[f32]) -> Vec<Vec<f32>> {
+    let values = available().map(|isa| {
+        let mut values = inputs.to_vec();
+        let kernel = Map::<f32, F> { values: &mut values, function: std::marker::PhantomData };
+        f32::dispatch_on(isa, kernel).expect("available");
+        values
+    });
+    values.collect()
+}
+
+macro_rules! function {
+    ($name:ident = $function:ident) => {
+        struct $name;
+        impl<T: Elementary> Function<T> for $name {
+            #[inline(always)]
+            fn vector<I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+                $function(isa, x)
+            }
+        }
+    };
+}
+
+function!(Exp2 = exp2);
+function!(Exp2MinusOne = exp2_minus_one);
+function!(Ln = ln);
+function!(Relu = relu);
+function!(Sigmoid = sigmoid);
+function!(Tanh = tanh);
+function!(Silu = silu);
+function!(SiluDerivative = silu_derivative);
+
+/// Bounds in units of the type's precision (2⁻²³ and 2⁻⁵²).
+macro_rules! check_both {
+    ($name:ident, $range:expr, $truth:expr, $floor:expr, $units:expr) => {
+        check::<f32, $name>($range, $truth, $floor, $units * f64::from(f32::EPSILON));
+        check::<f64, $name>($range, $truth, $floor, $units * f64::EPSILON);
+    };
+}
+
+#[test]
+fn powers_of_two() {
+    check_both!(Exp2, (-120.0, 120.0), f64::exp2, 0.0, 1.5);
+    for values in at::<Exp2>(&[0.0, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 10.0, -2000.0]) {
+        assert_eq!(values[..3], [1.0, 0.0, f32::INFINITY]);
+        assert!(values[3].is_nan());
+        assert_eq!(values[4..], [1024.0, 0.0]);
+    }
+}
+
+#[test]
+fn powers_of_two_minus_one() {
+    let truth = |x: f64| (x * std::f64::consts::LN_2).exp_m1();
+    check_both!(Exp2MinusOne, (-30.0, 30.0), truth, 1e-12, 3.0);
+    check_both!(Exp2MinusOne, (-1e-3, 1e-3), truth, 1e-12, 3.0);
+}
+
+#[test]
+fn logarithms() {
+    check_both!(Ln, (1e-3, 3.0), f64::ln, 1e-2, 3.0);
+    check_both!(Ln, (1.0, 1e9), f64::ln, 1e-2, 3.0);
+}
+
+#[test]
+fn activations() {
+    let logistic = |x: f64| 1.0 / (1.0 + (-x).exp());
+    check_both!(Relu, (-3.0, 3.0), |x| x.max(0.0), 1e-300, 0.0);
+    check_both!(Sigmoid, (-60.0, 60.0), logistic, 1e-9, 16.0);
+    check_both!(Sigmoid, (-8.0, 8.0), logistic, 1e-3, 10.0);
+    check_both!(Tanh, (-20.0, 20.0), f64::tanh, 1e-12, 6.0);
+    check_both!(Tanh, (-1e-3, 1e-3), f64::tanh, 1e-12, 6.0);
+    check_both!(Silu, (-10.0, 10.0), |x| x / (1.0 + (-x).exp()), 1e-2, 12.0);
+    let slope = |x: f64| {
+        let gate = 1.0 / (1.0 + (-x).exp());
+        gate * (1.0 + x * (1.0 - gate))
+    };
+    check_both!(SiluDerivative, (-10.0, 10.0), slope, 1e-1, 12.0);
+}
+
+#[test]
+fn limits_and_nan() {
+    let inputs = [f32::NEG_INFINITY, f32::INFINITY, f32::NAN, 0.0];
+    for values in at::<Sigmoid>(&inputs) {
+        assert!(values[0].abs() < 1e-29 && values[1] == 1.0 && values[2].is_nan());
+        assert_eq!(values[3], 0.5);
+    }
+    for values in at::<Tanh>(&inputs) {
+        assert_eq!(values[..2], [-1.0, 1.0]);
+        assert!(values[2].is_nan() && values[3] == 0.0);
+    }
+    for values in at::<Relu>(&inputs) {
+        assert_eq!(values[..2], [0.0, f32::INFINITY]);
+        assert!(values[2].is_nan() && values[3] == 0.0);
+    }
+}

@@ -1,0 +1,78 @@
+//! Teams of threads, and the division of outputs into blocks that threads work off.
+#![allow(unsafe_code)]
+
+mod blocks;
+mod pool;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use blocks::{Blocks, Partition};
+pub use pool::Pool;
+
+/// Threads that can work together.
+pub trait Team: Sync {
+    /// How many members may work at the same time.
+    fn threads(&self) -> usize;
+
+    /// Calls `member(0)`, …, `member(members − 1)`, each exactly once, on up to `threads` threads,
+    /// and returns when all have returned. They may run one after another.
+    fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync));
+}
+
+/// The calling thread alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Serial;
+
+impl Team for Serial {
+    fn threads(&self) -> usize {
+        1
+    }
+
+    fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync)) {
+        (0..members).for_each(member);
+    }
+}
+
+/// Calls `task(0)`, …, `task(tasks − 1)` once each; the last start first.
+///
+/// From the last, because where tasks differ in size, as under a causal mask, the last are the
+/// heaviest, and light ones at the end even out the load.
+pub fn for_each_task(team: &dyn Team, tasks: usize, task: impl Fn(usize) + Sync) {
+    let members = team.threads().min(tasks);
+    if members <= 1 {
+        return (0..tasks).rev().for_each(task);
+    }
+    let left = AtomicUsize::new(tasks);
+    let claim = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    team.run(members, &|_| {
+        while let Ok(claimed) = claim() {
+            task(claimed - 1);
+        }
+    });
+}
+
+/// Calls `task` once for each part of an output, with the part's index.
+///
+/// ```
+/// use fusewire_kernels::parallel::{Serial, for_each_part};
+/// use fusewire_kernels::view::ViewMut;
+///
+/// let mut data = [0; 6];
+/// let rows = ViewMut::contiguous(&mut data, [3, 2]).unwrap().blocks([1, 2]);
+/// for_each_part(&Serial, rows, |index, mut row| row.set([0, 1], index));
+/// assert_eq!(data, [0, 0, 0, 1, 0, 2]);
+/// ```
+pub fn for_each_part<P: Partition>(
+    team: &dyn Team,
+    partition: P,
+    task: impl Fn(usize, P::Part) + Sync,
+) {
+    for_each_task(team, partition.parts(), |index| {
+        // SAFETY: each index below `parts` comes once, so no two parts have the same index; the
+        // partition owns the exclusive views of the output.
+        task(index, unsafe { partition.part(index) });
+    });
+}
+
+#[cfg(test)]
+mod tests;

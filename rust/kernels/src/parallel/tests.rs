@@ -1,0 +1,60 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::{Pool, Serial, Team, for_each_part, for_each_task};
+use crate::view::ViewMut;
+
+#[test]
+fn every_task_runs_once() {
+    for threads in [1, 2, 3, 8] {
+        for tasks in [0, 1, 2, 7, 100] {
+            let counts: Vec<_> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+            for_each_task(&Pool::new(threads), tasks, |task| {
+                counts[task].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+        }
+    }
+}
+
+#[test]
+fn blocks_tile_a_strided_view() {
+    let mut data = vec![0_usize; 7 * 10];
+    let view = ViewMut::contiguous(&mut data, [7, 10]).expect("70 numbers").transpose();
+    let blocks = view.slice(0, 1..10).blocks([4, 3]);
+    for_each_part(&Pool::new(2), blocks, |index, mut block| {
+        for row in 0..block.rows() {
+            for column in 0..block.columns() {
+                block.set([row, column], index + 1);
+            }
+        }
+    });
+    for row in 0..7 {
+        for column in 0..10 {
+            let expected = if column == 0 { 0 } else { (column - 1) / 4 * 3 + row / 3 + 1 };
+            assert_eq!(data[row * 10 + column], expected);
+        }
+    }
+}
+
+#[test]
+fn a_panic_reaches_the_caller_and_the_pool_survives() {
+    let pool = Pool::new(2);
+    let outcome = std::panic::catch_unwind(|| {
+        pool.run(2, &|member| assert_ne!(member, 1, "a member's panic"));
+    });
+    assert!(outcome.is_err());
+    every_task_runs_once();
+}
+
+#[test]
+fn a_member_may_call_the_pool() {
+    let total = AtomicUsize::new(0);
+    let pool = Pool::new(2);
+    for_each_task(&pool, 4, |_| {
+        for_each_task(&pool, 4, |_| {
+            total.fetch_add(1, Ordering::Relaxed);
+        });
+    });
+    assert_eq!(total.into_inner(), 16);
+    assert_eq!(Serial.threads(), 1);
+}
