@@ -5,6 +5,7 @@
 //! block on the best instruction set of the CPU. Results never depend on the size of the team.
 
 mod error;
+pub mod gemm;
 
 pub mod math;
 pub mod parallel;

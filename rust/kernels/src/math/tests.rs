@@ -99,7 +99,10 @@ fn powers_of_two() {
 
 #[test]
 fn powers_of_two_minus_one() {
-    let truth = |x: f64| (x * std::f64::consts::LN_2).exp_m1();
+    // Each form where the standard library's own rounding stays small.
+    let truth = |x: f64| {
+        if x.abs() > 0.5 { x.exp2() - 1.0 } else { (x * std::f64::consts::LN_2).exp_m1() }
+    };
     check_both!(Exp2MinusOne, (-30.0, 30.0), truth, 1e-12, 3.0);
     check_both!(Exp2MinusOne, (-1e-3, 1e-3), truth, 1e-12, 3.0);
 }

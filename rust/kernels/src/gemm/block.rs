@@ -1,0 +1,208 @@
+//! A block of the product: register tiles over views, with the tails of rows and columns.
+#![allow(unsafe_code)]
+
+use fusewire_simd::{Lanes, Real};
+
+use super::microkernel::{Operands, Place, tile};
+use crate::view::{View, ViewMut};
+
+/// What the product is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// To zero: `C = A · B`; `C` is not read.
+    Zero,
+    /// To what is there: `C += A · B`.
+    Accumulate,
+}
+
+/// What happens to the product while it is still in registers.
+pub trait Epilogue<T: Real> {
+    /// The value to store at `row` and the `LANES` columns from `column` on (of the block), given the
+    /// product there. Columns beyond the block's last are computed and dropped.
+    fn apply<I: Lanes<T>>(
+        &mut self,
+        isa: I,
+        row: usize,
+        column: usize,
+        product: I::Vector,
+    ) -> I::Vector;
+}
+
+/// Stores the product as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEpilogue;
+
+impl<T: Real> Epilogue<T> for NoEpilogue {
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(&mut self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
+        product
+    }
+}
+
+/// `C (+)= A · B` with `epilogue` applied, for operands that fit in the near caches.
+///
+/// Rows of `b` and `c` must be contiguous; `a` may have any strides. Sums run along the depth in
+/// order, so a number of `C` does not depend on the block that it is computed in.
+///
+/// # Panics
+/// If the shapes do not fit together, or rows of `b` or `c` are not contiguous.
+#[inline(always)]
+pub fn multiply_block<T: Real, I: Lanes<T>, E: Epilogue<T>>(
+    isa: I,
+    a: View<'_, T, 2>,
+    b: View<'_, T, 2>,
+    mut c: ViewMut<'_, T, 2>,
+    start: Start,
+    epilogue: &mut E,
+) {
+    assert_eq!([a.rows(), b.columns()], c.shape(), "C must have A's rows and B's columns");
+    assert_eq!(a.columns(), b.rows(), "A must have as many columns as B has rows");
+    assert!(b.has_unit_columns() && c.has_unit_columns(), "rows of B and C must be contiguous");
+    let block = Block {
+        operands: Operands {
+            a: a.as_ptr(),
+            a_row: a.strides()[0],
+            a_depth: a.strides()[1],
+            b: b.as_ptr(),
+            b_depth: b.strides()[0],
+            c: c.as_mut_ptr(),
+            c_row: c.strides()[0],
+            depth: a.columns(),
+        },
+        rows: c.rows(),
+        start,
+    };
+    let columns = c.columns();
+    let mut column = 0;
+    while column < columns {
+        let left = columns - column;
+        let vectors = strip_vectors(I::REGISTERS, left.div_ceil(I::LANES));
+        // SAFETY: the views hold every position of their shapes, which were checked above; a strip
+        // reaches beyond the last column by masked lanes only.
+        unsafe {
+            match vectors {
+                4 => block.strip::<I, E, 4, 6, 4>(isa, column, left, epilogue),
+                3 => block.strip::<I, E, 3, 8, 4>(isa, column, left, epilogue),
+                2 if I::REGISTERS == 32 => {
+                    block.strip::<I, E, 2, 12, 8>(isa, column, left, epilogue);
+                }
+                2 => block.strip::<I, E, 2, 6, 4>(isa, column, left, epilogue),
+                _ if I::REGISTERS >= 16 => {
+                    block.strip::<I, E, 1, 12, 8>(isa, column, left, epilogue);
+                }
+                _ => block.strip::<I, E, 1, 4, 2>(isa, column, left, epilogue),
+            }
+        }
+        column += vectors * I::LANES;
+    }
+}
+
+/// How many vectors wide the next strip of columns is, of `left` vectors.
+#[inline(always)]
+fn strip_vectors(registers: usize, left: usize) -> usize {
+    match (registers, left) {
+        (32, 5) => 3, // and then 2: a strip of 1 would keep the FMA units waiting for loads
+        (32, left) => left.min(4),
+        (16, left) => left.min(2),
+        (_, _) => 1,
+    }
+}
+
+struct Block<T> {
+    operands: Operands<T>,
+    rows: usize,
+    start: Start,
+}
+
+impl<T: Real> Block<T> {
+    /// The strip of `VECTORS` vectors of columns from `column` on, of which `left` columns exist, in
+    /// tiles of `TALL` rows, then `MIDDLE`, then 4, 2 and 1.
+    ///
+    /// # Safety
+    /// The operands must hold the strip's rows and existing columns.
+    #[inline(always)]
+    unsafe fn strip<I, E, const VECTORS: usize, const TALL: usize, const MIDDLE: usize>(
+        &self,
+        isa: I,
+        column: usize,
+        left: usize,
+        epilogue: &mut E,
+    ) where
+        I: Lanes<T>,
+        E: Epilogue<T>,
+    {
+        let last_lanes = left.min(VECTORS * I::LANES) - (VECTORS - 1) * I::LANES;
+        // SAFETY: handed on to the caller.
+        unsafe {
+            if last_lanes < I::LANES {
+                let last = isa.first(last_lanes);
+                self.rows::<I, E, VECTORS, TALL, MIDDLE, true>(isa, column, last, epilogue);
+            } else {
+                let last = isa.first(I::LANES);
+                self.rows::<I, E, VECTORS, TALL, MIDDLE, false>(isa, column, last, epilogue);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As for `strip`.
+    #[inline(always)]
+    unsafe fn rows<
+        I,
+        E,
+        const VECTORS: usize,
+        const TALL: usize,
+        const MIDDLE: usize,
+        const TAIL: bool,
+    >(
+        &self,
+        isa: I,
+        column: usize,
+        last: I::Mask,
+        epilogue: &mut E,
+    ) where
+        I: Lanes<T>,
+        E: Epilogue<T>,
+    {
+        let mut row = 0;
+        let mut tall = self.rows / TALL;
+        let rest = self.rows % TALL;
+        // A short rest keeps the FMA units waiting; with one tall tile it makes two middle ones.
+        if tall > 0 && rest > 0 && rest < MIDDLE && TALL + rest >= 2 * MIDDLE {
+            tall -= 1;
+        }
+        macro_rules! tiles {
+            ($height:expr, while $more:expr) => {
+                while $more {
+                    let operands = Operands {
+                        a: self.operands.a.wrapping_offset(row as isize * self.operands.a_row),
+                        b: self.operands.b.wrapping_add(column),
+                        c: self
+                            .operands
+                            .c
+                            .wrapping_offset(row as isize * self.operands.c_row)
+                            .wrapping_add(column),
+                        ..self.operands
+                    };
+                    let place = Place { row, column, start: self.start };
+                    // SAFETY: the rows from `row` on exist; the columns are the caller's promise.
+                    unsafe {
+                        tile::<T, I, E, { $height }, VECTORS, TAIL>(
+                            isa, &operands, place, last, epilogue,
+                        );
+                    }
+                    row += $height;
+                }
+            };
+        }
+        tiles!(TALL, while row < tall * TALL);
+        tiles!(MIDDLE, while row + MIDDLE <= self.rows);
+        if MIDDLE > 4 {
+            tiles!(4, while row + 4 <= self.rows);
+        }
+        if MIDDLE > 2 {
+            tiles!(2, while row + 2 <= self.rows);
+        }
+        tiles!(1, while row < self.rows);
+    }
+}

@@ -1,0 +1,98 @@
+//! The register tile: the innermost loop of every kernel.
+#![allow(unsafe_code)]
+
+use fusewire_simd::{Lanes, Real};
+
+use super::block::{Epilogue, Start};
+
+/// Where the operands of a tile lie; strides count numbers.
+pub(super) struct Operands<T> {
+    pub(super) a: *const T,
+    pub(super) a_row: isize,
+    pub(super) a_depth: isize,
+    pub(super) b: *const T,
+    pub(super) b_depth: isize,
+    pub(super) c: *mut T,
+    pub(super) c_row: isize,
+    pub(super) depth: usize,
+}
+
+/// The tile's place in its block, and how it begins.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) column: usize,
+    pub(super) start: Start,
+}
+
+/// `C (+)= A · B` for `ROWS` rows and `VECTORS` vectors of columns, kept in registers.
+///
+/// With `TAIL`, only the lanes of `last` exist in the last vector.
+///
+/// # Safety
+/// `a + row · a_row + k · a_depth` must be readable for every `row < ROWS` and `k < depth`, and `b +
+/// k · b_depth` and `c + row · c_row` readable, the latter writable, for `VECTORS` vectors, less the
+/// missing lanes of the last one.
+#[inline(always)]
+pub(super) unsafe fn tile<T, I, E, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
+    isa: I,
+    operands: &Operands<T>,
+    place: Place,
+    last: I::Mask,
+    epilogue: &mut E,
+) where
+    T: Real,
+    I: Lanes<T>,
+    E: Epilogue<T>,
+{
+    let load = |row: *const T, vector: usize| {
+        // SAFETY: the caller promised these lanes of B and C.
+        unsafe {
+            let address = row.add(vector * I::LANES);
+            if TAIL && vector == VECTORS - 1 {
+                isa.load_masked(address, last)
+            } else {
+                isa.load_pointer(address)
+            }
+        }
+    };
+    let mut sums = [[isa.zero(); VECTORS]; ROWS];
+    // SAFETY: the caller promised A at these rows and depths.
+    unsafe {
+        let rows: [*const T; ROWS] =
+            std::array::from_fn(|row| operands.a.offset(row as isize * operands.a_row));
+        let mut depth_offset = 0;
+        let mut b = operands.b;
+        for _ in 0..operands.depth {
+            let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
+            for row in 0..ROWS {
+                let factor = isa.splat(*rows[row].offset(depth_offset));
+                for vector in 0..VECTORS {
+                    sums[row][vector] = isa.mul_add(factor, columns[vector], sums[row][vector]);
+                }
+            }
+            depth_offset += operands.a_depth;
+            b = b.wrapping_offset(operands.b_depth);
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        let target = operands.c.wrapping_offset(row as isize * operands.c_row);
+        for (vector, &sum) in sums.iter().enumerate() {
+            let sum = match place.start {
+                Start::Zero => sum,
+                Start::Accumulate => isa.add(load(target, vector), sum),
+            };
+            let column = place.column + vector * I::LANES;
+            let value = epilogue.apply(isa, place.row + row, column, sum);
+            // SAFETY: the caller promised these lanes of C.
+            unsafe {
+                let address = target.add(vector * I::LANES);
+                if TAIL && vector == VECTORS - 1 {
+                    isa.store_masked(address, last, value);
+                } else {
+                    isa.store_pointer(address, value);
+                }
+            }
+        }
+    }
+}

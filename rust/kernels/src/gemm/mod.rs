@@ -1,0 +1,18 @@
+//! The matrix product: one register tile, blocks of it, and the whole product around them.
+//!
+//! Everything that multiplies goes through [`multiply_block`]: `C (+)= A · B` with rows of `B` and
+//! `C` contiguous, so that their columns fill vectors, while numbers of `A` are broadcast and may lie
+//! anywhere. What is fused behind it is an [`Epilogue`].
+
+mod block;
+mod matmul;
+mod microkernel;
+mod pack;
+pub mod reference;
+
+pub use block::{Epilogue, NoEpilogue, Start, multiply_block};
+pub use matmul::{ColumnEpilogue, Matmul, matmul};
+pub use pack::copy_rows;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! The product against its definition: every instruction set, edge sizes, strides, NaN outputs.
+
+use fusewire_simd::{Kernel, Lanes, Real, available, set_selected};
+use proptest::prelude::*;
+
+use super::{
+    ColumnEpilogue, Epilogue, Matmul, NoEpilogue, Start, matmul, multiply_block, reference,
+};
+use crate::parallel::{Pool, Serial, Team};
+use crate::view::{View, ViewMut};
+
+/// Numbers in [−1, 1] without a pattern.
+fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+    };
+    (0..count).map(|_| T::from_f64(next())).collect()
+}
+
+/// Asserts that sums of `depth` products, each at most 1, agree.
+fn assert_close<T: Real>(got: &[T], expected: &[f64], depth: usize, context: &str) {
+    let precision = if size_of::<T>() == 4 { 1.2e-7 } else { 2.3e-16 };
+    let bound = precision * (depth as f64 + 4.0);
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let error = (got.to_f64() - expected).abs();
+        assert!(error <= bound, "{context}: {got} at {i}, not {expected}");
+    }
+}
+
+/// A matrix whose rows, or columns where `transposed`, are contiguous with a gap behind each.
+fn strided<T: Real>(data: &[T], rows: usize, columns: usize, transposed: bool) -> View<'_, T, 2> {
+    let (outer, inner) = if transposed { (columns, rows) } else { (rows, columns) };
+    let whole = View::contiguous(&data[..outer * (inner + 3)], [outer, inner + 3]).expect("fits");
+    let view = whole.slice(1, 1..inner + 1);
+    if transposed { view.transpose() } else { view }
+}
+
+struct BlockProduct<'a, T> {
+    a: View<'a, T, 2>,
+    b: View<'a, T, 2>,
+    c: ViewMut<'a, T, 2>,
+    start: Start,
+}
+
+impl<T: Real> Kernel<T> for BlockProduct<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        multiply_block(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
+    }
+}
+
+fn check_block<T: Real>(rows: usize, columns: usize, depth: usize, transposed: bool) {
+    let (a, b) = (numbers::<T>((rows + 3) * (depth + 3) * 2, 1), numbers(depth * (columns + 3), 2));
+    let a = strided(&a, rows, depth, transposed);
+    let b = strided(&b, depth, columns, false);
+    let expected = reference::matmul(a, b);
+    let twice: Vec<f64> = expected.iter().map(|x| 2.0 * x).collect();
+    for isa in available() {
+        let context = format!("{isa} {rows}×{columns}×{depth} transposed {transposed}");
+        let mut output = vec![T::NAN; rows * (columns + 2)];
+        for (start, expected) in [(Start::Zero, &expected), (Start::Accumulate, &twice)] {
+            let c = ViewMut::contiguous(&mut output, [rows, columns + 2]).expect("fits");
+            let c = c.slice(1, 1..columns + 1);
+            T::dispatch_on(isa, BlockProduct { a, b, c, start }).expect("available");
+            for row in 0..rows {
+                let output = &output[row * (columns + 2)..][..columns + 2];
+                let expected = &expected[row * columns..][..columns];
+                assert_close(&output[1..=columns], expected, depth, &context);
+                assert!(output[0].to_f64().is_nan() && output[columns + 1].to_f64().is_nan());
+            }
+        }
+    }
+}
+
+#[test]
+fn blocks_of_every_edge_size() {
+    for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 19, 24, 64] {
+        for columns in [0, 1, 7, 8, 15, 16, 17, 33, 48, 64, 65, 80] {
+            for depth in [0, 1, 5] {
+                check_block::<f32>(rows, columns, depth, rows % 2 == 0);
+            }
+        }
+    }
+    check_block::<f64>(13, 43, 9, true);
+    check_block::<f64>(64, 64, 64, false);
+}
+
+fn product<T: Real>(a: View<'_, T, 2>, b: View<'_, T, 2>, start: Start, team: &dyn Team) -> Vec<T> {
+    let mut output =
+        vec![if start == Start::Zero { T::NAN } else { T::ONE }; a.rows() * b.columns()];
+    let c = ViewMut::contiguous(&mut output, [a.rows(), b.columns()]).expect("fits");
+    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue }, team).expect("shapes fit");
+    output
+}
+
+#[test]
+fn products_of_every_layout_on_every_instruction_set() {
+    // Depths around one cache block, rows and columns around a thread's block.
+    for [rows, columns, depth] in
+        [[1, 1, 1], [23, 31, 511], [24, 33, 512], [193, 65, 513], [30, 600, 40], [2, 130, 1100]]
+    {
+        for layout in 0..4 {
+            let (left, right) = (layout & 1 == 1, layout & 2 == 2);
+            let a = numbers::<f32>((rows + 3) * (depth + 3) * 2, 3);
+            let b = numbers::<f32>((columns + 3) * (depth + 3) * 2, 4);
+            let a = strided(&a, rows, depth, left);
+            let b = strided(&b, depth, columns, right);
+            let mut expected = reference::matmul(a, b);
+            for isa in available() {
+                set_selected(isa).expect("available");
+                let context = format!("{isa} {rows}×{columns}×{depth} layout {layout}");
+                let serial = product(a, b, Start::Zero, &Serial);
+                assert_close(&serial, &expected, depth, &context);
+                assert_eq!(serial, product(a, b, Start::Zero, &Pool::new(3)), "{context}");
+            }
+            expected.iter_mut().for_each(|x| *x += 1.0);
+            assert_close(&product(a, b, Start::Accumulate, &Pool::new(2)), &expected, depth, "+=");
+        }
+    }
+}
+
+#[test]
+fn identity_matrices_change_nothing() {
+    let data = numbers::<f64>(70 * 70, 5);
+    let matrix = View::contiguous(&data, [70, 70]).expect("fits");
+    let identity: Vec<f64> = (0..4900).map(|i| f64::from(u8::from(i / 70 == i % 70))).collect();
+    let identity = View::contiguous(&identity, [70, 70]).expect("fits");
+    assert_eq!(product(matrix, identity, Start::Zero, &Serial), data);
+    assert_eq!(product(identity, matrix, Start::Zero, &Serial), data);
+}
+
+/// Adds 1000 · row + column, to see that positions are absolute.
+struct AddPosition;
+
+impl<T: Real> ColumnEpilogue<T> for AddPosition {
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(
+        &self,
+        isa: I,
+        row: usize,
+        column: usize,
+        product: I::Vector,
+    ) -> I::Vector {
+        let mut position = [T::ZERO; 16];
+        for (lane, value) in position.iter_mut().enumerate() {
+            *value = T::from_f64((1000 * row + column + lane) as f64);
+        }
+        isa.add(product, isa.load(&position))
+    }
+}
+
+#[test]
+fn the_epilogue_comes_once_and_knows_its_place() {
+    let (rows, columns, depth) = (200, 1100, 600);
+    let zeros = vec![0.0_f32; rows * depth];
+    let b = vec![0.0_f32; depth * columns];
+    let mut output = vec![f32::NAN; rows * columns];
+    let product = Matmul {
+        a: View::contiguous(&zeros, [rows, depth]).expect("fits"),
+        b: View::contiguous(&b, [depth, columns]).expect("fits"),
+        c: ViewMut::contiguous(&mut output, [rows, columns]).expect("fits"),
+        start: Start::Zero,
+        epilogue: AddPosition,
+    };
+    matmul(product, &Pool::new(2)).expect("shapes fit");
+    for (i, &value) in output.iter().enumerate() {
+        assert_eq!(value, (1000 * (i / columns) + i % columns) as f32);
+    }
+}
+
+#[test]
+fn an_empty_sum_is_zero_and_shapes_are_checked() {
+    let empty: &[f32] = &[];
+    let a = View::contiguous(empty, [3, 0]).expect("fits");
+    let b = View::contiguous(empty, [0, 2]).expect("fits");
+    assert_eq!(product(a, b, Start::Zero, &Serial), [0.0; 6]);
+    let mut output = [0.0_f32; 6];
+    let c = ViewMut::contiguous(&mut output, [2, 3]).expect("fits");
+    let outcome = matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, &Serial);
+    let message = outcome.expect_err("2×3 is not 3×2").to_string();
+    assert!(message.contains("[3, 2]") && message.contains("[2, 3]"), "{message}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn any_shape(rows in 0_usize..90, columns in 0_usize..150, depth in 0_usize..90, seed: u64) {
+        let a = numbers::<f32>(rows * depth, seed);
+        let b = numbers::<f32>(depth * columns, !seed);
+        let a = View::contiguous(&a, [rows, depth]).expect("fits");
+        let b = View::contiguous(&b, [columns, depth]).expect("fits").transpose();
+        let context = format!("{rows}×{columns}×{depth}");
+        assert_close(&product(a, b, Start::Zero, &Pool::new(2)), &reference::matmul(a, b), depth, &context);
+    }
+}
+
+/// `multiply_block` hands the epilogue positions of the block.
+struct Collect(Vec<(usize, usize)>);
+
+impl Epilogue<f32> for Collect {
+    #[inline(always)]
+    fn apply<I: Lanes<f32>>(
+        &mut self,
+        _: I,
+        row: usize,
+        column: usize,
+        product: I::Vector,
+    ) -> I::Vector {
+        self.0.push((row, column));
+        product
+    }
+}
+
+impl Kernel<f32> for Collect {
+    type Output = Vec<(usize, usize)>;
+    #[inline(always)]
+    fn run<I: Lanes<f32>>(mut self, isa: I) -> Self::Output {
+        let (a, b, mut c) = (vec![1.0; 7 * 2], vec![1.0; 2 * 40], vec![0.0; 7 * 40]);
+        let a = View::contiguous(&a, [7, 2]).expect("fits");
+        let b = View::contiguous(&b, [2, 40]).expect("fits");
+        let c = ViewMut::contiguous(&mut c, [7, 40]).expect("fits");
+        multiply_block(isa, a, b, c, Start::Zero, &mut self);
+        assert!(self.0.iter().all(|(_, column)| column % I::LANES == 0));
+        self.0.sort_unstable();
+        let count = self.0.len();
+        self.0.dedup();
+        assert_eq!(count, self.0.len(), "each vector once");
+        assert_eq!(count, 7 * 40_usize.div_ceil(I::LANES));
+        self.0
+    }
+}
+
+#[test]
+fn the_epilogue_sees_each_vector_once() {
+    for isa in available() {
+        f32::dispatch_on(isa, Collect(Vec::new())).expect("available");
+    }
+}
