@@ -9,6 +9,7 @@ pub mod gemm;
 
 pub mod math;
 pub mod parallel;
+pub mod peak;
 pub mod scratch;
 pub mod view;
 

@@ -1,0 +1,49 @@
+//! What the machine could do: the multiply-add throughput of one core, measured.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use fusewire_simd::{Kernel, Lanes, Real};
+
+/// Sums in registers: more than latency × throughput of any FMA unit so far (4 × 2 on most).
+const SUMS: usize = 12;
+/// Multiply-adds per sum in one timed burst: tens of microseconds, shorter than a time slice.
+const STEPS: usize = 20_000;
+/// Bursts; the fastest counts, because whatever else runs on the machine only slows one down.
+const BURSTS: usize = 50;
+
+struct MultiplyAdd;
+
+impl<T: Real> Kernel<T> for MultiplyAdd {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) -> f64 {
+        let factor = isa.splat(black_box(T::from_f64(0.5)));
+        let addend = isa.splat(black_box(T::ONE));
+        let mut best = f64::INFINITY;
+        for _ in 0..BURSTS {
+            let mut sums = [addend; SUMS];
+            let start = Instant::now();
+            for _ in 0..STEPS {
+                for sum in &mut sums {
+                    *sum = isa.mul_add(*sum, factor, addend);
+                }
+            }
+            let total = sums.into_iter().fold(isa.zero(), |total, sum| isa.add(total, sum));
+            black_box(isa.sum_lanes(total));
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        (2 * SUMS * STEPS * I::LANES) as f64 / best
+    }
+}
+
+/// Floating-point operations per second of one core on the selected instruction set, counting a
+/// multiply-add as two, in a loop that leaves the registers alone; takes a few milliseconds.
+///
+/// ```
+/// assert!(fusewire_kernels::peak::flops::<f32>() > 1e6);
+/// ```
+pub fn flops<T: Real>() -> f64 {
+    T::dispatch(MultiplyAdd)
+}
