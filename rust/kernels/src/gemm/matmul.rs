@@ -10,7 +10,7 @@ use crate::view::{View, ViewMut};
 use crate::{Error, Result};
 
 /// Depth of a cache block: a panel of B that deep, and a tile of A, stay near the core.
-const DEPTH: usize = 512;
+const DEPTH: usize = 384;
 /// Rows of a cache block: that much of A, packed, takes about half of a second-level cache.
 const ROWS: usize = 192;
 /// Columns that a thread works off at a time.
