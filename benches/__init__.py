@@ -1,0 +1,1 @@
+"""Speed of the operators beside their rivals: `make bench`."""

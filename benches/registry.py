@@ -1,0 +1,224 @@
+"""One list of operators × shapes × rivals, which drives both the verification and the timing.
+
+A new operator is one function that returns its `Case`s, decorated with `@operator`.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as functional
+
+import fusewire as fw
+
+Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator at one shape: what is computed, by whom, and how much work it is."""
+
+    operator: str
+    shape: str
+    flops: float
+    """Floating-point operations of the useful work; causal attention counts half."""
+    inputs: Callable[[torch.dtype], Tensors]
+    ours: Callable[..., Tensors]
+    rival: Callable[..., Tensors]
+
+    def __str__(self) -> str:
+        return f"{self.operator}-{self.shape}"
+
+
+_OPERATORS: list[Callable[[], Iterator[Case]]] = []
+
+
+def operator(cases: Callable[[], Iterator[Case]]) -> Callable[[], Iterator[Case]]:
+    """Adds the cases of an operator to the list."""
+    _OPERATORS.append(cases)
+    return cases
+
+
+def all_cases() -> list[Case]:
+    return [case for cases in _OPERATORS for case in cases()]
+
+
+def _random(*shapes: tuple[int, ...]) -> Callable[[torch.dtype], Tensors]:
+    def make(dtype: torch.dtype) -> Tensors:
+        # In float64 first, so that both precisions see the same numbers.
+        generator = torch.Generator().manual_seed(0)
+        numbers = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+        return tuple(tensor.to(dtype) for tensor in numbers)
+
+    return make
+
+
+def _with_gradients(forward: Callable[..., torch.Tensor]) -> Callable[..., Tensors]:
+    """The output and the gradients of its inner product with the last input."""
+
+    def train(*tensors: torch.Tensor) -> Tensors:
+        *inputs, grad_output = tensors
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        output = forward(*leaves)
+        return (output, *torch.autograd.grad(output, leaves, grad_output))
+
+    return train
+
+
+def _inference(forward: Callable[..., torch.Tensor]) -> Callable[..., Tensors]:
+    def infer(*tensors: torch.Tensor) -> Tensors:
+        with torch.no_grad():
+            return (forward(*tensors[:-1]),)
+
+    return infer
+
+
+def _both(
+    operator: str,
+    shape: str,
+    flops: float,
+    training_factor: float,
+    inputs: Callable[[torch.dtype], Tensors],
+    ours: Callable[..., torch.Tensor],
+    rival: Callable[..., torch.Tensor],
+) -> Iterator[Case]:
+    """Inference, and training as `training_factor` times the work of inference."""
+    for kind, wrap, factor in [
+        ("inference", _inference, 1.0),
+        ("training", _with_gradients, training_factor),
+    ]:
+        yield Case(f"{operator}-{kind}", shape, factor * flops, inputs, wrap(ours), wrap(rival))
+
+
+ATTENTION_SHAPES = [
+    # (batch, heads, length, head_dim)
+    (1, 8, 128, 64),
+    (64, 6, 64, 64),
+    (4, 8, 512, 64),
+    (1, 12, 1024, 64),
+    (1, 8, 2048, 128),
+]
+
+
+@operator
+def attention() -> Iterator[Case]:
+    for batch, heads, length, head_dim in ATTENTION_SHAPES:
+        for is_causal in (False, True):
+            shape = (batch, heads, length, head_dim)
+            forward_flops = 4.0 * batch * heads * length**2 * head_dim / (2 if is_causal else 1)
+            ours = partial(fw.scaled_dot_product_attention, is_causal=is_causal)
+            rival = partial(functional.scaled_dot_product_attention, is_causal=is_causal)
+            name = "x".join(map(str, shape)) + ("-causal" if is_causal else "")
+            inputs = _random(shape, shape, shape, shape)
+            yield Case(
+                "attention-forward",
+                name,
+                forward_flops,
+                inputs,
+                _inference(ours),
+                _inference(rival),
+            )
+            # The backward recomputes the scores: five products where the forward has two.
+            yield Case(
+                "attention-training",
+                name,
+                3.5 * forward_flops,
+                inputs,
+                _with_gradients(ours),
+                _with_gradients(rival),
+            )
+
+
+LINEAR_SHAPES = [
+    # (rows, in_features, out_features)
+    (1024, 1024, 1024),
+    (768, 128, 384),
+    (4096, 384, 1536),
+    (100, 77, 130),
+]
+
+
+@operator
+def linear() -> Iterator[Case]:
+    for rows, in_features, out_features in LINEAR_SHAPES:
+        inputs = _random(
+            (rows, in_features), (out_features, in_features), (out_features,), (rows, out_features)
+        )
+        name = f"{rows}x{in_features}x{out_features}"
+        flops = 2.0 * rows * in_features * out_features
+        ours, rival = fw.linear, functional.linear
+        yield Case("linear-forward", name, flops, inputs, _inference(ours), _inference(rival))
+        yield Case(
+            "linear-training",
+            name,
+            3 * flops,
+            inputs,
+            _with_gradients(ours),
+            _with_gradients(rival),
+        )
+
+
+RECURRENT_SHAPES = [
+    # (seq_len, batch, input_size, hidden_size)
+    (64, 1, 256, 256),
+    (64, 16, 128, 128),
+    (64, 32, 256, 256),
+    (35, 20, 650, 650),
+]
+
+CELLS = {"rnn": 1, "gru": 3, "lstm": 4}
+"""The gates of each cell."""
+
+
+def _recurrent(
+    layer: Callable[[torch.dtype], torch.nn.Module],
+) -> Callable[..., torch.Tensor]:
+    layers = {dtype: layer(dtype) for dtype in (torch.float32, torch.float64)}
+
+    def forward(input: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
+        module = layers[input.dtype]
+        names = [name for name, _ in module.named_parameters()]
+        output, _ = torch.func.functional_call(
+            module, dict(zip(names, weights, strict=True)), (input,)
+        )
+        return output
+
+    return forward
+
+
+def _weights_scaled(
+    inputs: Callable[[torch.dtype], Tensors], hidden_size: int
+) -> Callable[[torch.dtype], Tensors]:
+    """Weights of the size that training starts from, so that the cells do not saturate."""
+
+    def make(dtype: torch.dtype) -> Tensors:
+        first, *weights, grad_output = inputs(dtype)
+        return (first, *(weight * hidden_size**-0.5 for weight in weights), grad_output)
+
+    return make
+
+
+@operator
+def recurrent() -> Iterator[Case]:
+    for cell, gates in CELLS.items():
+        for seq_len, batch, input_size, hidden_size in RECURRENT_SHAPES:
+            rows = gates * hidden_size
+            shapes = [
+                (seq_len, batch, input_size),
+                (rows, input_size),
+                (rows, hidden_size),
+                (rows,),
+                (rows,),
+                (seq_len, batch, hidden_size),
+            ]
+            inputs = _weights_scaled(_random(*shapes), hidden_size)
+            name = f"{seq_len}x{batch}x{input_size}x{hidden_size}"
+            flops = 2.0 * seq_len * batch * rows * (input_size + hidden_size)
+            arguments = (input_size, hidden_size)
+            kind = cell.upper()
+            ours = _recurrent(lambda dtype, k=kind, a=arguments: getattr(fw.nn, k)(*a, dtype=dtype))
+            rival = _recurrent(
+                lambda dtype, k=kind, a=arguments: getattr(torch.nn, k)(*a, dtype=dtype)
+            )
+            yield from _both(cell, name, flops, 3.0, inputs, ours, rival)

@@ -1,0 +1,52 @@
+"""Times every case of the registry, ours and the rival in turns, after verifying it."""
+
+import statistics
+import time
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from benches.registry import Case, all_cases
+from benches.verify import verify
+from fusewire import _native
+
+ROUNDS = 15
+SETTLE_SECONDS = 0.01
+"""PyTorch's threads spin for about 5 ms behind an operator and would take a core from ours."""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", all_cases(), ids=str)
+def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        error, rival_error = verify(case)
+        inputs = case.inputs(torch.float32)
+        rival_seconds: list[float] = []
+
+        def time_rival() -> None:
+            start = time.perf_counter()
+            case.rival(*inputs)
+            rival_seconds.append(time.perf_counter() - start)
+            time.sleep(SETTLE_SECONDS)
+
+        benchmark.group = case.operator
+        benchmark.pedantic(
+            case.ours, inputs, setup=time_rival, rounds=ROUNDS, warmup_rounds=2, iterations=1
+        )
+    finally:
+        torch.set_num_threads(before)
+    seconds = benchmark.stats.stats.median if benchmark.stats else float("nan")
+    peak = threads * _native.peak_flops("float32")
+    benchmark.extra_info.update(
+        threads=threads,
+        gflops=case.flops / seconds / 1e9,
+        peak_gflops=peak / 1e9,
+        of_peak=case.flops / seconds / peak,
+        rival_seconds=statistics.median(rival_seconds[2:]),
+        ratio=statistics.median(rival_seconds[2:]) / seconds,
+        error=error,
+        rival_error=rival_error,
+    )
