@@ -1,0 +1,17 @@
+"""Adversarial networks: a generator learns to make what a discriminator takes for real."""
+
+from fusewire.models.gan.losses import (
+    discriminator_loss,
+    generator_loss,
+    gradient_penalty,
+)
+from fusewire.models.gan.mlp import Discriminator, Generator, MlpConfig
+
+__all__ = [
+    "Discriminator",
+    "Generator",
+    "MlpConfig",
+    "discriminator_loss",
+    "generator_loss",
+    "gradient_penalty",
+]
