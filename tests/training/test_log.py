@@ -53,7 +53,8 @@ def test_losses_are_plotted(tmp_path: Path, count: int) -> None:
     rows = [{"step": step, "loss": 1 / (1 + step), "gap": None} for step in range(count)]
     path = tmp_path / "losses.png"
     plot_losses(rows, path, "a run", {"loss": "training", "gap": "never there"})
-    assert Image.open(path).size == (960, 540)
+    with Image.open(path) as plot:
+        assert plot.size == (960, 540)
     assert list(tmp_path.iterdir()) == [path]
 
 

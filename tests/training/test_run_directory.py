@@ -58,7 +58,7 @@ def test_paths_that_cannot_become_a_run(tmp_path: Path) -> None:
     for path, reason in [
         (tmp_path, "is not empty"),
         (file, "is a file"),
-        (file / "below", "cannot make the run directory"),
+        (file / "below", "cannot write the run directory"),
     ]:
         with pytest.raises(InputError, match=reason):
             RunDirectory.create(path, "gan", FULL, "")

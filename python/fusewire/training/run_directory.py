@@ -9,6 +9,7 @@ RUN/checkpoint/      step-N folders, see `fusewire.training.checkpoint`
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import shutil
@@ -58,16 +59,9 @@ class RunDirectory:
         refuse_unusable(path)
         made = _missing_parents(path)
         run = cls(path, kind, config_to_json(config), data_fingerprint)
-        description = {
-            "kind": kind,
-            "fusewire": importlib.metadata.version("fusewire"),
-            "torch": importlib.metadata.version("torch"),
-            "data_fingerprint": data_fingerprint,
-            "config": run.settings,
-        }
         try:
             path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / _CONFIG, json.dumps(description, indent=2).encode() + b"\n")
+            run._write_description()
         except OSError as failure:
             if made:
                 shutil.rmtree(made[0], ignore_errors=True)
@@ -111,6 +105,19 @@ class RunDirectory:
         """
         return config_from_json(kind, self.settings, f"{self.path / _CONFIG}: config")
 
+    def reconfigured(self, config: object) -> RunDirectory:
+        """Writes another configuration, for a run that is resumed to go further.
+
+        Raises:
+            InputError: config.json cannot be written.
+        """
+        run = dataclasses.replace(self, settings=config_to_json(config))
+        try:
+            run._write_description()
+        except OSError as failure:
+            raise _unwritable(self.path, failure) from failure
+        return run
+
     def require_same_data(self, data_fingerprint: str) -> None:
         """Refuses to continue a run on other data than it began with.
 
@@ -122,6 +129,16 @@ class RunDirectory:
                 f"the data has changed since {self.path} was started; resume with the same data, "
                 "or start a new run"
             )
+
+    def _write_description(self) -> None:
+        description = {
+            "kind": self.kind,
+            "fusewire": importlib.metadata.version("fusewire"),
+            "torch": importlib.metadata.version("torch"),
+            "data_fingerprint": self.data_fingerprint,
+            "config": self.settings,
+        }
+        replace_file(self.path / _CONFIG, json.dumps(description, indent=2).encode() + b"\n")
 
     @property
     def metrics_path(self) -> Path:
@@ -189,4 +206,4 @@ def _missing_parents(path: Path) -> list[Path]:
 
 
 def _unwritable(path: Path, failure: OSError) -> InputError:
-    return InputError(f"cannot make the run directory {path}: {failure.strerror or failure}")
+    return InputError(f"cannot write the run directory {path}: {failure.strerror or failure}")

@@ -1,0 +1,286 @@
+"""The adversarial loop: who moves when, exact resume, kill, bad input, sampling."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fusewire.data.samples import FASHION_IMAGES
+from fusewire.errors import InputError
+from fusewire.models.gan import Generator, MlpConfig
+from fusewire.recipes import gan
+from fusewire.training.adversarial import (
+    GanConfig,
+    Players,
+    discriminator_move,
+    generate,
+    generator_move,
+    resume,
+    sample,
+    train,
+)
+from fusewire.training.checkpoint import CheckpointWarning, checkpoint_steps, load_checkpoint
+from fusewire.training.metrics import read_metrics
+from fusewire.training.order import ShuffledOrder
+
+SMALL = MlpConfig(image_shape=(3, 4, 5), noise_size=6, hidden_sizes=(8, 8))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> GanConfig:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 3, 4, 5), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", pixels)
+    return GanConfig(
+        data=tmp_path / "data.npz",
+        model=SMALL,
+        steps=6,
+        batch_size=4,
+        log_every=1,
+        checkpoint_every=4,
+        threads=1,
+    )
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [weight.detach().clone() for weight in module.parameters()]
+
+
+def unchanged(module: torch.nn.Module, before: list[torch.Tensor]) -> list[bool]:
+    return [torch.equal(a, b) for a, b in zip(weights(module), before, strict=True)]
+
+
+def losses(path: Path) -> list[tuple[object, ...]]:
+    rows = read_metrics(path / "metrics.jsonl")
+    return [(row["step"], row["discriminator_loss"], row["generator_loss"]) for row in rows]
+
+
+def test_each_move_changes_one_player_only(config: GanConfig) -> None:
+    torch.manual_seed(0)
+    players, real = Players(config), torch.rand(4, 3, 4, 5)
+    g, d = weights(players.generator), weights(players.discriminator)
+    discriminator_move(config, players, real)
+    assert all(unchanged(players.generator, g))
+    assert not any(unchanged(players.discriminator, d))
+    assert all(weight.grad is None for weight in players.generator.parameters())
+
+    d = weights(players.discriminator)
+    gradients = [weight.grad.clone() for weight in players.discriminator.parameters()]
+    generator_move(config, players, 4)
+    assert not any(unchanged(players.generator, g))
+    assert all(unchanged(players.discriminator, d))
+    for weight, gradient in zip(players.discriminator.parameters(), gradients, strict=True):
+        assert torch.equal(weight.grad, gradient), "the generator's move left a gradient behind"
+        assert weight.requires_grad
+
+
+def test_optimizers_hold_the_parameters_of_one_player_each(config: GanConfig) -> None:
+    players = Players(config)
+    for optimizer, module in [
+        (players.generator_optimizer, players.generator),
+        (players.discriminator_optimizer, players.discriminator),
+    ]:
+        held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        assert held == {id(weight) for weight in module.parameters()}
+        assert optimizer.param_groups[0]["betas"][0] <= 0.5, "momentum makes the game oscillate"
+
+
+def test_discriminator_learns_to_tell(config: GanConfig) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(config, penalty=0.0, discriminator_learning_rate=0.01)
+    players, real = Players(config), torch.rand(4, 3, 4, 5)
+    history = [discriminator_move(config, players, real.clone())[0].item() for _ in range(60)]
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_generator_learns_to_deceive(config: GanConfig) -> None:
+    torch.manual_seed(0)
+    config = dataclasses.replace(config, generator_learning_rate=0.01)
+    players = Players(config)
+    history = [generator_move(config, players, 16)[0].item() for _ in range(60)]
+    assert history[-1] < 0.8 * history[0]
+
+
+def test_every_epoch_shows_every_image_once() -> None:
+    order = ShuffledOrder(count=10, batch_size=4, seed=3)
+    seen = np.concatenate([order.batch(step) for step in range(5)])
+    assert sorted(seen[:10]) == sorted(seen[10:]) == list(range(10))
+    assert seen[:10].tolist() != seen[10:].tolist()
+    again = ShuffledOrder(count=10, batch_size=4, seed=3)
+    assert np.array_equal(again.batch(4), order.batch(4))  # without the steps before
+    assert sorted(ShuffledOrder(2, 5, 0).batch(0)[:4]) == [0, 0, 1, 1]
+
+
+def test_a_run_leaves_a_whole_directory(config: GanConfig, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    result = train(config, tmp_path / "run")
+    assert torch.get_num_threads() == before
+    assert result.step == 6
+    assert not result.stopped_early
+    assert all(path.exists() for path in result.made.values())
+    assert checkpoint_steps(result.path / "checkpoint") == [4, 6]
+    description = json.loads((result.path / "config.json").read_text())
+    assert description["kind"] == "gan"
+    assert [step for step, *_ in losses(result.path)] == [1, 2, 3, 4, 5, 6]
+    with Image.open(result.path / "samples.png") as grid:
+        assert grid.mode == "RGB"
+
+
+@pytest.mark.parametrize("first", [4, 3])  # on a multiple of checkpoint_every and off it
+def test_resumed_run_equals_the_uninterrupted_one(
+    config: GanConfig, tmp_path: Path, first: int
+) -> None:
+    whole = train(config, tmp_path / "whole").path
+    halves = train(dataclasses.replace(config, steps=first), tmp_path / "halves").path
+    result = resume(halves, steps=config.steps)
+    assert result.step == config.steps
+    assert losses(whole) == losses(halves)
+    assert (whole / "samples.png").read_bytes() == (halves / "samples.png").read_bytes()
+    assert (whole / "config.json").read_bytes() == (halves / "config.json").read_bytes()
+    for path in (whole / "checkpoint" / "step-6").iterdir():
+        assert path.read_bytes() == (halves / "checkpoint" / "step-6" / path.name).read_bytes()
+
+
+def test_a_finished_run_can_be_resumed_to_no_effect(config: GanConfig, tmp_path: Path) -> None:
+    path = train(config, tmp_path / "run").path
+    before = losses(path)
+    assert resume(path).step == 6
+    assert losses(path) == before
+    with pytest.raises(InputError, match="has done 6 already"):
+        resume(path, steps=5)
+
+
+def test_other_data_are_refused_on_resume(config: GanConfig, tmp_path: Path) -> None:
+    path = train(config, tmp_path / "run").path
+    np.savez(config.data, np.zeros((11, 3, 4, 5), np.uint8))
+    with pytest.raises(InputError, match="data has changed"):
+        resume(path)
+
+
+def test_bad_input_leaves_no_directory(config: GanConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for changes in (
+        {"data": tmp_path / "missing"},
+        {"data": FASHION_IMAGES},  # of another shape than the model
+        {"device": "nonsense"},
+    ):
+        with pytest.raises(InputError):
+            train(dataclasses.replace(config, **changes), run)
+        assert not run.exists()
+    with pytest.raises(InputError, match="not empty"):
+        train(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"generator_learning_rate": float("nan")},
+        {"betas": (1.0, 0.9)},
+        {"penalty": -1.0},
+        {"average_decay": 1.5},
+        {"seed": -1},
+        {"threads": 0},
+    ],
+)
+def test_impossible_settings(config: GanConfig, changes: dict) -> None:
+    with pytest.raises(InputError, match="expected"):
+        dataclasses.replace(config, **changes)
+
+
+def test_divergence_names_the_last_good_checkpoint(config: GanConfig, tmp_path: Path) -> None:
+    path = train(dataclasses.replace(config, steps=4), tmp_path / "run").path
+    description = json.loads((path / "config.json").read_text())
+    description["config"]["generator_learning_rate"] = 1.0
+    (path / "config.json").write_text(json.dumps(description))
+    stored = path / "checkpoint" / "step-4" / "state.json"
+    state = json.loads(stored.read_text())
+    state["optimizers"]["discriminator"]["param_groups"][0]["lr"] = 1e38
+    stored.write_text(json.dumps(state))
+    manifest = json.loads((stored.parent / "manifest.json").read_text())
+    manifest["sha256"]["state.json"] = hashlib.sha256(stored.read_bytes()).hexdigest()
+    (stored.parent / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="step-4"):
+        resume(path, steps=50)
+    assert checkpoint_steps(path / "checkpoint") == [4]
+
+
+def test_sampling_is_reproducible_and_uses_the_average(config: GanConfig, tmp_path: Path) -> None:
+    path = train(config, tmp_path / "run").path
+    assert generate(path, 5).shape == (5, 3, 4, 5)
+    assert np.array_equal(generate(path, 5, seed=2), generate(path, 5, seed=2))
+    assert not np.array_equal(generate(path, 5, seed=2), generate(path, 5, seed=3))
+    averaged = Generator(SMALL)
+    load_checkpoint(path / "checkpoint", {"generator_average": averaged})
+    with torch.no_grad():
+        expected = averaged(averaged.noise(5, torch.Generator().manual_seed(0))) * 255
+    assert np.array_equal(generate(path, 5), expected.round().to(torch.uint8).numpy())
+    assert sample(path, tmp_path / "out.png", count=3, seed=1).exists()
+    with pytest.raises(InputError, match="cannot write"):
+        sample(path, tmp_path / "missing" / "out.png")
+    with pytest.raises(InputError, match="at least 1"):
+        generate(path, 0)
+
+
+def start_long_run(config: GanConfig, run: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys; from pathlib import Path; from fusewire.models.gan import MlpConfig\n"
+        "from fusewire.training.adversarial import GanConfig, train\n"
+        "model = MlpConfig((3, 4, 5), 6, (8, 8))\n"
+        "train(GanConfig(Path(sys.argv[1]), model, steps=10**9, batch_size=4, threads=1,"
+        " checkpoint_every=5), Path(sys.argv[2]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, config.data, run],
+        stdout=subprocess.DEVNULL,
+    )
+    while not checkpoint_steps(run / "checkpoint"):
+        assert process.poll() is None, "the run ended before it saved"
+        time.sleep(0.02)
+    return process
+
+
+def test_killed_run_leaves_a_checkpoint_that_continues(config: GanConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start_long_run(config, run)
+    process.kill()
+    process.wait()
+    steps = checkpoint_steps(run / "checkpoint")
+    assert resume(run, steps=steps[-1] + 3).step == steps[-1] + 3
+    numbers = [step for step, *_ in losses(run)]
+    assert numbers == sorted(set(numbers))
+
+    newest = run / "checkpoint" / f"step-{steps[-1] + 3}"
+    (newest / "generator.safetensors").write_bytes(b"damaged")
+    with pytest.warns(CheckpointWarning, match="is damaged"):
+        assert resume(run, steps=steps[-1] + 4).step == steps[-1] + 4
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_saves_and_ends_cleanly(config: GanConfig, tmp_path: Path, number: int) -> None:
+    run = tmp_path / "run"
+    process = start_long_run(config, run)
+    process.send_signal(number)
+    assert process.wait() == 0
+    assert (run / "losses.png").exists()
+    assert generate(run, 2).shape == (2, 3, 4, 5)
+
+
+def test_recipes_fit_the_data(config: GanConfig) -> None:
+    assert gan.default(config.data).model.image_shape == (3, 4, 5)
+    assert gan.demo().model == MlpConfig((1, 28, 28), hidden_sizes=(128, 128))
+    with pytest.raises(InputError):
+        gan.default(config.data.with_name("missing"))
