@@ -63,7 +63,7 @@ pub trait Lanes<T: Real>: Isa {
     /// Numbers in a vector.
     const LANES: usize;
 
-    /// Compiles `kernel` as a function of this instruction set and calls it.
+    /// Compiles `kernel` as a function of its own for this instruction set and calls it.
     fn vectorize<K: Kernel<T>>(self, kernel: K) -> K::Output;
 
     /// All lanes `x`.

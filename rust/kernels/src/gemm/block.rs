@@ -1,7 +1,7 @@
 //! A block of the product: register tiles over views, with the tails of rows and columns.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::microkernel::{Operands, Place, tile};
 use crate::view::{View, ViewMut};
@@ -58,7 +58,7 @@ pub fn multiply_block<T: Real, I: Lanes<T>, E: Epilogue<T>>(
     assert_eq!([a.rows(), b.columns()], c.shape(), "C must have A's rows and B's columns");
     assert_eq!(a.columns(), b.rows(), "A must have as many columns as B has rows");
     assert!(b.has_unit_columns() && c.has_unit_columns(), "rows of B and C must be contiguous");
-    let block = Block {
+    isa.vectorize(Block {
         operands: Operands {
             a: a.as_ptr(),
             a_row: a.strides()[0],
@@ -70,31 +70,10 @@ pub fn multiply_block<T: Real, I: Lanes<T>, E: Epilogue<T>>(
             depth: a.columns(),
         },
         rows: c.rows(),
+        columns: c.columns(),
         start,
-    };
-    let columns = c.columns();
-    let mut column = 0;
-    while column < columns {
-        let left = columns - column;
-        let vectors = strip_vectors(I::REGISTERS, left.div_ceil(I::LANES));
-        // SAFETY: the views hold every position of their shapes, which were checked above; a strip
-        // reaches beyond the last column by masked lanes only.
-        unsafe {
-            match vectors {
-                4 => block.strip::<I, E, 4, 6, 4>(isa, column, left, epilogue),
-                3 => block.strip::<I, E, 3, 8, 4>(isa, column, left, epilogue),
-                2 if I::REGISTERS == 32 => {
-                    block.strip::<I, E, 2, 12, 8>(isa, column, left, epilogue);
-                }
-                2 => block.strip::<I, E, 2, 6, 4>(isa, column, left, epilogue),
-                _ if I::REGISTERS >= 16 => {
-                    block.strip::<I, E, 1, 12, 8>(isa, column, left, epilogue);
-                }
-                _ => block.strip::<I, E, 1, 4, 2>(isa, column, left, epilogue),
-            }
-        }
-        column += vectors * I::LANES;
-    }
+        epilogue,
+    });
 }
 
 /// How many vectors wide the next strip of columns is, of `left` vectors.
@@ -108,38 +87,66 @@ fn strip_vectors(registers: usize, left: usize) -> usize {
     }
 }
 
-struct Block<T> {
+/// A block whose operands hold every position of its shape; one function per type of epilogue, so
+/// that a kernel with many products stays small.
+struct Block<'a, T, E> {
     operands: Operands<T>,
     rows: usize,
+    columns: usize,
     start: Start,
+    epilogue: &'a mut E,
 }
 
-impl<T: Real> Block<T> {
+impl<T: Real, E: Epilogue<T>> Kernel<T> for Block<'_, T, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(mut self, isa: I) {
+        let mut column = 0;
+        while column < self.columns {
+            let left = self.columns - column;
+            let vectors = strip_vectors(I::REGISTERS, left.div_ceil(I::LANES));
+            // SAFETY: the operands hold every position of the block; a strip reaches beyond the last
+            // column by masked lanes only.
+            unsafe {
+                match vectors {
+                    4 => self.strip::<I, 4, 6, 4>(isa, column, left),
+                    3 => self.strip::<I, 3, 8, 4>(isa, column, left),
+                    2 if I::REGISTERS == 32 => self.strip::<I, 2, 12, 8>(isa, column, left),
+                    2 => self.strip::<I, 2, 6, 4>(isa, column, left),
+                    _ if I::REGISTERS >= 16 => self.strip::<I, 1, 12, 8>(isa, column, left),
+                    _ => self.strip::<I, 1, 4, 2>(isa, column, left),
+                }
+            }
+            column += vectors * I::LANES;
+        }
+    }
+}
+
+impl<T: Real, E: Epilogue<T>> Block<'_, T, E> {
     /// The strip of `VECTORS` vectors of columns from `column` on, of which `left` columns exist, in
     /// tiles of `TALL` rows, then `MIDDLE`, then 4, 2 and 1.
     ///
     /// # Safety
     /// The operands must hold the strip's rows and existing columns.
     #[inline(always)]
-    unsafe fn strip<I, E, const VECTORS: usize, const TALL: usize, const MIDDLE: usize>(
-        &self,
+    unsafe fn strip<I, const VECTORS: usize, const TALL: usize, const MIDDLE: usize>(
+        &mut self,
         isa: I,
         column: usize,
         left: usize,
-        epilogue: &mut E,
     ) where
         I: Lanes<T>,
-        E: Epilogue<T>,
     {
         let last_lanes = left.min(VECTORS * I::LANES) - (VECTORS - 1) * I::LANES;
         // SAFETY: handed on to the caller.
         unsafe {
             if last_lanes < I::LANES {
                 let last = isa.first(last_lanes);
-                self.rows::<I, E, VECTORS, TALL, MIDDLE, true>(isa, column, last, epilogue);
+                self.rows::<I, VECTORS, TALL, MIDDLE, true>(isa, column, last);
             } else {
                 let last = isa.first(I::LANES);
-                self.rows::<I, E, VECTORS, TALL, MIDDLE, false>(isa, column, last, epilogue);
+                self.rows::<I, VECTORS, TALL, MIDDLE, false>(isa, column, last);
             }
         }
     }
@@ -149,20 +156,17 @@ impl<T: Real> Block<T> {
     #[inline(always)]
     unsafe fn rows<
         I,
-        E,
         const VECTORS: usize,
         const TALL: usize,
         const MIDDLE: usize,
         const TAIL: bool,
     >(
-        &self,
+        &mut self,
         isa: I,
         column: usize,
         last: I::Mask,
-        epilogue: &mut E,
     ) where
         I: Lanes<T>,
-        E: Epilogue<T>,
     {
         let mut row = 0;
         let mut tall = self.rows / TALL;
@@ -188,7 +192,11 @@ impl<T: Real> Block<T> {
                     // SAFETY: the rows from `row` on exist; the columns are the caller's promise.
                     unsafe {
                         tile::<T, I, E, { $height }, VECTORS, TAIL>(
-                            isa, &operands, place, last, epilogue,
+                            isa,
+                            &operands,
+                            place,
+                            last,
+                            self.epilogue,
                         );
                     }
                     row += $height;

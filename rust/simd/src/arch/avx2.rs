@@ -23,6 +23,7 @@ impl Isa for Avx2 {
     const REGISTERS: usize = 16;
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx2,fma")]
 fn run<T: crate::Real, K: Kernel<T>>(isa: Avx2, kernel: K) -> K::Output
 where
@@ -131,8 +132,10 @@ impl Lanes<f32> for Avx2 {
         target_stride: usize,
     ) {
         proved!({
-            let rows: [__m256; 8] =
-                std::array::from_fn(|row| _mm256_loadu_ps(source.add(row * source_stride)));
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (row, loaded) in rows.iter_mut().enumerate() {
+                *loaded = _mm256_loadu_ps(source.add(row * source_stride));
+            }
             // Rows r and r + 4 meet in the two halves, after 4 × 4 transposes of each half.
             for half in 0..2 {
                 let quad = |offset: usize| {

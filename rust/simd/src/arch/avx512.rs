@@ -28,6 +28,7 @@ impl Isa for Avx512 {
     const REGISTERS: usize = 32;
 }
 
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 fn run<T: crate::Real, K: Kernel<T>>(isa: Avx512, kernel: K) -> K::Output
 where
@@ -114,8 +115,10 @@ impl Lanes<f32> for Avx512 {
         target_stride: usize,
     ) {
         proved!({
-            let mut rows: [__m512; 16] =
-                std::array::from_fn(|row| _mm512_loadu_ps(source.add(row * source_stride)));
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (row, loaded) in rows.iter_mut().enumerate() {
+                *loaded = _mm512_loadu_ps(source.add(row * source_stride));
+            }
             // Pairs, then quads, inside the 128-bit quarters; then the quarters themselves.
             for pair in rows.chunks_exact_mut(2) {
                 let (a, b) = (pair[0], pair[1]);

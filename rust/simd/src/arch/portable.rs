@@ -20,7 +20,7 @@ macro_rules! portable_lanes {
             type Mask = [bool; $lanes];
             const LANES: usize = $lanes;
 
-            #[inline(always)]
+            #[inline(never)]
             fn vectorize<K: Kernel<$number>>(self, kernel: K) -> K::Output {
                 kernel.run(self)
             }
