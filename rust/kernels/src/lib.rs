@@ -6,6 +6,7 @@
 
 mod error;
 pub mod gemm;
+pub mod linear;
 
 pub mod math;
 pub mod parallel;
