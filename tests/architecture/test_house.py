@@ -27,8 +27,8 @@ UNSAFE_HOMES = [
     "rust/kernels/src/parallel",
     "rust/kernels/src/scratch.rs",
     "rust/kernels/src/view.rs",
-    "rust/bindings/src/array.rs",
-    "rust/bindings/src/torch_abi",
+    "rust/bindings/src/array/",
+    "rust/bindings/src/torch_abi/",
 ]
 
 

@@ -1,8 +1,46 @@
-//! The Python extension module `fusewire._native`.
+//! The Python extension module `fusewire._native`: NumPy arrays and PyTorch tensors in and out.
+//!
+//! One thin file per family of operators, with two faces: functions of NumPy arrays for this
+//! module, and operators of tensors for PyTorch's dispatcher. Both go through [`gate`].
+
+mod array;
+mod config;
+mod gate;
+mod linear;
+mod torch_abi;
+
+use std::sync::Mutex;
 
 use pyo3::prelude::*;
 
+use crate::gate::Failure;
+
+/// Registers every operator with the PyTorch of this process, once.
+#[pyfunction]
+fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
+    static LIBRARY: Mutex<Option<torch_abi::Library>> = Mutex::new(None);
+    let attach = || -> gate::Result<()> {
+        let mut registered = LIBRARY
+            .lock()
+            .map_err(|_| Failure::Internal("PyTorch's operators could not be registered".into()))?;
+        if registered.is_none() {
+            torch_abi::attach(folder, version)?;
+            let library = torch_abi::Library::open()?;
+            linear::register(&library)?;
+            *registered = Some(library);
+        }
+        Ok(())
+    };
+    Ok(attach()?)
+}
+
 #[pymodule]
-fn _native(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(attach_torch, module)?)?;
+    module.add_function(wrap_pyfunction!(config::config, module)?)?;
+    module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
+    module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;
     Ok(())
 }

@@ -1,0 +1,52 @@
+//! The team of threads that calls run on, and what `show_config` tells.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+use fusewire_kernels::parallel::{Pool, Team};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::gate::Failure;
+use crate::torch_abi::{self, TorchTeam};
+
+/// Members of our own team; 0 stands for as many as the process has cores.
+static OWN_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+fn own_threads() -> usize {
+    match OWN_THREADS.load(Ordering::Relaxed) {
+        0 => available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    }
+}
+
+/// Calls `work` with the team of this process: PyTorch's where it is attached, else our own.
+pub(crate) fn with_team<R>(work: impl FnOnce(&dyn Team) -> R) -> R {
+    if torch_abi::is_attached() { work(&TorchTeam) } else { work(&Pool::new(own_threads())) }
+}
+
+#[pyfunction]
+pub(crate) fn set_num_threads(threads: usize) -> PyResult<()> {
+    if threads == 0 {
+        return Err(Failure::Value("threads must be at least 1, but is 0".into()).into());
+    }
+    OWN_THREADS.store(threads, Ordering::Relaxed);
+    Ok(())
+}
+
+#[pyfunction]
+pub(crate) fn get_num_threads() -> usize {
+    with_team(|team| team.threads())
+}
+
+#[pyfunction]
+pub(crate) fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let facts = PyDict::new(py);
+    facts.set_item("fusewire", env!("CARGO_PKG_VERSION"))?;
+    facts.set_item("isa", fusewire_simd::selected().map_err(Failure::Value)?.as_str())?;
+    facts.set_item("isa_detected", fusewire_simd::detected().as_str())?;
+    facts.set_item("threads", get_num_threads())?;
+    facts.set_item("team", if torch_abi::is_attached() { "PyTorch" } else { "fusewire" })?;
+    facts.set_item("build", if cfg!(debug_assertions) { "debug" } else { "release" })?;
+    Ok(facts)
+}

@@ -1,0 +1,146 @@
+//! The linear layer for both doors.
+
+use std::ffi::CStr;
+
+use fusewire_kernels::linear::{Gradients, Linear};
+use fusewire_kernels::parallel::Team;
+use pyo3::prelude::*;
+
+use crate::array::{Array, Number, NumpyArray, with_number};
+use crate::gate::{self, Result};
+use crate::torch_abi::{Library, Operator, Tensor, Text};
+
+/// The layer's operands, still untyped.
+struct Operands<'a, A> {
+    input: &'a A,
+    weight: &'a A,
+    bias: Option<&'a A>,
+    activation: &'a str,
+}
+
+impl<A: Array> Operands<'_, A> {
+    fn forward(&self, team: &dyn Team) -> Result<A> {
+        with_number!(self.input.dtype("input")?, T => {
+            let layer = self.layer::<T>()?;
+            let mut output = A::empty::<T>(&layer.output_shape())?;
+            layer.forward(output.view_mut("output")?, team)?;
+            Ok(output)
+        })
+    }
+
+    fn backward(&self, wanted: &Wanted<'_, A>, team: &dyn Team) -> Result<[A; 3]> {
+        with_number!(self.input.dtype("input")?, T => {
+            let layer = self.layer::<T>()?;
+            let [rows, output_size] = layer.output_shape();
+            let input_size = self.weight.view::<T, 2>("weight")?.columns();
+            // What is not wanted comes back with no numbers in it.
+            let [input, weight, bias] = wanted.gradients;
+            let place = |wanted, shape: &[usize]| A::empty::<T>(if wanted { shape } else { &[0] });
+            let mut grad_input = place(input, &[rows, input_size])?;
+            let mut grad_weight = place(weight, &[output_size, input_size])?;
+            let mut grad_bias = place(bias, &[output_size])?;
+            let gradients = Gradients {
+                input: input.then(|| grad_input.view_mut("grad_input")).transpose()?,
+                weight: weight.then(|| grad_weight.view_mut("grad_weight")).transpose()?,
+                bias: bias.then(|| grad_bias.view_mut("grad_bias")).transpose()?,
+            };
+            let output = wanted.output.map(|output| output.view("output")).transpose()?;
+            layer.backward(wanted.grad_output.view("grad_output")?, output, gradients, team)?;
+            Ok([grad_input, grad_weight, grad_bias])
+        })
+    }
+
+    fn layer<T: Number>(&self) -> Result<Linear<'_, T>> {
+        let bias = self.bias.map(|bias| bias.view("bias")).transpose()?;
+        let (input, weight) = (self.input.view("input")?, self.weight.view("weight")?);
+        Ok(Linear::new(input, weight, bias, self.activation.parse()?)?)
+    }
+}
+
+/// What a backward pass is given beside the operands, and which gradients it shall compute.
+struct Wanted<'a, A> {
+    grad_output: &'a A,
+    output: Option<&'a A>,
+    /// Of input, weight and bias.
+    gradients: [bool; 3],
+}
+
+#[pyfunction]
+pub(crate) fn linear(
+    py: Python<'_>,
+    input: NumpyArray,
+    weight: NumpyArray,
+    bias: Option<NumpyArray>,
+    activation: &str,
+) -> PyResult<NumpyArray> {
+    let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
+    gate::enter(py, |team| operands.forward(team))
+}
+
+#[pyfunction]
+pub(crate) fn linear_backward(
+    py: Python<'_>,
+    grad_output: NumpyArray,
+    input: NumpyArray,
+    weight: NumpyArray,
+    bias: Option<NumpyArray>,
+    output: Option<NumpyArray>,
+    activation: &str,
+) -> PyResult<[NumpyArray; 3]> {
+    let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
+    let gradients = [true, true, bias.is_some()];
+    let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
+    gate::enter(py, |team| operands.backward(&wanted, team))
+}
+
+struct Forward;
+
+impl Operator for Forward {
+    const NAME: &CStr = c"linear";
+    type Arguments = (Tensor, Tensor, Option<Tensor>, Text);
+    type Results = Tensor;
+
+    fn call((input, weight, bias, activation): Self::Arguments, team: &dyn Team) -> Result<Tensor> {
+        Operands {
+            input: &input,
+            weight: &weight,
+            bias: bias.as_ref(),
+            activation: activation.as_str(),
+        }
+        .forward(team)
+    }
+}
+
+struct Backward;
+
+impl Operator for Backward {
+    const NAME: &CStr = c"linear_backward";
+    type Arguments =
+        (Tensor, Tensor, Tensor, Option<Tensor>, Option<Tensor>, Text, bool, bool, bool);
+    type Results = [Tensor; 3];
+
+    fn call(
+        (grad_output, input, weight, bias, output, activation, for_input, for_weight, for_bias):
+            Self::Arguments,
+        team: &dyn Team,
+    ) -> Result<[Tensor; 3]> {
+        let operands = Operands {
+            input: &input,
+            weight: &weight,
+            bias: bias.as_ref(),
+            activation: activation.as_str(),
+        };
+        let wanted = Wanted {
+            grad_output: &grad_output,
+            output: output.as_ref(),
+            gradients: [for_input, for_weight, for_bias],
+        };
+        operands.backward(&wanted, team)
+    }
+}
+
+/// Registers the operators whose schemas `ops/linear/autograd.py` declares.
+pub(crate) fn register(library: &Library) -> Result<()> {
+    library.add::<Forward>()?;
+    library.add::<Backward>()
+}
