@@ -1,1 +1,23 @@
-"""Fast attention and recurrent networks on CPUs, and small self-supervised models."""
+"""Fast attention and recurrent networks on CPUs, and small self-supervised models.
+
+Importing this package needs NumPy only. What needs PyTorch is imported when it is first named.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fusewire.ops.linear import linear
+from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
+
+if TYPE_CHECKING:
+    from fusewire import nn
+
+__all__ = ["get_num_threads", "linear", "nn", "set_num_threads", "show_config"]
+
+_NEED_TORCH = {"nn"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_TORCH:
+        return importlib.import_module(f"fusewire.{name}")
+    raise AttributeError(f"module 'fusewire' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""PyTorch modules with the names, arguments and state_dict keys of `torch.nn`."""
+
+from fusewire.nn.linear import Linear
+
+__all__ = ["Linear"]

@@ -1,0 +1,1 @@
+"""Operators: arrays in, arrays out; tensors in, tensors out."""

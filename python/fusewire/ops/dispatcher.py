@@ -1,0 +1,152 @@
+"""PyTorch's dispatcher: where operators get their schemas, and Rust's errors their kinds.
+
+Nothing here runs at import. The first call with a tensor declares the schemas of its family and
+lets the extension module register its CPU kernels, which PyTorch calls without Python from then on.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+from fusewire import _native
+
+if TYPE_CHECKING:
+    import torch
+
+_declaring = threading.RLock()
+_attached = False
+
+
+def is_tensor(operand: object) -> TypeGuard[torch.Tensor]:
+    """Whether `operand` is a tensor, without importing PyTorch to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(operand, torch.Tensor)
+
+
+def attach() -> None:
+    """Lets the extension module find PyTorch's library in this process; later calls do nothing.
+
+    Raises:
+        RuntimeError: If PyTorch is older than 2.10.
+    """
+    global _attached
+    if not _attached:
+        import torch
+
+        folder = os.path.join(os.path.dirname(torch.__file__), "lib")
+        _native.attach_torch(folder, torch.__version__)
+        _attached = True
+
+
+def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOverload:
+    """Declares `fusewire::name`, whose CPU kernel the extension module registers.
+
+    Args:
+        name: The operator's name, as in the Rust type that implements it.
+        schema: Arguments and results, as in ``"(Tensor input) -> Tensor"``; functional, no alias.
+        fake: The same function on tensors without data; gives results of the right shape.
+
+    Returns:
+        The operator's only overload, which is quicker to call than a look-up through `torch.ops`.
+    """
+    import torch
+
+    with _declaring:
+        attach()
+        tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+        torch.library.define(f"fusewire::{name}", schema, tags=tags)
+        torch.library.register_fake(f"fusewire::{name}", fake)
+        overload: torch._ops.OpOverload = getattr(torch.ops.fusewire, name).default
+        return overload
+
+
+def is_served(operand: torch.Tensor) -> bool:
+    """Whether our kernels compute with this operand; otherwise PyTorch's own operators shall.
+
+    They do on the CPU in float32 and float64, outside the transforms of `torch.func`, which cannot
+    look into an autograd Function of the quick kind.
+    """
+    import torch
+
+    return (
+        operand.device.type == "cpu"
+        and operand.dtype in (torch.float32, torch.float64)
+        and torch._C._functorch.maybe_current_level() is None
+    )
+
+
+def needs_gradient(*operands: torch.Tensor | None) -> bool:
+    """Whether autograd must see a call with these operands."""
+    import torch
+
+    return torch.is_grad_enabled() and any(
+        operand is not None and operand.requires_grad for operand in operands
+    )
+
+
+def as_raised(error: Exception, **operands: object) -> Exception:
+    """The exception that a failed call shall end with.
+
+    Kernels begin their message with its kind, as in ``"ValueError: bias must have ..."``, because
+    PyTorch makes every error of theirs a RuntimeError.
+
+    Args:
+        error: What was caught.
+        operands: What shall be tensors or None, by name.
+    """
+    for name, operand in operands.items():
+        if operand is not None and not is_tensor(operand):
+            return TypeError(f"{name} must be a PyTorch tensor, but is {type(operand).__name__}")
+    kind, _, message = str(error).partition(": ")
+    if kind in ("ValueError", "TypeError", "MemoryError"):
+        raised: Exception = getattr(builtins, kind)(message)
+        return raised
+    return error
+
+
+def differentiable_gradients(
+    composed: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
+    operands: Sequence[torch.Tensor | None],
+    grad_outputs: Sequence[torch.Tensor],
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients that can be differentiated again.
+
+    Args:
+        composed: The operator composed of PyTorch's own operators.
+        operands: What it is called with.
+        grad_outputs: The gradient of each of its outputs.
+        wanted: Whether the gradient of each operand is wanted.
+
+    Returns:
+        One gradient per operand; None where it is not wanted or there is no operand.
+    """
+    import torch
+
+    with torch.enable_grad():
+        # Aliases, so that a gradient follows its own operand only, even where one operand was
+        # computed from another.
+        aliases = [
+            operand.view_as(operand) if operand is not None and needed else operand
+            for operand, needed in zip(operands, wanted, strict=True)
+        ]
+        outputs = composed(*aliases)
+        sources = [
+            alias
+            for alias, needed in zip(aliases, wanted, strict=True)
+            if needed and alias is not None
+        ]
+        found = iter(
+            torch.autograd.grad(
+                outputs, sources, grad_outputs, create_graph=True, allow_unused=True
+            )
+        )
+    return tuple(
+        next(found) if needed and alias is not None else None
+        for alias, needed in zip(aliases, wanted, strict=True)
+    )

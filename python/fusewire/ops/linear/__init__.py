@@ -1,0 +1,71 @@
+"""The linear layer with its activation: one door for NumPy arrays and PyTorch tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusewire.ops.dispatcher import is_tensor
+from fusewire.ops.linear import array
+from fusewire.ops.linear.array import linear_backward
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Activation", "linear", "linear_backward"]
+
+Activation = Literal["relu", "sigmoid", "silu", "tanh"]
+
+
+@overload
+def linear(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    activation: Activation | None = None,
+) -> torch.Tensor: ...
+@overload
+def linear(
+    input: NDArray[Any],
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None = None,
+    activation: Activation | None = None,
+) -> NDArray[Any]: ...
+def linear(input: Any, weight: Any, bias: Any = None, activation: Activation | None = None) -> Any:
+    """Applies a linear map, adds a bias, and applies an activation.
+
+    ``output = activation(input @ weight.T + bias)``
+
+    Tensors on other devices than the CPU, and of other types than float32 and float64, run
+    PyTorch's own operators.
+
+    Args:
+        input: ``(..., input_size)``, an array or a tensor, float32 or float64.
+        weight: ``(output_size, input_size)``, like `input`.
+        bias: ``(output_size)``, like `input`; none if None.
+        activation: ``"relu"``, ``"sigmoid"``, ``"silu"`` or ``"tanh"``; none if None.
+
+    Returns:
+        ``(..., output_size)``, of the kind of `input`; tensors take part in autograd.
+
+    Raises:
+        TypeError: If an operand is neither array nor tensor, or their types differ.
+        ValueError: If shapes do not fit together, or there is no such activation.
+
+    Example:
+        >>> import numpy as np
+        >>> import fusewire as fw
+        >>> fw.linear(np.array([[1.0, -2.0]]), np.eye(2), activation="relu")
+        array([[1., 0.]])
+    """
+    if is_tensor(input):
+        from fusewire.ops.linear import autograd
+
+        return autograd.linear(input, weight, bias, activation or "identity")
+    if isinstance(input, np.ndarray):
+        return array.linear(input, weight, bias, activation)
+    raise TypeError(
+        f"input must be a NumPy array or a PyTorch tensor, but is {type(input).__name__}"
+    )

@@ -1,0 +1,30 @@
+"""The linear layer composed of PyTorch's own operators.
+
+It runs where our kernels do not (other devices, half precision, function transforms), and it is
+what a gradient is made of that shall be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.nn import functional
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "identity": lambda x: x,
+    "relu": functional.relu,
+    "sigmoid": torch.sigmoid,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+def linear(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+) -> torch.Tensor:
+    """``activation(input @ weight.T + bias)``."""
+    if activation not in _ACTIVATIONS:
+        expected = ", ".join(name for name in _ACTIVATIONS if name != "identity")
+        raise ValueError(f"activation must be None or one of {expected}, but is {activation!r}")
+    return _ACTIVATIONS[activation](functional.linear(input, weight, bias))
