@@ -1,10 +1,12 @@
 """The way into PyTorch: nothing at import, threads, forks, errors."""
 
+import os
 import subprocess
 import sys
 import textwrap
 import threading
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,8 +36,8 @@ def test_arrays_need_no_pytorch_and_import_starts_no_thread():
     assert printed == "False False 0"
 
 
-def test_arrays_use_pytorchs_threads_once_it_is_attached():
-    fw.linear(torch.ones(1, 1), torch.ones(1, 1))
+def test_arrays_use_pytorchs_threads_once_it_is_imported():
+    fw.linear(np.ones((1, 1)), np.ones((1, 1)))
     assert _native.config()["team"] == "PyTorch"
     before = torch.get_num_threads()
     try:
@@ -103,7 +105,18 @@ def test_kernels_run_in_forked_workers():
     assert torch.cat(list(loader)).tolist() == [2.0 * index for index in range(8)]
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="there is no fork here")
+def test_the_first_call_of_all_may_be_compiled():
+    printed = run("""
+        import torch, fusewire as fw
+        x, weight = torch.ones(3, 5, requires_grad=True), torch.ones(2, 5)
+        call = torch.compile(lambda x: fw.linear(x, weight), fullgraph=True, backend="aot_eager")
+        call(x).sum().backward()
+        print(x.grad.sum().item())
+    """)
+    assert printed == "30.0"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_our_own_pool_starts_anew_after_a_fork():
     printed = run("""
         import os, numpy as np, fusewire as fw

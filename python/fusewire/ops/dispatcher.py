@@ -1,46 +1,21 @@
-"""PyTorch's dispatcher: where operators get their schemas, and Rust's errors their kinds.
+"""PyTorch's dispatcher: schemas of operators, what our kernels serve, errors, double backward.
 
-Nothing here runs at import. The first call with a tensor declares the schemas of its family and
-lets the extension module register its CPU kernels, which PyTorch calls without Python from then on.
+Imported by the first call with a tensor, never before. A family of operators declares its schemas
+here when its `autograd` module is imported; the extension module has registered their CPU kernels,
+which PyTorch calls without Python.
 """
 
 from __future__ import annotations
 
 import builtins
-import os
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any
 
-from fusewire import _native
+import torch
 
-if TYPE_CHECKING:
-    import torch
+from fusewire.ops.door import attach
 
-_declaring = threading.RLock()
-_attached = False
-
-
-def is_tensor(operand: object) -> TypeGuard[torch.Tensor]:
-    """Whether `operand` is a tensor, without importing PyTorch to find out."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(operand, torch.Tensor)
-
-
-def attach() -> None:
-    """Lets the extension module find PyTorch's library in this process; later calls do nothing.
-
-    Raises:
-        RuntimeError: If PyTorch is older than 2.10.
-    """
-    global _attached
-    if not _attached:
-        import torch
-
-        folder = os.path.join(os.path.dirname(torch.__file__), "lib")
-        _native.attach_torch(folder, torch.__version__)
-        _attached = True
+_SERVED = frozenset({torch.float32, torch.float64})
 
 
 def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOverload:
@@ -53,16 +28,16 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
 
     Returns:
         The operator's only overload, which is quicker to call than a look-up through `torch.ops`.
-    """
-    import torch
 
-    with _declaring:
-        attach()
-        tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
-        torch.library.define(f"fusewire::{name}", schema, tags=tags)
-        torch.library.register_fake(f"fusewire::{name}", fake)
-        overload: torch._ops.OpOverload = getattr(torch.ops.fusewire, name).default
-        return overload
+    Raises:
+        RuntimeError: If PyTorch is older than 2.10.
+    """
+    attach(torch)
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
+    torch.library.define(f"fusewire::{name}", schema, tags=tags)
+    torch.library.register_fake(f"fusewire::{name}", fake)
+    overload: torch._ops.OpOverload = getattr(torch.ops.fusewire, name).default
+    return overload
 
 
 def is_served(operand: torch.Tensor) -> bool:
@@ -71,22 +46,20 @@ def is_served(operand: torch.Tensor) -> bool:
     They do on the CPU in float32 and float64, outside the transforms of `torch.func`, which cannot
     look into an autograd Function of the quick kind.
     """
-    import torch
-
     return (
-        operand.device.type == "cpu"
-        and operand.dtype in (torch.float32, torch.float64)
+        operand.is_cpu
+        and operand.dtype in _SERVED
         and torch._C._functorch.maybe_current_level() is None
     )
 
 
 def needs_gradient(*operands: torch.Tensor | None) -> bool:
     """Whether autograd must see a call with these operands."""
-    import torch
-
-    return torch.is_grad_enabled() and any(
-        operand is not None and operand.requires_grad for operand in operands
-    )
+    if torch.is_grad_enabled():
+        for operand in operands:
+            if operand is not None and operand.requires_grad:
+                return True
+    return False
 
 
 def as_raised(error: Exception, **operands: object) -> Exception:
@@ -100,7 +73,7 @@ def as_raised(error: Exception, **operands: object) -> Exception:
         operands: What shall be tensors or None, by name.
     """
     for name, operand in operands.items():
-        if operand is not None and not is_tensor(operand):
+        if operand is not None and not isinstance(operand, torch.Tensor):
             return TypeError(f"{name} must be a PyTorch tensor, but is {type(operand).__name__}")
     kind, _, message = str(error).partition(": ")
     if kind in ("ValueError", "TypeError", "MemoryError"):
@@ -126,8 +99,6 @@ def differentiable_gradients(
     Returns:
         One gradient per operand; None where it is not wanted or there is no operand.
     """
-    import torch
-
     with torch.enable_grad():
         # Aliases, so that a gradient follows its own operand only, even where one operand was
         # computed from another.

@@ -20,9 +20,8 @@ def set_num_threads(threads: int) -> None:
 
     Example:
         >>> import fusewire as fw
-        >>> fw.set_num_threads(1)
-        >>> fw.get_num_threads()
-        1
+        >>> threads = fw.get_num_threads()
+        >>> fw.set_num_threads(threads)
     """
     if threads < 1:
         raise ValueError(f"threads must be at least 1, but is {threads}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.ops.dispatcher import is_tensor
+from fusewire.ops.door import is_tensor
 from fusewire.ops.linear import array
 from fusewire.ops.linear.array import linear_backward
 
