@@ -70,12 +70,12 @@ class GanConfig:
     steps: int = 20_000
     batch_size: int = 64
     generator_learning_rate: float = 1e-3
-    discriminator_learning_rate: float = 1e-3
+    discriminator_learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.0, 0.99)
     loss: GeneratorLoss = "non_saturating"
     real_target: float = 1.0
     penalty: float = 0.3
-    average_decay: float = 0.999
+    average_decay: float = 0.9995
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None
@@ -230,7 +230,8 @@ def _train(
     pixels = torch.tensor(images.pixels, device=config.device)
     order = ShuffledOrder(len(pixels), config.batch_size, config.seed)
     measured: dict[str, float] = {}
-    step = saved = done
+    step = done
+    saved = done or None  # a run that is stopped before its first step is saved as well
     with (
         MetricsLog(run.metrics_path, resume_step=done) as log,
         TrainingProgress("gan", config.steps, done, "images", config.batch_size) as progress,
@@ -258,14 +259,8 @@ def _train(
             if step % config.checkpoint_every == 0:
                 _save(run, step, players, streams)
                 saved = step
-    if saved < step:
+    if saved != step:
         _save(run, step, players, streams)
-    plot_losses(
-        read_metrics(run.metrics_path),
-        run.losses_path,
-        f"Adversarial training on {Path(images.source).name}",
-        {"discriminator_loss": "discriminator", "generator_loss": "generator"},
-    )
     return RunResult(
         path=run.path,
         made={
@@ -340,6 +335,12 @@ def _save(run: RunDirectory, step: int, players: Players, streams: RandomStreams
     save_checkpoint(run.checkpoint_folder, step, players.models, players.optimizers, {}, streams)
     preview = _draw(players.average, _PREVIEW_IMAGES, seed=0)
     write_image_grid(preview, run.sample_image_path)
+    plot_losses(
+        read_metrics(run.metrics_path),
+        run.losses_path,
+        "Adversarial training",
+        {"discriminator_loss": "discriminator", "generator_loss": "generator"},
+    )
 
 
 def _load_data(config: GanConfig) -> Images:

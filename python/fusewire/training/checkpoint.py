@@ -219,7 +219,9 @@ def _pack_model(name: str, model: nn.Module, advice: str) -> bytes:
     first_names: dict[tuple[object, ...], str] = {}
     for key, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"weights of the {name} are no longer finite ({key}); {advice}")
+            raise InputError(
+                f"training diverged: weights of the {name} are no longer finite ({key}); {advice}"
+            )
         place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
         if tensor.numel() and place in first_names:
             aliases[key] = first_names[place]

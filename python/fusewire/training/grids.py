@@ -15,7 +15,7 @@ from fusewire.training.durable import replace_file
 
 _GAP = 2  # pixels between images, before enlarging
 _GAP_GREY = 64
-_PREFERRED_WIDTH = 900  # pixels; small images are enlarged by whole factors up to here
+_PREFERRED_WIDTH = 960  # pixels; small images are enlarged by whole factors up to here
 
 
 def image_grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ class MlpConfig:
     """
 
     image_shape: tuple[int, int, int] = (1, 28, 28)
-    noise_size: int = 64
+    noise_size: int = 32
     hidden_sizes: tuple[int, ...] = (128, 128)
 
     def __post_init__(self) -> None:
