@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fusewire.nn import Linear
+
 _LEAK = 0.2
 
 
@@ -103,5 +105,5 @@ class Discriminator(nn.Module):
 def _layers(sizes: tuple[int, ...], activation: nn.Module) -> nn.Sequential:
     layers: list[nn.Module] = []
     for input_size, output_size in itertools.pairwise(sizes):
-        layers += [nn.Linear(input_size, output_size), activation]
+        layers += [Linear(input_size, output_size), activation]
     return nn.Sequential(*layers[:-1])  # the head belongs to each network
