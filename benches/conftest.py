@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-import fusewire as fw
+from fusewire import _native
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Adds what decides the figures: instruction set, versions, PyTorch's libraries."""
-    machine_info["fusewire"] = fw.show_config()
+    machine_info["fusewire"] = _native.config()
     machine_info["torch"] = torch.__version__
     machine_info["torch_config"] = torch.__config__.show()
     machine_info["processor"] = platform.processor()

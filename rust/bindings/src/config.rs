@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use fusewire_kernels::parallel::{Pool, Team};
+use fusewire_kernels::peak;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::gate::Failure;
+use crate::gate::{self, Failure};
 use crate::torch_abi::{self, TorchTeam};
 
 /// Members of our own team; 0 stands for as many as the process has cores.
@@ -49,4 +50,14 @@ pub(crate) fn config(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     facts.set_item("team", if torch_abi::is_attached() { "PyTorch" } else { "fusewire" })?;
     facts.set_item("build", if cfg!(debug_assertions) { "debug" } else { "release" })?;
     Ok(facts)
+}
+
+/// Floating-point operations per second of one core, counting a multiply-add as two.
+#[pyfunction]
+pub(crate) fn peak_flops(py: Python<'_>, dtype: &str) -> PyResult<f64> {
+    gate::enter(py, |_| match dtype {
+        "float32" => Ok(peak::flops::<f32>()),
+        "float64" => Ok(peak::flops::<f64>()),
+        _ => Err(Failure::Value(format!("dtype must be float32 or float64, but is {dtype:?}"))),
+    })
 }
