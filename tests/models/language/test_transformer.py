@@ -1,0 +1,124 @@
+"""What a Transformer must and must not see, and what its cache must not change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_model, save_model
+
+from fusewire.errors import InputError
+from fusewire.models.language import Transformer, TransformerConfig
+
+VOCAB_SIZE = 11
+
+
+def make_model(**sizes: int) -> Transformer:
+    torch.manual_seed(0)
+    config = TransformerConfig(**{"context": 16, "layers": 2, "heads": 4, "embed_dim": 32, **sizes})
+    model = Transformer(config, VOCAB_SIZE).eval()
+    for parameter in model.parameters():  # larger weights than at the start: attention matters
+        parameter.data.mul_(4.0) if parameter.dim() >= 2 else None
+    return model
+
+
+def random_tokens(batch: int, seq_len: int) -> torch.Tensor:
+    return torch.randint(VOCAB_SIZE, (batch, seq_len), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kv_heads", [None, 4, 2, 1])
+def test_a_later_token_changes_no_earlier_logits(kv_heads: int | None) -> None:
+    model, tokens = make_model(kv_heads=kv_heads), random_tokens(2, 16)
+    changed = tokens.clone()
+    changed[:, 9] = (changed[:, 9] + 1) % VOCAB_SIZE
+
+    before, after = model(tokens)[0], model(changed)[0]
+
+    torch.testing.assert_close(after[:, :9], before[:, :9], rtol=0, atol=1e-6)
+    assert (after[:, 9:] - before[:, 9:]).abs().amax(dim=(0, 2)).gt(1e-4).all()
+
+
+@pytest.mark.parametrize("kv_heads", [None, 2])
+@pytest.mark.parametrize("pieces", [[16], [1] * 16, [5, 1, 1, 6, 3]])
+def test_a_cache_filled_in_pieces_gives_the_same_logits(
+    kv_heads: int | None, pieces: list[int]
+) -> None:
+    model, tokens = make_model(kv_heads=kv_heads), random_tokens(2, 16)
+
+    state, parts = model.initial_state(batch=2), []
+    with torch.no_grad():
+        for piece in tokens.split(pieces, dim=1):
+            logits, state = model(piece, state)
+            parts.append(logits)
+
+    torch.testing.assert_close(torch.cat(parts, dim=1), model(tokens)[0], rtol=1e-4, atol=1e-4)
+    assert state.length == 16
+
+
+def test_attention_is_softmax_of_scaled_scores() -> None:
+    attention = make_model().blocks[0].attention
+    hidden = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(2))
+
+    query, key, value = (
+        part.unflatten(-1, (4, 8)).transpose(1, 2)
+        for part in attention.in_proj(hidden).chunk(3, -1)
+    )
+    scores = query @ key.transpose(-1, -2) / 8**0.5
+    scores = scores.masked_fill(torch.ones(7, 7, dtype=torch.bool).triu(1), float("-inf"))
+    expected = attention.out_proj((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+
+    torch.testing.assert_close(attention(hidden, None), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_tied_weights_are_one_parameter_and_survive_saving(tmp_path) -> None:
+    model = make_model()
+    save_model(model, str(tmp_path / "model.safetensors"))
+    loaded = make_model()
+    for parameter in loaded.parameters():
+        parameter.data.zero_()
+    load_model(loaded, str(tmp_path / "model.safetensors"))
+    tokens = random_tokens(1, 5)
+    assert torch.equal(loaded(tokens)[0], model(tokens)[0])
+
+    model.embedding.weight.data.zero_()
+    assert torch.equal(model(tokens)[0], torch.zeros(1, 5, VOCAB_SIZE))
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model, tokens = make_model(kv_heads=2), random_tokens(2, 16)
+    model(tokens)[0].square().mean().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_new_model_predicts_almost_evenly() -> None:
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(context=16, embed_dim=64), VOCAB_SIZE)
+    tokens = random_tokens(4, 16)
+    loss = torch.nn.functional.cross_entropy(model(tokens)[0].flatten(0, 1), tokens.flatten())
+    assert loss.item() == pytest.approx(torch.tensor(float(VOCAB_SIZE)).log().item(), abs=0.1)
+
+
+def test_more_tokens_than_the_context_are_refused() -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match="at most 16 tokens at once, got 0 in the cache and 17"):
+        model(random_tokens(1, 17))
+    state = model.initial_state(1)
+    model(random_tokens(1, 16), state)
+    with pytest.raises(ValueError, match="got 16 in the cache and 1 new"):
+        model(random_tokens(1, 1), state)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"context": 0}, "context must be at least 1, got 0"),
+        ({"layers": -1}, "layers must be at least 1, got -1"),
+        ({"embed_dim": 30}, "multiple of heads, got 30 and 4"),
+        ({"kv_heads": 3}, "divisor of heads, got 3 and 4"),
+        ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
+    ],
+)
+def test_impossible_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        TransformerConfig(**sizes)
