@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_bytes_per_character_are_counted() -> None:
 def test_a_short_text_keeps_one_window_for_each_part() -> None:
     corpus = make_corpus("a" * 34, "bytes", context=16, source="it")
     assert (len(corpus.train), len(corpus.validation)) == (17, 17)
-    with pytest.raises(InputError, match="FILE is too short: it has 33 bytes.* at least 34"):
+    with pytest.raises(InputError, match=r"FILE is too short: it has 33 bytes.* at least 34"):
         make_corpus("a" * 33, "bytes", context=16, source="FILE")
 
 
@@ -94,7 +95,7 @@ def test_streams_go_on_where_the_row_ended() -> None:
     streams = ContiguousStreams(np.arange(101), batch=3, context=8)
     read = [streams.at(step) for step in range(4)]
     assert [batch.continues for batch in read] == [False, True, True, True]
-    for before, after in zip(read, read[1:], strict=False):
+    for before, after in itertools.pairwise(read):
         np.testing.assert_array_equal(after.inputs[:, 0], before.targets[:, -1])
     rows = np.concatenate([batch.inputs for batch in read], axis=1)
     assert len(np.unique(rows)) == rows.size

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from fusewire.data.samples import load_english_text
+from fusewire.data.samples import JARGON_TEXT
 from fusewire.data.text import (
     Batches,
     ContiguousStreams,
@@ -35,6 +35,7 @@ from fusewire.models.language import (
     generate,
 )
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
+from fusewire.training.devices import require_device
 from fusewire.training.durable import replace_file
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.plots import plot_losses
@@ -57,57 +58,102 @@ _VALIDATION_BATCH = 32
 _CONTEXTS_PER_SEGMENT = 16
 
 
-def train(config: LanguageConfig, path: Path, *, resume: bool = False) -> RunResult:
+def train(config: LanguageConfig, path: Path) -> RunResult:
     """Trains a language model and fills a run directory.
+
+    Progress goes to standard output. Ctrl-C and SIGTERM finish the step and save.
 
     Args:
         config: what to train, on what, how.
-        path: the run directory to make; with ``resume`` that of the run to continue.
-        resume: continue from the newest checkpoint, bit for bit as if the run had never stopped.
+        path: the run directory to make.
 
     Returns:
         What the run left behind.
 
     Raises:
-        InputError: if data, device or path cannot be used, a resumed run is finished, or the loss
-            is no longer finite.
+        InputError: data, device or path cannot be used, or the loss is no longer finite.
     """
-    if not resume:
-        refuse_unusable(path)
+    refuse_unusable(path)
     corpus = load_corpus(config)
-    device = _device(config.device)
-    random_streams = RandomStreams(config.seed)
-    model = build_model(config.model, corpus.tokenizer.vocab_size).to(device)
-    optimizer = _build_optimizer(model, config)
-    carried = CarriedState(model, config.batch)
+    learner = Learner(config, corpus.tokenizer.vocab_size)
+    run = RunDirectory.create(path, KIND, config, corpus.fingerprint)
+    _write(run.path / _TOKENIZER, corpus.tokenizer.to_json())
+    return _train(config, run, corpus, learner, done=0)
+
+
+def resume(path: Path) -> RunResult:
+    """Continues a run from its newest checkpoint, bit for bit as if it had never stopped.
+
+    Args:
+        path: the run directory.
+
+    Returns:
+        What the run left behind.
+
+    Raises:
+        InputError: the directory is no such run, is finished or damaged, or its data has changed.
+    """
+    run = RunDirectory.open(path, KIND)
+    config = run.config(LanguageConfig)
+    corpus = load_corpus(config)
+    run.require_same_data(corpus.fingerprint)
+    learner = Learner(config, corpus.tokenizer.vocab_size)
+    done = learner.load(run.checkpoint_folder)
+    if done >= config.steps:
+        raise InputError(f"{path} is finished: it has done all its {config.steps} steps")
+    return _train(config, run, corpus, learner, done)
+
+
+class Learner:
+    """Everything that a step changes: the model, its optimiser, its carried state, the randomness.
+
+    Args:
+        config: the run.
+        vocab_size: number of token ids.
+
+    Raises:
+        InputError: the device of the run cannot be used.
+    """
+
+    def __init__(self, config: LanguageConfig, vocab_size: int) -> None:
+        require_device(config.device)
+        self.random_streams = RandomStreams(config.seed)
+        self.model = build_model(config.model, vocab_size).to(config.device)
+        self.optimizer = _build_optimizer(self.model, config)
+        self.carried = CarriedState(self.model, config.batch)
+
+    def save(self, folder: Path, step: int) -> None:
+        """Writes a checkpoint."""
+        modules, optimizers = self._parts()
+        save_checkpoint(folder, step, modules, optimizers, {}, self.random_streams)
+
+    def load(self, folder: Path) -> int:
+        """Goes back to the newest checkpoint; returns its step."""
+        modules, optimizers = self._parts()
+        return load_checkpoint(folder, modules, optimizers, self.random_streams).step
+
+    def _parts(self) -> tuple[dict[str, nn.Module], dict[str, torch.optim.Optimizer]]:
+        return {"model": self.model, "carried": self.carried}, {"model": self.optimizer}
+
+
+def _train(
+    config: LanguageConfig, run: RunDirectory, corpus: Corpus, learner: Learner, done: int
+) -> RunResult:
+    model, optimizer, carried = learner.model, learner.optimizer, learner.carried
     batches = _build_batches(config, corpus.train)
-    modules: dict[str, nn.Module] = {"model": model, "carried": carried}
-    optimizers = {"model": optimizer}
-
-    if resume:
-        run = RunDirectory.open(path, KIND)
-        run.require_same_data(corpus.fingerprint)
-        first = load_checkpoint(run.checkpoint_folder, modules, optimizers, random_streams).step
-        if first >= config.steps:
-            raise InputError(f"{path} is finished: it has all its {config.steps} steps")
-    else:
-        run = RunDirectory.create(path, KIND, config, corpus.fingerprint)
-        first = 0
-        replace_file(run.path / _TOKENIZER, corpus.tokenizer.to_json().encode())
-
     tokens_per_step = config.batch * config.context
     measured: dict[str, float] = {}
     with (
         GracefulStop() as stop,
-        MetricsLog(run.metrics_path, resume_step=first) as log,
+        MetricsLog(run.metrics_path, resume_step=done) as log,
         TrainingProgress(
-            _label(config.model), config.steps, first, "tokens", tokens_per_step
+            _label(config.model), config.steps, done, "tokens", tokens_per_step
         ) as progress,
     ):
-        for step in range(first + 1, config.steps + 1):
+        for step in range(done + 1, config.steps + 1):
             batch = batches.at(step - 1)
-            inputs = torch.from_numpy(batch.inputs).to(device)
-            targets = torch.from_numpy(batch.targets).to(device)
+            inputs = torch.from_numpy(batch.inputs).to(config.device)
+            targets = torch.from_numpy(batch.targets).to(config.device)
 
             logits, state = model(inputs, carried.get() if batch.continues else None)
             loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
@@ -132,19 +178,17 @@ def train(config: LanguageConfig, path: Path, *, resume: bool = False) -> RunRes
             log.write(step, **values)
             progress.update(step, {"loss": values["loss"]} | measured)
             if last or step % config.save_every == 0:
-                save_checkpoint(
-                    run.checkpoint_folder, step, modules, optimizers, {}, random_streams
-                )
+                learner.save(run.checkpoint_folder, step)
                 _plot(run, config)
             if last:
                 break
 
     text = _draw(model, corpus.tokenizer, config.sampling)
-    replace_file(run.sample_text_path, text.encode("utf-8"))
+    _write(run.sample_text_path, text)
     return RunResult(
         path=run.path,
         made={
-            "text": run.sample_text_path,
+            "samples": run.sample_text_path,
             "losses": run.losses_path,
             "metrics": run.metrics_path,
             "checkpoint": run.checkpoint_folder,
@@ -234,11 +278,8 @@ def learning_rate(config: LanguageConfig, step: int) -> float:
 
 def load_corpus(config: LanguageConfig) -> Corpus:
     """Reads the text that a run learns from, as tokens."""
-    if config.data is None:
-        text, source = load_english_text(), "the English sample"
-    else:
-        text, source = read_text(config.data), str(config.data)
-    return make_corpus(text, config.tokenizer, config.context, source)
+    path = config.data or JARGON_TEXT
+    return make_corpus(read_text(path), config.tokenizer, config.context, str(path))
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
@@ -298,16 +339,6 @@ def _build_batches(config: LanguageConfig, tokens: Tokens) -> Batches:
     return ContiguousStreams(tokens, config.batch, config.context)
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as failure:
-        reason = str(failure).splitlines()[0]
-        raise InputError(f"cannot use the device {name!r}: {reason}; try --device cpu") from None
-    return device
-
-
 def _draw(model: LanguageModel, tokenizer: Tokenizer, sampling: SamplingConfig) -> str:
     prompt = "\n" if sampling.prompt is None else sampling.prompt
     ids = torch.from_numpy(tokenizer.encode(prompt).astype("int64"))
@@ -322,6 +353,13 @@ def _draw(model: LanguageModel, tokenizer: Tokenizer, sampling: SamplingConfig) 
     )
     texts = [tokenizer.decode(row).strip("\n") for row in drawn.cpu().numpy()]
     return _BETWEEN_TEXTS.join(texts) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        replace_file(path, text.encode("utf-8"))
+    except OSError as failure:
+        raise InputError(f"cannot write {path}: {failure.strerror or failure}") from failure
 
 
 def _plot(run: RunDirectory, config: LanguageConfig) -> None:

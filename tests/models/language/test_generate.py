@@ -38,10 +38,10 @@ class FixedPrediction:
         self.training = False
         self.logits = torch.tensor(probabilities).log()
 
-    def initial_state(self, batch: int) -> None:
+    def initial_state(self, _batch: int) -> None:
         return None
 
-    def __call__(self, tokens: torch.Tensor, state: None = None) -> tuple[torch.Tensor, None]:
+    def __call__(self, tokens: torch.Tensor, _state: None = None) -> tuple[torch.Tensor, None]:
         return self.logits.expand(*tokens.shape, -1), None
 
     def train(self, mode: bool = True) -> None:

@@ -1,0 +1,59 @@
+"""The command ``fusewire``: what was typed becomes a recipe, and the recipe a run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+
+from fusewire.errors import InputError
+
+_TRAINING_PACKAGES = {"matplotlib", "PIL", "rich", "safetensors", "torch", "tyro"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: what was typed after ``fusewire``; the process's own when not given.
+
+    Returns:
+        The exit code: 0, or 2 when something given cannot be used (one line on standard error
+        says what to do), or 130 when Ctrl-C or SIGTERM ended a run, which is saved.
+    """
+    try:
+        # Held back, so that a refusal is one line even where a warning came before it.
+        with warnings.catch_warnings(record=True) as held:
+            code = _run(arguments)
+    except InputError as refusal:
+        return _refuse(str(refusal))
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package not in _TRAINING_PACKAGES:
+            raise
+        return _refuse(f"{package} is not installed: pip install 'fusewire[train]' brings it")
+    except KeyboardInterrupt:
+        return 130
+    for warning in held:
+        _say(f"warning: {warning.message}")
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    # Imported here: without tyro there is one line to say, and --help must not wait for PyTorch.
+    from fusewire.cli.arguments import parse
+
+    command = parse(sys.argv[1:] if arguments is None else arguments)
+    module = importlib.import_module(f"fusewire.cli.{type(command).__name__.lower()}")
+    code: int = module.run(command)
+    return code
+
+
+def _refuse(reason: str) -> int:
+    _say(reason)
+    return 2
+
+
+def _say(message: str) -> None:
+    print("fusewire:", " ".join(message.split()), file=sys.stderr)

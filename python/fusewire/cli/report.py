@@ -1,0 +1,37 @@
+"""What commands say when a run has ended, and where they put it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fusewire.training.run_directory import RunResult
+
+
+def free_path(folder: Path, name: str) -> Path:
+    """The first of ``folder/name-1``, ``folder/name-2``, ... that does not exist."""
+    numbered = (folder / f"{name}-{number}" for number in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
+
+
+def print_results(results: Sequence[RunResult]) -> None:
+    """Prints a table of what was made and where."""
+    table = Table("run", "step", "measured", "made", title="What was made", title_justify="left")
+    for result in results:
+        measured = "\n".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
+        made = "\n".join(f"{label}: {path}" for label, path in result.made.items())
+        table.add_row(str(result.path), str(result.step), measured, made, end_section=True)
+    console = Console()
+    console.print(table)
+    for result in results:
+        if result.stopped_early:
+            console.print(f"Stopped early; fusewire resume {result.path} continues.", markup=False)
+
+
+def exit_code(result: RunResult) -> int:
+    """130 for a run that a signal ended, as shells expect, else 0."""
+    return 130 if result.stopped_early else 0
