@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # Held back, so that a refusal is one line even where a warning came before it.
         with warnings.catch_warnings(record=True) as held:
+            warnings.simplefilter("default", UserWarning)
             code = _run(arguments)
     except InputError as refusal:
         return _refuse(str(refusal))

@@ -24,6 +24,10 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int:
         """Number of token ids, which run from 0."""
 
+    @property
+    def start(self) -> str:
+        """What generated text follows when there is no prompt: the end of a line."""
+
     def encode(self, text: str) -> Tokens:
         """Token ids of a text, (tokens,)."""
 
@@ -46,6 +50,7 @@ class ByteTokenizer:
     """
 
     vocab_size = 256
+    start = "\n"
 
     def encode(self, text: str) -> Tokens:
         """Token ids of a text, one for each byte of its UTF-8 form."""
@@ -94,6 +99,11 @@ class CharacterTokenizer:
     def vocab_size(self) -> int:
         """Number of characters in the vocabulary."""
         return len(self.vocabulary)
+
+    @property
+    def start(self) -> str:
+        """The end of a line; in a vocabulary without one, its first character."""
+        return "\n" if "\n" in self.vocabulary else self.vocabulary[0]
 
     def encode(self, text: str) -> Tokens:
         """Token ids of a text, one for each character.

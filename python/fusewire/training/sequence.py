@@ -340,7 +340,7 @@ def _build_batches(config: LanguageConfig, tokens: Tokens) -> Batches:
 
 
 def _draw(model: LanguageModel, tokenizer: Tokenizer, sampling: SamplingConfig) -> str:
-    prompt = "\n" if sampling.prompt is None else sampling.prompt
+    prompt = sampling.prompt or tokenizer.start
     ids = torch.from_numpy(tokenizer.encode(prompt).astype("int64"))
     ids = ids.to(model.embedding.weight.device).expand(sampling.count, -1)
     drawn = generate(

@@ -7,10 +7,11 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import GRU, LSTM, RNN
 
 import fusewire
 from fusewire.errors import InputError
-from fusewire.nn import GRU, LSTM, RNN, Linear
+from fusewire.nn import Linear
 
 Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
 

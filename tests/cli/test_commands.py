@@ -1,0 +1,287 @@
+"""What commands make, and the one line and exit code that bad input gets."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fusewire.cli import main
+from fusewire.data.text import ContiguousStreams
+
+TEXT = "It was the best of times, it was the worst of times.\n" * 30
+QUICK = ["--steps", "3", "--batch", "2", "--context", "16"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster so, also on a machine that does other things."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current directory."""
+    inside = tmp_path / "here"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    return inside
+
+
+@pytest.fixture
+def text_file(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> Path:
+    path = tmp_path / "images.npz"
+    images = np.random.default_rng(0).integers(0, 256, size=(40, 8, 8), dtype=np.uint8)
+    np.savez(path, images=images)
+    return path
+
+
+@pytest.fixture
+def language_run(text_file: Path, folder: Path) -> Path:
+    assert main(["train", "lm", "--data", str(text_file), "--model", "gru", *QUICK]) == 0
+    return folder / "runs" / "gru-1"
+
+
+def refusal(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a command with these arguments is refused with."""
+    capfd.readouterr()
+    assert main(list(arguments)) == 2
+    message = capfd.readouterr().err
+    assert message.startswith("fusewire: ")
+    assert message.count("\n") == 1
+    return message
+
+
+@pytest.mark.parametrize("model", ["transformer", "lstm", "gru", "rnn"])
+def test_a_language_model_is_trained_and_sampled(
+    model: str, text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "lm", "--data", str(text_file), "--model", model, *QUICK]) == 0
+    assert (
+        str(Path("runs", f"{model}-1", "samples.txt")) in "".join(capfd.readouterr().out.split())
+        or Path("runs", f"{model}-1", "samples.txt").exists()
+    )
+    assert main(["sample", f"runs/{model}-1", "--prompt", "It was", "--length", "12"]) == 0
+    first = capfd.readouterr().out
+    assert first.startswith("It was")
+    assert main(["sample", f"runs/{model}-1", "--prompt", "It was", "--length", "12"]) == 0
+    assert capfd.readouterr().out == first
+
+
+def test_each_run_gets_a_directory_of_its_own(language_run: Path, text_file: Path) -> None:
+    assert main(["train", "lm", "--data", str(text_file), "--model", "gru", *QUICK]) == 0
+    assert {path.name for path in language_run.parent.iterdir()} == {"gru-1", "gru-2"}
+
+
+def test_options_reach_the_configuration(text_file: Path) -> None:
+    options = ["--seed", "3", "--learning-rate", "0.5", "--tokenizer", "characters"]
+    assert main(["train", "lm", "--data", str(text_file), *QUICK, *options, "--out", "a/b"]) == 0
+    config = json.loads(Path("a/b/config.json").read_text())["config"]
+    asked = {"steps": 3, "batch": 2, "context": 16, "seed": 3, "learning_rate": 0.5}
+    assert {name: config[name] for name in asked} == asked
+    assert config["tokenizer"] == "characters"
+    assert Path(config["data"]).is_absolute()
+
+
+def test_a_gan_is_trained_and_sampled(image_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "gan", "--data", str(image_file), "--steps", "3", "--batch", "8"]) == 0
+    capfd.readouterr()
+    assert main(["sample", "runs/gan-1", "--count", "4", "--seed", "7", "--out", "four.png"]) == 0
+    assert capfd.readouterr().out.strip() == "four.png"
+    assert Path("four.png").read_bytes().startswith(b"\x89PNG")
+    assert "--prompt is for language models" in refusal(
+        capfd, "sample", "runs/gan-1", "--prompt", "A"
+    )
+
+
+def test_text_is_written_where_asked(language_run: Path) -> None:
+    assert main(["sample", str(language_run), "--length", "5", "--out", "text.txt"]) == 0
+    assert Path("text.txt").read_text()
+
+
+def test_a_stopped_run_ends_with_130_and_can_be_resumed(
+    text_file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at = ContiguousStreams.at
+
+    def interrupt(streams: ContiguousStreams, step: int) -> object:
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return at(streams, step)
+
+    monkeypatch.setattr(ContiguousStreams, "at", interrupt)
+    command = ["train", "lm", "--data", str(text_file), "--model", "rnn", *QUICK]
+    assert main([*command, "--out", "run"]) == 130
+    assert "fusewire resume run" in capfd.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.chdir(text_file.parent / "here")
+    assert main(["resume", "run"]) == 0
+    assert "is finished" in refusal(capfd, "resume", "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        (None, [], "does not exist"),
+        (b"", [], "is empty"),
+        (b"\xff\xfe\x00", [], "is not UTF-8 text"),
+        (b"too short", [], "needs at least 258"),
+        (TEXT.encode(), ["--steps", "0"], "steps must be at least 1, got 0"),
+        (TEXT.encode(), ["--steps", "many"], "Error parsing --steps"),
+        (TEXT.encode(), ["--context", "-1"], "context must be at least 1, got -1"),
+        (TEXT.encode(), ["--batch", "0"], "batch must be at least 1, got 0"),
+        (TEXT.encode(), ["--learning-rate", "-0.1"], "learning_rate must be more than 0"),
+        (TEXT.encode(), ["--learning-rate", "nan"], "learning_rate must be more than 0"),
+        (TEXT.encode(), ["--model", "perceptron"], "--model"),
+        (TEXT.encode(), ["--device", "abacus"], "abacus"),
+        (TEXT.encode(), ["--seed", "-1"], "seed must be at least 0"),
+        (TEXT.encode(), ["--bogus"], "--bogus"),
+        (TEXT.encode(), ["--out", "../text.txt/run"], "text.txt"),
+        (TEXT.encode(), ["--out", ".."], "not empty"),
+    ],
+)
+def test_bad_input_for_a_language_model_is_refused(
+    content: bytes | None,
+    options: list[str],
+    message: str,
+    text_file: Path,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    text_file.unlink()
+    if content is not None:
+        text_file.write_bytes(content)
+    command = ["train", "lm", "--data", "../text.txt", "--model", "rnn", *options]
+    assert message in refusal(capfd, *command)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "options", [["--data", "absent"], ["--data", "../text.txt"], ["--steps", "0"]]
+)
+def test_bad_input_for_a_gan_is_refused(
+    options: list[str],
+    text_file: Path,
+    image_file: Path,
+    folder: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    assert text_file.exists()
+    refusal(capfd, "train", "gan", "--data", str(image_file), *options)
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "{demo, train, resume, sample, info}"),
+        (["paint"], "paint"),
+        (["sample", "absent"], "absent does not exist"),
+        (["sample", "."], "is not the directory of a run"),
+        (["resume", "."], "is not the directory of a run"),
+        (["train"], "{lm, gan}"),
+    ],
+)
+def test_what_is_no_command_or_no_run_is_refused(
+    arguments: list[str], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capfd, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--prompt", ""], "the prompt is empty"),
+        (["--length", "0"], "length must be at least 1"),
+        (["--temperature", "-1"], "temperature must be at least 0"),
+        (["--top-k", "0"], "top_k must be at least 1"),
+        (["--count", "0"], "count must be at least 1"),
+        (["--out", "absent/text.txt"], "cannot write absent/text.txt"),
+    ],
+)
+def test_a_sample_that_cannot_be_drawn_is_refused(
+    options: list[str], message: str, language_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert message in refusal(capfd, "sample", str(language_run), *options)
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint/step-3/model.safetensors", "tokenizer.json", "config.json"]
+)
+def test_a_damaged_run_is_refused(
+    name: str, language_run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (language_run / name).write_bytes(b"damaged")
+    message = refusal(capfd, "sample", str(language_run))
+    assert "damaged" in message or "cannot read" in message
+
+
+def test_a_demo_is_refused_where_something_is(
+    text_file: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert "not empty" in refusal(capfd, "demo", "--out", str(text_file.parent))
+
+
+def test_info_names_the_machine(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    assert "machine" in capfd.readouterr().out
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_help_needs_no_torch() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+from fusewire.cli import main
+main(["train", "lm", "--help"])
+"""
+    ended = run_python(code)
+    assert ended.returncode == 0, ended.stderr
+    assert "--data" in ended.stdout
+
+
+@pytest.mark.parametrize("package", ["torch", "tyro"])
+def test_a_missing_package_is_named(package: str) -> None:
+    code = f"""
+import sys
+sys.modules["{package}"] = None
+from fusewire.cli import main
+sys.exit(main(["sample", "runs"]))
+"""
+    ended = run_python(code)
+    assert ended.returncode == 2
+    assert ended.stderr == (
+        f"fusewire: {package} is not installed: pip install 'fusewire[train]' brings it\n"
+    )
+
+
+def test_the_package_is_a_command() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "fusewire", "sample", "absent"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
