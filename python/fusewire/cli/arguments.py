@@ -139,7 +139,7 @@ def parse(arguments: Sequence[str]) -> Demo | Train | Resume | Sample | Info:
     try:
         with contextlib.redirect_stderr(complaint):
             return tyro.cli(
-                Command,  # type: ignore[arg-type]
+                Command,
                 prog="fusewire",
                 description="Train generative models on a CPU or GPU, and sample from them.",
                 args=arguments,

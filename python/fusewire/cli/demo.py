@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -19,7 +20,7 @@ def run(command: Demo) -> int:
     """Trains the GAN and both language models, one after another, and shows what they made."""
     out = command.out or free_path(Path("runs"), "demo")
     refuse_unusable(out)
-    trainings = {
+    trainings: dict[str, Callable[[Path], RunResult]] = {
         "gan": lambda path: adversarial.train(gan.demo(), path),
         "transformer": lambda path: sequence.train(language.demo_transformer(), path),
         "lstm": lambda path: sequence.train(language.demo_lstm(), path),

@@ -29,6 +29,7 @@ from fusewire.models.gan import (
     gradient_penalty,
 )
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
+from fusewire.training.devices import require_device
 from fusewire.training.grids import write_image_grid
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.order import ShuffledOrder
@@ -147,7 +148,7 @@ def train(config: GanConfig, path: Path) -> RunResult:
     """
     refuse_unusable(path)
     images = _load_data(config)
-    _require_device(config.device)
+    require_device(config.device)
     run = RunDirectory.create(path, KIND, config, images.fingerprint)
     streams = RandomStreams(config.seed)
     return _train(config, run, images, Players(config), streams, done=0)
@@ -170,7 +171,7 @@ def resume(path: Path, steps: int | None = None) -> RunResult:
     config = run.config(GanConfig)
     images = _load_data(config)
     run.require_same_data(images.fingerprint)
-    _require_device(config.device)
+    require_device(config.device)
     streams = RandomStreams(config.seed)
     players = Players(config)
     checkpoint = load_checkpoint(run.checkpoint_folder, players.models, players.optimizers, streams)
@@ -361,11 +362,3 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _require_device(name: str) -> None:
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as failure:
-        reason = str(failure).splitlines()[0]
-        raise InputError(f'device "{name}" cannot be used: {reason}') from failure
