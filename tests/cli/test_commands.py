@@ -75,10 +75,8 @@ def test_a_language_model_is_trained_and_sampled(
     model: str, text_file: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", "lm", "--data", str(text_file), "--model", model, *QUICK]) == 0
-    assert (
-        str(Path("runs", f"{model}-1", "samples.txt")) in "".join(capfd.readouterr().out.split())
-        or Path("runs", f"{model}-1", "samples.txt").exists()
-    )
+    assert "validation_loss" in capfd.readouterr().out
+    assert Path("runs", f"{model}-1", "samples.txt").exists()
     assert main(["sample", f"runs/{model}-1", "--prompt", "It was", "--length", "12"]) == 0
     first = capfd.readouterr().out
     assert first.startswith("It was")
@@ -251,14 +249,15 @@ def run_python(code: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_needs_no_torch() -> None:
     code = """
-import sys
-sys.modules["torch"] = None
+import atexit, sys
+atexit.register(lambda: print("imported" if "torch" in sys.modules else "not imported"))
 from fusewire.cli import main
 main(["train", "lm", "--help"])
 """
     ended = run_python(code)
     assert ended.returncode == 0, ended.stderr
     assert "--data" in ended.stdout
+    assert ended.stdout.endswith("not imported\n")
 
 
 @pytest.mark.parametrize("package", ["torch", "tyro"])

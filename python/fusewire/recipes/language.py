@@ -15,13 +15,16 @@ ModelKind: TypeAlias = Literal["transformer", "lstm", "gru", "rnn"]
 def demo_transformer() -> LanguageConfig:
     """A small character Transformer that learns to spell English in about half a minute."""
     return LanguageConfig(
-        model=TransformerConfig(context=64, layers=4, heads=4, embed_dim=128),
+        model=TransformerConfig(context=64, layers=2, heads=4, embed_dim=128),
         tokenizer="characters",
-        steps=1500,
-        batch=12,
+        steps=2800,
+        batch=8,
         context=64,
-        learning_rate=3e-3,
-        warmup_steps=50,
+        learning_rate=6e-3,
+        warmup_steps=100,
+        weight_decay=0.01,
+        validate_every=700,
+        save_every=700,
     )
 
 
@@ -30,12 +33,14 @@ def demo_lstm() -> LanguageConfig:
     return LanguageConfig(
         model=RecurrentConfig(cell="lstm", layers=1, embed_dim=256, hidden_size=256),
         tokenizer="characters",
-        steps=1200,
-        batch=32,
+        steps=2400,
+        batch=16,
         context=64,
         learning_rate=5e-3,
         warmup_steps=50,
         weight_decay=0.01,
+        validate_every=600,
+        save_every=600,
     )
 
 
