@@ -49,7 +49,7 @@ check: setup ## Check formatting, lints, types and the extension's stub
 
 bench: setup ## Measure the operators beside their rivals, and the machine's peak beside both
 	cargo bench -p fusewire-kernels
-	$(BIN)/python -m pytest benches --benchmark-only
+	$(BIN)/python -m pytest benches --benchmark-only --benchmark-columns=median,iqr,rounds
 
 wheel: setup ## Build a wheel into dist/
 	$(BIN)/maturin build --release --out dist

@@ -61,7 +61,7 @@ def _with_gradients(forward: Callable[..., torch.Tensor]) -> Callable[..., Tenso
         *inputs, grad_output = tensors
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
         output = forward(*leaves)
-        return (output, *torch.autograd.grad(output, leaves, grad_output))
+        return (output.detach(), *torch.autograd.grad(output, leaves, grad_output))
 
     return train
 
