@@ -208,6 +208,7 @@ def test_what_is_no_command_or_no_run_is_refused(
     ("options", "message"),
     [
         (["--prompt", ""], "the prompt is empty"),
+        (["--prompt", "caf\udce9"], "the prompt is not UTF-8"),
         (["--length", "0"], "length must be at least 1"),
         (["--temperature", "-1"], "temperature must be at least 0"),
         (["--top-k", "0"], "top_k must be at least 1"),

@@ -40,6 +40,8 @@ class SamplingConfig:
     def __post_init__(self) -> None:
         if self.prompt == "":
             raise InputError("the prompt is empty; give some text to continue, or leave it out")
+        if any("\ud800" <= character <= "\udfff" for character in self.prompt or ""):
+            raise InputError("the prompt is not UTF-8; set the terminal to UTF-8 and try again")
         _require_at_least(1, length=self.length, count=self.count)
         _require_at_least(0, temperature=self.temperature, seed=self.seed)
         if self.top_k is not None:
