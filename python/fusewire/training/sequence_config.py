@@ -88,7 +88,7 @@ class LanguageConfig:
     save_every: int = 250
     seed: int = 0
     device: str = "cpu"
-    sampling: SamplingConfig = SamplingConfig(count=3)
+    sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
 
     def __post_init__(self) -> None:
         _require_at_least(1, steps=self.steps, batch=self.batch, context=self.context)
