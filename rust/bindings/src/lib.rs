@@ -4,6 +4,7 @@
 //! module, and operators of tensors for PyTorch's dispatcher. Both go through [`gate`].
 
 mod array;
+mod attention;
 mod config;
 mod gate;
 mod linear;
@@ -26,6 +27,7 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
         if registered.is_none() {
             torch_abi::attach(folder, version)?;
             let library = torch_abi::Library::open()?;
+            attention::register(&library)?;
             linear::register(&library)?;
             *registered = Some(library);
         }
@@ -37,6 +39,8 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(attach_torch, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::attention, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::attention_backward, module)?)?;
     module.add_function(wrap_pyfunction!(config::config, module)?)?;
     module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;

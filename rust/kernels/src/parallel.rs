@@ -4,6 +4,7 @@
 mod blocks;
 mod pool;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use blocks::{Blocks, Partition};
@@ -72,6 +73,24 @@ pub fn for_each_part<P: Partition>(
         // partition owns the exclusive views of the output.
         task(index, unsafe { partition.part(index) });
     });
+}
+
+/// [`for_each_part`] with tasks that can fail; all parts are tried, and one failure is returned.
+///
+/// # Errors
+/// If a task fails.
+pub fn try_for_each_part<P: Partition>(
+    team: &dyn Team,
+    partition: P,
+    task: impl Fn(usize, P::Part) -> crate::Result<()> + Sync,
+) -> crate::Result<()> {
+    let failure = Mutex::new(None);
+    for_each_part(team, partition, |index, part| {
+        if let (Err(error), Ok(mut failure)) = (task(index, part), failure.lock()) {
+            failure.get_or_insert(error);
+        }
+    });
+    failure.into_inner().ok().flatten().map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

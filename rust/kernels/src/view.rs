@@ -163,7 +163,8 @@ impl<'a, T, const N: usize> ViewMut<'a, T, N> {
         unsafe { *self.start.offset(offset(self.shape, self.strides, position)) = value }
     }
 
-    /// The blocks of `block` positions that tile the view; those at its ends are smaller.
+    /// The blocks of `block` positions that tile the view; those at its ends are smaller. A length
+    /// of 0 leaves a dimension uncut, even an empty one.
     pub fn blocks(self, block: [usize; N]) -> crate::parallel::Blocks<'a, T, N> {
         crate::parallel::Blocks::new(self, block)
     }
@@ -280,6 +281,28 @@ macro_rules! geometry {
 geometry!(View);
 geometry!(ViewMut);
 
+impl<T, const N: usize> View<'_, T, N> {
+    /// The view with dimensions of 1 repeated, by a stride of 0, to the lengths of `shape`.
+    ///
+    /// # Errors
+    /// If another dimension differs.
+    pub fn broadcast(mut self, shape: [usize; N]) -> Result<Self> {
+        for axis in 0..N {
+            if self.shape[axis] == shape[axis] {
+                continue;
+            }
+            if self.shape[axis] != 1 {
+                let own = self.shape;
+                return Err(Error::Value(format!(
+                    "shape {own:?} cannot be broadcast to {shape:?}"
+                )));
+            }
+            self.strides[axis] = 0;
+        }
+        Ok(Self { shape, ..self })
+    }
+}
+
 impl<'a, T> View<'a, T, 2> {
     /// A row as a slice.
     ///
@@ -336,6 +359,14 @@ mod tests {
         view.reborrow().transpose().set([3, 2], 8);
         view.row_mut(0)[0] = 9;
         assert_eq!(data, [9, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 8]);
+    }
+
+    #[test]
+    fn broadcasting_repeats_dimensions_of_one() {
+        let view = View::contiguous(&[1, 2, 3], [1, 3]).expect("3 numbers");
+        let repeated = view.broadcast([4, 3]).expect("1 grows to 4");
+        assert_eq!((repeated.row(3), repeated.strides()), (&[1, 2, 3][..], [0, 1]));
+        assert!(view.broadcast([1, 6]).is_err());
     }
 
     #[test]

@@ -17,39 +17,69 @@ pub(crate) const MAX_RANK: usize = 8;
 
 /// A kind of number that kernels compute with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dtype {
+pub(crate) enum Float {
     Float32,
     Float64,
 }
 
+/// A kind of element that kernels read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dtype {
+    Float(Float),
+    /// A byte: 0 is false.
+    Bool,
+    Int64,
+}
+
 impl Dtype {
-    /// Bytes of a number.
+    /// Bytes of an element.
     fn size(self) -> usize {
         match self {
-            Self::Float32 => size_of::<f32>(),
-            Self::Float64 => size_of::<f64>(),
+            Self::Float(Float::Float32) => size_of::<f32>(),
+            Self::Float(Float::Float64) => size_of::<f64>(),
+            Self::Bool => size_of::<u8>(),
+            Self::Int64 => size_of::<i64>(),
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Float32 => "float32",
-            Self::Float64 => "float64",
+            Self::Float(Float::Float32) => "float32",
+            Self::Float(Float::Float64) => "float64",
+            Self::Bool => "bool",
+            Self::Int64 => "int64",
         }
     }
 }
 
 /// A Rust type with its [`Dtype`].
-pub(crate) trait Number: Elementary {
+pub(crate) trait Element {
     const DTYPE: Dtype;
 }
 
+impl Element for u8 {
+    const DTYPE: Dtype = Dtype::Bool;
+}
+
+impl Element for i64 {
+    const DTYPE: Dtype = Dtype::Int64;
+}
+
+/// A Rust type with its [`Float`].
+pub(crate) trait Number: Elementary {
+    const FLOAT: Float;
+}
+
 impl Number for f32 {
-    const DTYPE: Dtype = Dtype::Float32;
+    const FLOAT: Float = Float::Float32;
 }
 
 impl Number for f64 {
-    const DTYPE: Dtype = Dtype::Float64;
+    const FLOAT: Float = Float::Float64;
+}
+
+impl<T: Number> Element for T {
+    const DTYPE: Dtype = Dtype::Float(T::FLOAT);
 }
 
 /// Where an array's numbers lie: the address of the first, and what leads to the others.
@@ -76,12 +106,18 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
     fn empty<T: Number>(shape: &[usize]) -> Result<Self>;
 
     /// The kind of number.
-    fn dtype(&self, name: &str) -> Result<Dtype> {
-        Ok(self.layout(name)?.dtype)
+    fn dtype(&self, name: &str) -> Result<Float> {
+        match self.layout(name)?.dtype {
+            Dtype::Float(float) => Ok(float),
+            other => {
+                let got = other.name();
+                Err(Failure::Type(format!("{name} must be float32 or float64, but is {got}")))
+            }
+        }
     }
 
-    /// The numbers, to be read.
-    fn view<T: Number, const N: usize>(&self, name: &str) -> Result<View<'_, T, N>> {
+    /// The elements, to be read.
+    fn view<T: Element, const N: usize>(&self, name: &str) -> Result<View<'_, T, N>> {
         let layout = self.layout(name)?;
         let (shape, strides) = geometry::<T, N>(&layout, name)?;
         // SAFETY: the trait promises readable memory at every position while `self` is borrowed;
@@ -99,15 +135,15 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
     }
 }
 
-fn geometry<T: Number, const N: usize>(
+fn geometry<T: Element, const N: usize>(
     layout: &Layout,
     name: &str,
 ) -> Result<([usize; N], [isize; N])> {
     if layout.dtype != T::DTYPE {
         let (expected, got) = (T::DTYPE.name(), layout.dtype.name());
-        return Err(Failure::Type(format!(
-            "{name} must be {expected} like the first operand, but is {got}"
-        )));
+        let model =
+            if matches!(T::DTYPE, Dtype::Float(_)) { " like the first operand" } else { "" };
+        return Err(Failure::Type(format!("{name} must be {expected}{model}, but is {got}")));
     }
     if layout.rank != N {
         let shape = &layout.shape[..layout.rank];
@@ -125,11 +161,11 @@ fn geometry<T: Number, const N: usize>(
 macro_rules! with_number {
     ($dtype:expr, $number:ident => $body:expr) => {
         match $dtype {
-            $crate::array::Dtype::Float32 => {
+            $crate::array::Float::Float32 => {
                 type $number = f32;
                 $body
             }
-            $crate::array::Dtype::Float64 => {
+            $crate::array::Float::Float64 => {
                 type $number = f64;
                 $body
             }

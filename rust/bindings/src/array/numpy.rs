@@ -9,7 +9,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
-use super::{Array, Dtype, Layout, MAX_RANK, Number};
+use super::{Array, Dtype, Float, Layout, MAX_RANK, Number};
 use crate::gate::{Failure, Result};
 
 /// An operand from Python, or a result on its way there.
@@ -41,9 +41,9 @@ unsafe impl Array for NumpyArray {
 
     fn empty<T: Number>(shape: &[usize]) -> Result<Self> {
         let (shape, rank) = padded(shape);
-        match T::DTYPE {
-            Dtype::Float32 => Self::result(shape, rank, Owner::Float32),
-            Dtype::Float64 => Self::result(shape, rank, Owner::Float64),
+        match T::FLOAT {
+            Float::Float32 => Self::result(shape, rank, Owner::Float32),
+            Float::Float64 => Self::result(shape, rank, Owner::Float64),
         }
     }
 }
@@ -66,7 +66,7 @@ impl NumpyArray {
             strides[axis - 1] = strides[axis] * shape[axis].max(1) as isize;
         }
         let start = numbers.as_mut_ptr().cast::<c_void>();
-        let layout = Layout { dtype: T::DTYPE, start, rank, shape, strides };
+        let layout = Layout { dtype: Dtype::Float(T::FLOAT), start, rank, shape, strides };
         Ok(Self { layout: Ok(layout), owner: own(numbers) })
     }
 }
@@ -102,9 +102,13 @@ fn describe(object: &Bound<'_, PyAny>) -> std::result::Result<Layout, String> {
     };
     let (py, kind) = (object.py(), array.dtype());
     let dtype = if kind.is_equiv_to(&dtype::<f32>(py)) {
-        Dtype::Float32
+        Dtype::Float(Float::Float32)
     } else if kind.is_equiv_to(&dtype::<f64>(py)) {
-        Dtype::Float64
+        Dtype::Float(Float::Float64)
+    } else if kind.is_equiv_to(&dtype::<bool>(py)) {
+        Dtype::Bool
+    } else if kind.is_equiv_to(&dtype::<i64>(py)) {
+        Dtype::Int64
     } else {
         return Err(format!("must be float32 or float64 in native byte order, but is {kind}"));
     };

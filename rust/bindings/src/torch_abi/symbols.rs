@@ -95,6 +95,8 @@ pub(super) struct Constants {
     pub(super) cpu: i32,
     pub(super) float32: i32,
     pub(super) float64: i32,
+    pub(super) bool: i32,
+    pub(super) int64: i32,
 }
 
 impl Constants {
@@ -110,6 +112,8 @@ impl Constants {
             cpu: read(c"aoti_torch_device_type_cpu")?,
             float32: read(c"aoti_torch_dtype_float32")?,
             float64: read(c"aoti_torch_dtype_float64")?,
+            bool: read(c"aoti_torch_dtype_bool")?,
+            int64: read(c"aoti_torch_dtype_int64")?,
         })
     }
 }

@@ -4,7 +4,7 @@ use std::ptr::null_mut;
 
 use super::Handle;
 use super::symbols::{check, symbols};
-use crate::array::{Array, Dtype, Layout, MAX_RANK, Number};
+use crate::array::{Array, Dtype, Float, Layout, MAX_RANK, Number};
 use crate::gate::{Failure, Result};
 
 /// A tensor that this value keeps alive.
@@ -61,8 +61,10 @@ unsafe impl Array for Tensor {
             )));
         }
         let dtype = match get!(aoti_torch_get_dtype, self.0, 0)? {
-            code if code == constants.float32 => Dtype::Float32,
-            code if code == constants.float64 => Dtype::Float64,
+            code if code == constants.float32 => Dtype::Float(Float::Float32),
+            code if code == constants.float64 => Dtype::Float(Float::Float64),
+            code if code == constants.bool => Dtype::Bool,
+            code if code == constants.int64 => Dtype::Int64,
             _ => return Err(Failure::Type(format!("{name} must be float32 or float64"))),
         };
         let rank = get!(aoti_torch_get_dim, self.0, 0)? as usize;
@@ -95,9 +97,9 @@ unsafe impl Array for Tensor {
             }
         }
         let constants = &symbols().constants;
-        let dtype = match T::DTYPE {
-            Dtype::Float32 => constants.float32,
-            Dtype::Float64 => constants.float64,
+        let dtype = match T::FLOAT {
+            Float::Float32 => constants.float32,
+            Float::Float64 => constants.float64,
         };
         let mut handle = null_mut();
         // SAFETY: sizes and strides hold as many numbers as the rank says; the handle is a place

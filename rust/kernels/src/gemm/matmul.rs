@@ -4,7 +4,7 @@ use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::block::{Epilogue, NoEpilogue, Start, multiply_block};
 use super::pack::copy_rows;
-use crate::parallel::{Team, for_each_part};
+use crate::parallel::{Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
@@ -196,17 +196,12 @@ impl<T: Real, E: ColumnEpilogue<T>> Step<'_, T, E> {
         } else {
             [ROWS, crowd(COLUMNS, columns).next_multiple_of(PANEL)]
         };
-        let failure = std::sync::Mutex::new(None);
         let blocks = c.blocks(block);
         let grid_columns = columns.div_ceil(block[1]);
-        for_each_part(team, blocks, |index, part| {
+        try_for_each_part(team, blocks, |index, part| {
             let place = [index / grid_columns * block[0], index % grid_columns * block[1]];
-            let outcome = isa.vectorize(StepBlock { step: self, place, c: part });
-            if let (Err(error), Ok(mut failure)) = (outcome, failure.lock()) {
-                failure.get_or_insert(error);
-            }
-        });
-        failure.into_inner().ok().flatten().map_or(Ok(()), Err)
+            isa.vectorize(StepBlock { step: self, place, c: part })
+        })
     }
 }
 

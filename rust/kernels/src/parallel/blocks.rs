@@ -34,9 +34,11 @@ unsafe impl<T: Send, const N: usize> Sync for Blocks<'_, T, N> {}
 
 impl<'a, T, const N: usize> Blocks<'a, T, N> {
     pub(crate) fn new(mut view: ViewMut<'a, T, N>, block: [usize; N]) -> Self {
-        assert!(!block.contains(&0), "blocks of {block:?} hold nothing");
         let shape = view.shape();
-        let grid = std::array::from_fn(|axis| shape[axis].div_ceil(block[axis]));
+        let grid = std::array::from_fn(|axis| match block[axis] {
+            0 => 1,
+            length => shape[axis].div_ceil(length),
+        });
         Self { start: view.as_mut_ptr(), view, block, grid }
     }
 
@@ -71,7 +73,10 @@ unsafe impl<'a, T: Send, const N: usize> Partition for Blocks<'a, T, N> {
         let (shape, strides) = (self.view.shape(), self.view.strides());
         let first: [usize; N] = std::array::from_fn(|axis| place[axis] * self.block[axis]);
         let skipped: isize = (0..N).map(|axis| first[axis] as isize * strides[axis]).sum();
-        let size = std::array::from_fn(|axis| self.block[axis].min(shape[axis] - first[axis]));
+        let size = std::array::from_fn(|axis| match self.block[axis] {
+            0 => shape[axis],
+            length => length.min(shape[axis] - first[axis]),
+        });
         // SAFETY: the block lies inside the view, and the caller keeps it exclusive.
         unsafe { ViewMut::from_raw_parts(self.start.wrapping_offset(skipped), size, strides) }
     }

@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Pool, Serial, Team, for_each_part, for_each_task};
+use super::{Pool, Serial, Team, for_each_part, for_each_task, try_for_each_part};
+use crate::Error;
 use crate::view::ViewMut;
 
 #[test]
@@ -37,6 +38,18 @@ fn blocks_tile_a_strided_view() {
 }
 
 #[test]
+fn dimensions_can_stay_whole_and_empty() {
+    let parts = AtomicUsize::new(0);
+    let wide = ViewMut::<f32, 3>::contiguous(&mut [], [4, 0, 5]).expect("no numbers");
+    let empty = ViewMut::<f32, 2>::contiguous(&mut [], [4, 0]).expect("no numbers");
+    for_each_part(&Serial, (wide.blocks([2, 0, 0]), empty.blocks([2, 0])), |_, (wide, empty)| {
+        assert_eq!((wide.shape(), empty.shape()), ([2, 0, 5], [2, 0]));
+        parts.fetch_add(1, Ordering::Relaxed);
+    });
+    assert_eq!(parts.into_inner(), 2);
+}
+
+#[test]
 fn a_panic_reaches_the_caller_and_the_pool_survives() {
     let pool = Pool::new(2);
     let outcome = std::panic::catch_unwind(|| {
@@ -57,4 +70,16 @@ fn a_member_may_call_the_pool() {
     });
     assert_eq!(total.into_inner(), 16);
     assert_eq!(Serial.threads(), 1);
+}
+
+#[test]
+fn a_failure_reaches_the_caller_and_other_parts_are_done() {
+    let mut data = vec![0; 5];
+    let blocks = ViewMut::contiguous(&mut data, [5]).expect("5 numbers").blocks([1]);
+    let outcome = try_for_each_part(&Pool::new(2), blocks, |index, mut part| {
+        part.set([0], 1);
+        if index == 3 { Err(Error::Value("no".into())) } else { Ok(()) }
+    });
+    assert_eq!(outcome, Err(Error::Value("no".into())));
+    assert_eq!(data, [1; 5]);
 }

@@ -1,0 +1,159 @@
+//! Softmax over keys that come tile by tile, for queries that fill the vectors.
+
+use std::f64::consts::LN_2;
+
+use fusewire_simd::{Lanes, Real};
+
+use super::tile::Tile;
+use crate::math::{Elementary, exp2, ln};
+use crate::view::ViewMut;
+
+/// The largest score of each query so far, and the sum of powers relative to it.
+pub(super) struct Running<'a, T> {
+    maxima: &'a mut [T],
+    sums: &'a mut [T],
+}
+
+impl<'a, T: Elementary> Running<'a, T> {
+    /// No keys so far; `numbers` holds twice the queries.
+    #[inline(always)]
+    pub(super) fn start(numbers: &'a mut [T]) -> Self {
+        let (maxima, sums) = numbers.split_at_mut(numbers.len() / 2);
+        maxima.fill(T::NEG_INFINITY);
+        sums.fill(T::ZERO);
+        Self { maxima, sums }
+    }
+
+    /// Turns scores, in units of log₂, into powers of two relative to the largest so far, and
+    /// brings `output` to the same unit.
+    #[inline(always)]
+    pub(super) fn absorb<I: Lanes<T>>(
+        &mut self,
+        isa: I,
+        scores: &mut Tile<'_, T>,
+        output: &mut Tile<'_, T>,
+    ) {
+        let width = scores.width();
+        let mut column = 0;
+        while column + 4 * I::LANES <= width {
+            self.absorb_strip::<I, 4>(isa, column, scores, output);
+            column += 4 * I::LANES;
+        }
+        while column < width {
+            self.absorb_strip::<I, 1>(isa, column, scores, output);
+            column += I::LANES;
+        }
+    }
+
+    #[inline(always)]
+    fn absorb_strip<I: Lanes<T>, const VECTORS: usize>(
+        &mut self,
+        isa: I,
+        column: usize,
+        scores: &mut Tile<'_, T>,
+        output: &mut Tile<'_, T>,
+    ) {
+        let columns = column..column + VECTORS * I::LANES;
+        let maxima = &mut self.maxima[columns.clone()];
+        let sums = &mut self.sums[columns.clone()];
+        let before: [I::Vector; VECTORS] = load_all(isa, maxima);
+        let mut highest = before;
+        for row in scores.numbers().chunks_exact(scores.width()) {
+            let row: [I::Vector; VECTORS] = load_all(isa, &row[columns.clone()]);
+            for vector in 0..VECTORS {
+                highest[vector] = isa.max(highest[vector], row[vector]);
+            }
+        }
+        store_all(isa, maxima, highest);
+
+        // A query that has seen no key stays at 2^−∞ = 0 instead of −∞ − (−∞).
+        let unit: [I::Vector; VECTORS] = std::array::from_fn(|vector| {
+            let seen = isa.less(isa.splat(T::NEG_INFINITY), highest[vector]);
+            isa.select(seen, highest[vector], isa.zero())
+        });
+        let mut sum: [I::Vector; VECTORS] = load_all(isa, sums);
+        if (0..VECTORS).any(|vector| isa.any(isa.less(before[vector], highest[vector]))) {
+            let factors: [I::Vector; VECTORS] =
+                std::array::from_fn(|vector| exp2(isa, isa.sub(before[vector], unit[vector])));
+            for vector in 0..VECTORS {
+                sum[vector] = isa.mul(sum[vector], factors[vector]);
+            }
+            scale_rows(isa, output, column, factors);
+        }
+        for row in scores.rows_mut() {
+            let row = &mut row[columns.clone()];
+            let scores: [I::Vector; VECTORS] = load_all(isa, row);
+            let powers: [I::Vector; VECTORS] =
+                std::array::from_fn(|vector| exp2(isa, isa.sub(scores[vector], unit[vector])));
+            for vector in 0..VECTORS {
+                sum[vector] = isa.add(sum[vector], powers[vector]);
+            }
+            store_all(isa, row, powers);
+        }
+        store_all(isa, sums, sum);
+    }
+
+    /// Divides `output` by the sums, and writes their logarithms with the maxima to `lse`.
+    ///
+    /// A query that saw no key gets 0 and −∞.
+    #[inline(always)]
+    pub(super) fn finish<I: Lanes<T>>(
+        self,
+        isa: I,
+        output: &mut Tile<'_, T>,
+        lse: &mut ViewMut<'_, T, 1>,
+    ) {
+        let [queries] = lse.shape();
+        for column in (0..output.width()).step_by(I::LANES) {
+            let sum = isa.load(&self.sums[column..]);
+            let seen = isa.less(isa.zero(), sum);
+            let factor = isa.select(seen, isa.reciprocal(sum), sum);
+            scale_rows(isa, output, column, [factor]);
+            let unit = isa.mul(isa.load(&self.maxima[column..]), isa.splat(T::from_f64(LN_2)));
+            // Not a number stays what it is; 0 becomes −∞.
+            let unseen = isa.add(sum, isa.splat(T::NEG_INFINITY));
+            let logarithm = isa.select(seen, isa.add(unit, ln(isa, sum)), unseen);
+            let mut numbers = [T::ZERO; 16];
+            isa.store(&mut numbers, logarithm);
+            for (query, &number) in (column..queries).zip(&numbers[..I::LANES]) {
+                lse.set([query], number);
+            }
+        }
+    }
+}
+
+/// Multiplies the columns from `column` on.
+#[inline(always)]
+fn scale_rows<T: Real, I: Lanes<T>, const VECTORS: usize>(
+    isa: I,
+    tile: &mut Tile<'_, T>,
+    column: usize,
+    factors: [I::Vector; VECTORS],
+) {
+    for row in tile.rows_mut() {
+        let row = &mut row[column..column + VECTORS * I::LANES];
+        let numbers: [I::Vector; VECTORS] = load_all(isa, row);
+        let scaled: [I::Vector; VECTORS] =
+            std::array::from_fn(|vector| isa.mul(numbers[vector], factors[vector]));
+        store_all(isa, row, scaled);
+    }
+}
+
+#[inline(always)]
+fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
+    isa: I,
+    numbers: &[T],
+) -> [I::Vector; VECTORS] {
+    std::array::from_fn(|vector| isa.load(&numbers[vector * I::LANES..]))
+}
+
+#[inline(always)]
+fn store_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
+    isa: I,
+    numbers: &mut [T],
+    vectors: [I::Vector; VECTORS],
+) {
+    for (vector, value) in vectors.into_iter().enumerate() {
+        isa.store(&mut numbers[vector * I::LANES..], value);
+    }
+}
