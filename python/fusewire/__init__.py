@@ -6,13 +6,21 @@ Importing this package needs NumPy only. What needs PyTorch is imported when it 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
     from fusewire import nn
 
-__all__ = ["get_num_threads", "linear", "nn", "set_num_threads", "show_config"]
+__all__ = [
+    "get_num_threads",
+    "linear",
+    "nn",
+    "scaled_dot_product_attention",
+    "set_num_threads",
+    "show_config",
+]
 
 _NEED_TORCH = {"nn"}
 

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "attach_torch",
+    "attention",
+    "attention_backward",
     "config",
     "get_num_threads",
     "linear",
@@ -16,6 +18,34 @@ __all__ = [
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 def attach_torch(folder: str, version: str) -> None: ...
+def attention(
+    query: NDArray[_Real],
+    key: NDArray[_Real],
+    value: NDArray[_Real],
+    attn_mask: NDArray[_Real] | NDArray[np.bool_] | None,
+    query_lengths: NDArray[np.int64] | None,
+    key_lengths: NDArray[np.int64] | None,
+    scale: float,
+    left: int,
+    right: int,
+    bottom_right: bool,
+) -> list[NDArray[_Real]]: ...
+def attention_backward(
+    grad_output: NDArray[_Real],
+    grad_lse: NDArray[_Real] | None,
+    output: NDArray[_Real],
+    lse: NDArray[_Real],
+    query: NDArray[_Real],
+    key: NDArray[_Real],
+    value: NDArray[_Real],
+    attn_mask: NDArray[_Real] | NDArray[np.bool_] | None,
+    query_lengths: NDArray[np.int64] | None,
+    key_lengths: NDArray[np.int64] | None,
+    scale: float,
+    left: int,
+    right: int,
+    bottom_right: bool,
+) -> list[NDArray[_Real]]: ...
 def config() -> dict[str, Any]: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

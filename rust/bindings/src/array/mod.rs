@@ -141,9 +141,12 @@ fn geometry<T: Element, const N: usize>(
 ) -> Result<([usize; N], [isize; N])> {
     if layout.dtype != T::DTYPE {
         let (expected, got) = (T::DTYPE.name(), layout.dtype.name());
-        let model =
-            if matches!(T::DTYPE, Dtype::Float(_)) { " like the first operand" } else { "" };
-        return Err(Failure::Type(format!("{name} must be {expected}{model}, but is {got}")));
+        let told = match (T::DTYPE, layout.dtype) {
+            (Dtype::Float(_), Dtype::Float(_)) => format!("{expected} like the first operand"),
+            (Dtype::Float(_), _) => "float32 or float64".into(),
+            _ => expected.into(),
+        };
+        return Err(Failure::Type(format!("{name} must be {told}, but is {got}")));
     }
     if layout.rank != N {
         let shape = &layout.shape[..layout.rank];

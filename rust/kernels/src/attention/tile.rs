@@ -92,3 +92,18 @@ pub(super) struct Group {
     /// Columns, in whole vectors.
     pub(super) columns: Range<usize>,
 }
+
+/// `view` itself where its rows are contiguous, else a copy in `target`.
+#[inline(always)]
+pub(super) fn contiguous_rows<'a, T: Real, I: Lanes<T>>(
+    isa: I,
+    view: View<'a, T, 2>,
+    target: &'a mut [T],
+) -> Result<View<'a, T, 2>> {
+    if view.has_unit_columns() {
+        return Ok(view);
+    }
+    let target = &mut target[..view.rows() * view.columns()];
+    copy_rows(isa, view, ViewMut::contiguous(target, view.shape())?);
+    View::contiguous(target, view.shape())
+}

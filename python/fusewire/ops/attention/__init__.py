@@ -1,0 +1,198 @@
+"""Scaled dot-product attention: one door for NumPy arrays and PyTorch tensors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusewire.ops.attention import array
+from fusewire.ops.attention.array import scaled_dot_product_attention_backward
+from fusewire.ops.attention.options import CausalAlignment, resolve
+from fusewire.ops.attention.reference import Extras
+from fusewire.ops.dispatcher import is_tensor
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "CausalAlignment",
+    "scaled_dot_product_attention",
+    "scaled_dot_product_attention_backward",
+]
+
+
+@overload
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    causal_alignment: CausalAlignment = "top_left",
+    window: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    query_lengths: torch.Tensor | None = None,
+    key_lengths: torch.Tensor | None = None,
+    return_lse: Literal[False] = False,
+) -> torch.Tensor: ...
+@overload
+def scaled_dot_product_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    causal_alignment: CausalAlignment = "top_left",
+    window: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    alibi_slopes: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    query_lengths: torch.Tensor | None = None,
+    key_lengths: torch.Tensor | None = None,
+    return_lse: Literal[True],
+) -> tuple[torch.Tensor, torch.Tensor]: ...
+@overload
+def scaled_dot_product_attention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    attn_mask: NDArray[Any] | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    causal_alignment: CausalAlignment = "top_left",
+    window: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    alibi_slopes: NDArray[Any] | None = None,
+    sinks: NDArray[Any] | None = None,
+    query_lengths: NDArray[Any] | None = None,
+    key_lengths: NDArray[Any] | None = None,
+    return_lse: Literal[False] = False,
+) -> NDArray[Any]: ...
+@overload
+def scaled_dot_product_attention(
+    query: NDArray[Any],
+    key: NDArray[Any],
+    value: NDArray[Any],
+    attn_mask: NDArray[Any] | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    causal_alignment: CausalAlignment = "top_left",
+    window: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    alibi_slopes: NDArray[Any] | None = None,
+    sinks: NDArray[Any] | None = None,
+    query_lengths: NDArray[Any] | None = None,
+    key_lengths: NDArray[Any] | None = None,
+    return_lse: Literal[True],
+) -> tuple[NDArray[Any], NDArray[Any]]: ...
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    causal_alignment: CausalAlignment = "top_left",
+    window: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    alibi_slopes: Any = None,
+    sinks: Any = None,
+    query_lengths: Any = None,
+    key_lengths: Any = None,
+    return_lse: bool = False,
+) -> Any:
+    """Weighs values by how well their keys match each query.
+
+    ``output = softmax(scale * query @ key.T + mask) @ value``
+
+    A query that attends to no key gets 0. The diagonal joins query and key of the same index
+    (``"top_left"``), or the last query and the last key (``"bottom_right"``, counted within the
+    lengths); causal attention, windows and ALiBi are all measured from it. All options may be
+    combined; `attn_mask` and `is_causal` as well.
+
+    On the CPU, kernels compute in float32 or float64 with extra memory linear in the lengths;
+    bfloat16 and float16 are converted to float32 and back. Softcap, dropout, masks that want a
+    gradient, second derivatives, `torch.func` and other devices run on PyTorch's own operators.
+
+    Args:
+        query: ``(..., heads, query_len, head_dim)``, an array or a tensor.
+        key: ``(..., kv_heads, key_len, head_dim)``, like `query`.
+        value: ``(..., kv_heads, key_len, value_dim)``, like `query`.
+        attn_mask: Broadcastable to ``(..., heads, query_len, key_len)``; bool (True where a query
+            attends) or floating (added to the scores).
+        dropout_p: Probability with which a weight is dropped; the others are divided by
+            ``1 - dropout_p``.
+        is_causal: Whether a query attends to no key behind the diagonal.
+        scale: Factor of the scores; ``1 / sqrt(head_dim)`` if None.
+        enable_gqa: Whether several heads of `query` may share one of `key` and `value`.
+        causal_alignment: Where the diagonal lies, ``"top_left"`` or ``"bottom_right"``.
+        window: How many keys ``(before, behind)`` the diagonal a query sees; -1 is without bound.
+        softcap: Scores become ``softcap * tanh(score / softcap)`` before the mask.
+        alibi_slopes: ``(heads)``; ``slope * distance from the diagonal`` is taken off the scores.
+        sinks: ``(heads)``; the score of one more key whose value is 0.
+        query_lengths: ``(batch)``, how many queries of each batch row exist; all if None.
+        key_lengths: ``(batch)``, how many keys of each batch row exist; all if None.
+        return_lse: Whether to return the logarithms too.
+
+    Returns:
+        ``(..., heads, query_len, value_dim)``, of the kind of `query`; with `return_lse` also
+        ``log(sum(exp(scores)))``, ``(..., heads, query_len)``, -inf for a query without keys.
+
+    Raises:
+        TypeError: If an operand is neither array nor tensor, or their types differ.
+        ValueError: If shapes do not fit together, or an option is out of range.
+
+    Example:
+        >>> import numpy as np
+        >>> import fusewire as fw
+        >>> value = np.array([[[1.0], [3.0]]])
+        >>> fw.scaled_dot_product_attention(np.ones((1, 2, 4)), np.ones((1, 2, 4)), value,
+        ...                                 is_causal=True)
+        array([[[1.],
+                [2.]]])
+    """
+    head_dim = query.shape[-1] if getattr(query, "shape", ()) else 0
+    options = resolve(head_dim, is_causal, causal_alignment, window, scale, softcap, dropout_p)
+    if is_tensor(query):
+        from fusewire.ops.attention import autograd
+
+        return autograd.attention(
+            query,
+            key,
+            value,
+            options,
+            enable_gqa,
+            attn_mask,
+            alibi_slopes,
+            sinks,
+            query_lengths,
+            key_lengths,
+            return_lse,
+        )
+    if isinstance(query, np.ndarray):
+        extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths)
+        return array.attention(query, key, value, options, enable_gqa, extras, return_lse)
+    raise TypeError(
+        f"query must be a NumPy array or a PyTorch tensor, but is {type(query).__name__}"
+    )

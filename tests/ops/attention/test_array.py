@@ -1,0 +1,158 @@
+"""Attention on arrays: any combination of options against the definition, and bad input."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fusewire as fw
+from fusewire.ops.attention import reference, scaled_dot_product_attention_backward
+from fusewire.ops.attention.options import resolve
+from fusewire.ops.attention.reference import Extras
+
+
+@st.composite
+def calls(draw):
+    """The operands and keyword arguments of a call with one batch dimension."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    batch, kv_heads, group = (draw(st.integers(1, 3)) for _ in range(3))
+    query_len, key_len = draw(st.integers(0, 70)), draw(st.integers(0, 150))
+    head_dim, value_dim = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    heads = kv_heads * group
+
+    def numbers(*shape):
+        order = draw(st.sampled_from([(0, 1, 2, 3), (0, 2, 1, 3), (0, 1, 3, 2)]))
+        stored = rng.standard_normal([shape[axis] for axis in order])
+        return stored.transpose(np.argsort(order))
+
+    operands = (
+        numbers(batch, heads, query_len, head_dim),
+        numbers(batch, kv_heads, key_len, head_dim),
+        numbers(batch, kv_heads, key_len, value_dim),
+    )
+    options = {
+        "is_causal": draw(st.booleans()),
+        "causal_alignment": draw(st.sampled_from(["top_left", "bottom_right"])),
+        "scale": draw(st.sampled_from([None, 0.3])),
+    }
+    if draw(st.booleans()):
+        options["window"] = (draw(st.integers(-1, 40)), draw(st.integers(-1, 40)))
+    if draw(st.booleans()):
+        options["softcap"] = 1.5
+    scores = (batch, heads, query_len, key_len)
+    masked = [size if draw(st.booleans()) else 1 for size in scores]
+    extras = {}
+    match draw(st.sampled_from([None, "bool", "float"])):
+        case "bool":
+            extras["attn_mask"] = rng.random(masked) > 0.3
+        case "float":
+            extras["attn_mask"] = rng.standard_normal(masked)
+    if draw(st.booleans()):
+        extras["query_lengths"] = rng.integers(0, query_len + 1, batch)
+        extras["key_lengths"] = rng.integers(0, key_len + 1, batch)
+    if draw(st.booleans()):
+        extras["alibi_slopes"] = rng.random(heads)
+    if draw(st.booleans()):
+        extras["sinks"] = rng.standard_normal(heads)
+    return operands, options, extras
+
+
+@settings(max_examples=100, deadline=None)
+@given(calls())
+def test_any_combination_is_as_defined(call):
+    operands, options, extras = call
+    arguments = {"enable_gqa": True, **options, **extras}
+    output, lse = fw.scaled_dot_product_attention(*operands, return_lse=True, **arguments)
+    given_options = {"window": None, "softcap": None, **options}
+    resolved = resolve(operands[0].shape[-1], dropout_p=0.0, **given_options)
+    expected = reference.attention(*operands, resolved, Extras(**extras))
+    np.testing.assert_allclose(output, expected[0], atol=1e-12)
+    np.testing.assert_allclose(lse, expected[1], atol=1e-12)
+
+    rng = np.random.default_rng(0)
+    grad_output, grad_lse = rng.standard_normal(output.shape), rng.standard_normal(lse.shape)
+    gradients = scaled_dot_product_attention_backward(
+        grad_output, *operands, output, lse, grad_lse=grad_lse, **arguments
+    )
+    expected_gradients = reference.attention_backward(
+        grad_output, grad_lse, operands, resolved, Extras(**extras)
+    )
+    for gradient, true in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, true, atol=1e-11)
+
+
+def test_the_definition_agrees_with_finite_differences():
+    """The truth that everything else is compared with, checked by itself."""
+    rng = np.random.default_rng(0)
+    operands = tuple(rng.standard_normal((1, heads, 4, 3)) for heads in (2, 1, 1))
+    options = resolve(3, True, "top_left", (2, 1), None, 1.5, 0.0)
+    extras = Extras(sinks=rng.standard_normal(2), alibi_slopes=rng.random(2))
+    weights = rng.standard_normal((1, 2, 4, 3)), rng.standard_normal((1, 2, 4))
+
+    def loss(*operands):
+        output, lse = reference.attention(*operands, options, extras)
+        return (output * weights[0]).sum() + (lse * weights[1]).sum()
+
+    gradients = reference.attention_backward(*weights, operands, options, extras)
+    step = 1e-6
+    for place, gradient in enumerate(gradients):
+        for index in np.ndindex(gradient.shape):
+            moved = [operand.copy() for operand in operands]
+            moved[place][index] += step
+            above = loss(*moved)
+            moved[place][index] -= 2 * step
+            assert abs((above - loss(*moved)) / (2 * step) - gradient[index]) < 1e-7
+
+
+@pytest.mark.parametrize("shape", [(5, 8), (3, 5, 8), (2, 3, 5, 8), (2, 1, 3, 5, 8)])
+def test_any_number_of_leading_dimensions(shape):
+    query, key, value = np.random.default_rng(0).standard_normal((3, *shape))
+    output, lse = fw.scaled_dot_product_attention(query, key, value, return_lse=True)
+    scores = query @ key.swapaxes(-1, -2) / np.sqrt(8)
+    powers = np.exp(scores)
+    np.testing.assert_allclose(output, powers @ value / powers.sum(-1, keepdims=True))
+    np.testing.assert_allclose(lse, np.log(powers.sum(-1)))
+    gradients = scaled_dot_product_attention_backward(output, query, key, value, output, lse)
+    assert [gradient.shape for gradient in gradients] == [shape] * 3
+
+
+def test_dropout_keeps_the_mean():
+    query, key = np.zeros((2, 1, 64, 4))
+    output = fw.scaled_dot_product_attention(query, key, np.ones((1, 64, 4)), dropout_p=0.25)
+    assert 0.9 < output.mean() < 1.1
+    assert output.std() > 0
+    nothing = fw.scaled_dot_product_attention(query, key, key + 1, dropout_p=1.0)
+    np.testing.assert_array_equal(nothing, 0)
+
+
+ones = np.ones((1, 2, 4, 8), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "words"),
+    [
+        ((ones, ones[..., :4], ones), {}, ValueError, ["key", "[1, 2, 4, 8]", "[1, 2, 4, 4]"]),
+        ((ones, ones, ones[:, :, :3]), {}, ValueError, ["value", "[1, 2, 3, 8]"]),
+        ((ones, ones[:, :1], ones[:, :1]), {}, ValueError, ["enable_gqa"]),
+        ((ones, ones.astype(np.float64), ones), {}, TypeError, ["key", "float32", "float64"]),
+        ((ones.astype(int), ones, ones), {}, TypeError, ["query", "float32"]),
+        ((ones[0, 0, 0], ones, ones), {}, ValueError, ["query", "2 dimensions", "[8]"]),
+        ((ones, [1], ones), {}, TypeError, ["key", "list"]),
+        (([1], ones, ones), {}, TypeError, ["query", "list"]),
+        ((ones, ones, ones, np.ones((3, 4), bool)), {}, ValueError, ["attn_mask", "[3, 4]"]),
+        ((ones, ones, ones, np.ones((4, 4), int)), {}, TypeError, ["attn_mask", "bool"]),
+        ((ones, ones, ones), {"dropout_p": 1.5}, ValueError, ["dropout_p", "1.5"]),
+        ((ones, ones, ones), {"softcap": 0}, ValueError, ["softcap", "0"]),
+        ((ones, ones, ones), {"window": (3,)}, ValueError, ["window", "(3,)"]),
+        ((ones, ones, ones), {"window": (3, -2)}, ValueError, ["window", "-2"]),
+        ((ones, ones, ones), {"causal_alignment": "left"}, ValueError, ["bottom_right", "left"]),
+        ((ones, ones, ones), {"sinks": np.ones(3)}, ValueError, ["sinks", "[2]", "[3]"]),
+        ((ones, ones, ones), {"key_lengths": np.array([5])}, ValueError, ["key_lengths", "5"]),
+        ((ones, ones, ones), {"key_lengths": np.ones(3, int)}, ValueError, ["key_lengths", "[3]"]),
+        ((ones, ones, ones), {"query_lengths": np.ones(1)}, TypeError, ["query_lengths"]),
+    ],
+)
+def test_bad_input_is_told(arguments, options, kind, words):
+    with pytest.raises(kind) as raised:
+        fw.scaled_dot_product_attention(*arguments, **options)
+    assert all(word in str(raised.value) for word in words), raised.value

@@ -1,0 +1,189 @@
+"""Attention on tensors: every gradient, precision beside PyTorch's, the dispatcher, compilation."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+import fusewire as fw
+
+
+def operands(*shapes, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in shapes
+    ]
+
+
+def results(function, sources):
+    """The output and the gradients of a weighted sum of it."""
+    output = function(*sources)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    return [output.detach(), *torch.autograd.grad(output, sources, weights.to(output.dtype))]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    lengths=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    dims=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    options=st.sampled_from(["none", "causal", "bool", "float", "gqa"]),
+    seed=st.integers(0, 2**16),
+)
+def test_errors_are_no_larger_than_those_of_pytorch(lengths, dims, options, seed):
+    query_len, key_len = lengths
+    kv_heads = 1 if options == "gqa" else 2
+    sources = operands(
+        (2, 2, query_len, dims[0]),
+        (2, kv_heads, key_len, dims[0]),
+        (2, kv_heads, key_len, dims[1]),
+        dtype=torch.float32,
+        seed=seed,
+    )
+    mask = torch.randn(query_len, key_len, generator=torch.Generator().manual_seed(seed))
+    arguments = {
+        "none": {},
+        "causal": {"is_causal": True},
+        "bool": {"attn_mask": mask > -1},
+        "float": {"attn_mask": mask},
+        "gqa": {"enable_gqa": True},
+    }[options]
+
+    def compute(attention, dtype):
+        converted = {
+            name: value.to(dtype) if name == "attn_mask" and options == "float" else value
+            for name, value in arguments.items()
+        }
+        leaves = [source.detach().to(dtype).requires_grad_() for source in sources]
+        return results(lambda *x: attention(*x, **converted), leaves)
+
+    theirs = functional.scaled_dot_product_attention
+    truth = compute(theirs, torch.float64)
+    ours = compute(fw.scaled_dot_product_attention, torch.float32)
+    theirs = compute(theirs, torch.float32)
+    for name, mine, other, true in zip(
+        ["output", "query", "key", "value"], ours, theirs, truth, strict=True
+    ):
+        error, allowed = (mine - true).norm(), (other - true).norm()
+        # Where terms cancel (one key alone has no gradient), PyTorch may happen to be exact; the
+        # rounding of the terms, which grow with the columns of values, is the measure there.
+        floor = 5e-7 * max(true.norm(), (true.numel() * dims[1]) ** 0.5)
+        assert error <= max(allowed, floor), f"{name}: {error} against {allowed}"
+
+
+FEATURES = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "bottom right": {"is_causal": True, "causal_alignment": "bottom_right"},
+    "window": {"window": (1, 2)},
+    "softcap": {"softcap": 1.5},
+    "alibi": {"alibi_slopes": torch.tensor([0.3, 0.1])},
+    "sinks": {"sinks": torch.tensor([0.3, -0.1], dtype=torch.float64)},
+    "bool mask": {"attn_mask": torch.tensor([True, False, True, True, False])},
+    "float mask": {"attn_mask": torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(4, 5)},
+    "lengths": {"query_lengths": torch.tensor([4, 2]), "key_lengths": torch.tensor([0, 3])},
+}
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("return_lse", [False, True])
+def test_gradients_of_both_orders(feature, return_lse):
+    sources = operands((2, 2, 4, 3), (2, 1, 5, 3), (2, 1, 5, 2))
+
+    def call(*sources):
+        results = fw.scaled_dot_product_attention(
+            *sources, enable_gqa=True, return_lse=return_lse, **FEATURES[feature]
+        )
+        if not return_lse:
+            return results
+        # -inf has no finite differences.
+        return results[0], results[1].masked_fill(results[1] == -torch.inf, 0)
+
+    assert torch.autograd.gradcheck(call, sources)
+    assert torch.autograd.gradgradcheck(call, sources)
+
+
+@pytest.mark.parametrize("name", ["attn_mask", "alibi_slopes", "sinks"])
+def test_gradients_of_what_is_added_to_scores(name):
+    shape = (4, 5) if name == "attn_mask" else (2,)
+    *sources, extra = operands((1, 2, 4, 3), (1, 2, 5, 3), (1, 2, 5, 3), shape)
+    call = lambda *x: fw.scaled_dot_product_attention(*x[:3], **{name: x[3]})  # noqa: E731
+    assert torch.autograd.gradcheck(call, (*sources, extra))
+    assert torch.autograd.gradgradcheck(call, (*sources, extra))
+
+
+def test_dropout_drops_and_keeps_the_mean():
+    query, key, value = operands((1, 2, 64, 8), (1, 2, 64, 8), (1, 2, 64, 8))
+    torch.manual_seed(0)
+    output = fw.scaled_dot_product_attention(query, key, torch.ones_like(value), dropout_p=0.5)
+    assert output.std() > 0.01
+    assert abs(output.mean() - 1) < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_narrow_tensors_are_computed_in_float32(dtype):
+    sources = operands((1, 2, 40, 16), (1, 2, 40, 16), (1, 2, 40, 16), dtype=dtype)
+    wide = [source.detach().float().requires_grad_() for source in sources]
+    ours = results(fw.scaled_dot_product_attention, sources)
+    for narrow, true in zip(ours, results(fw.scaled_dot_product_attention, wide), strict=True):
+        assert narrow.dtype == dtype
+        torch.testing.assert_close(narrow.float(), true, atol=2e-2, rtol=2e-2)
+
+
+def test_transforms_of_torch_func_work():
+    sources = operands((3, 2, 4, 3), (3, 2, 5, 3), (3, 2, 5, 3))
+    plain = fw.scaled_dot_product_attention(*sources)
+    torch.testing.assert_close(torch.vmap(fw.scaled_dot_product_attention)(*sources), plain)
+    loss = lambda *x: fw.scaled_dot_product_attention(*x).square().sum()  # noqa: E731
+    torch.testing.assert_close(
+        torch.func.grad(loss)(*sources), torch.autograd.grad(loss(*sources), sources[0])[0]
+    )
+
+
+def test_operators_keep_the_dispatchers_rules():
+    query, key, value = (x.detach() for x in operands((2, 2, 4, 3), (2, 1, 5, 3), (2, 1, 5, 2)))
+    mask = torch.ones(2, 2, 4, 5, dtype=torch.bool)
+    lengths = torch.tensor([4, 2]), torch.tensor([5, 3])
+    forward = torch.ops.fusewire.attention.default
+    backward = torch.ops.fusewire.attention_backward.default
+    for extras in [(None, None, None), (mask, *lengths)]:
+        arguments = (query, key, value, *extras, 0.5, -1, 0, False)
+        output, lse = forward(*arguments)
+        torch.library.opcheck(forward, arguments)
+        for grad_lse in (None, torch.ones_like(lse)):
+            torch.library.opcheck(
+                backward, (torch.ones_like(output), grad_lse, output, lse, *arguments)
+            )
+
+
+@pytest.mark.filterwarnings("ignore")  # Warnings of the compiler are not ours.
+def test_compiles_without_graph_breaks():
+    sources = operands((1, 2, 8, 4), (1, 2, 8, 4), (1, 2, 8, 4))
+    call = lambda *x: fw.scaled_dot_product_attention(*x, is_causal=True)  # noqa: E731
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    for mine, true in zip(results(compiled, sources), results(call, sources), strict=True):
+        torch.testing.assert_close(mine, true)
+
+
+ones = torch.ones(1, 2, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "kind", "words"),
+    [
+        ((ones, ones[..., :4], ones), {}, ValueError, ["key", "[1, 2, 4, 8]", "[1, 2, 4, 4]"]),
+        ((ones, ones.double(), ones), {}, TypeError, ["key", "float32", "float64"]),
+        ((ones, ones[:, :1], ones[:, :1]), {}, ValueError, ["enable_gqa"]),
+        ((ones, 3, ones), {}, TypeError, ["key", "int"]),
+        ((ones[0, 0, 0], ones, ones), {}, ValueError, ["query", "2 dimensions"]),
+        ((ones, ones, ones, ones[..., :3].bool()), {}, ValueError, ["attn_mask", "[1, 2, 4, 3]"]),
+        ((ones, ones, ones, ones[0, 0].int()), {}, TypeError, ["attn_mask", "int32"]),
+        ((ones, ones, ones), {"key_lengths": torch.tensor([5])}, ValueError, ["key_lengths[0]"]),
+        ((ones, ones, ones), {"sinks": torch.ones(3)}, ValueError, ["sinks", "[2]", "[3]"]),
+    ],
+)
+def test_bad_input_is_told(arguments, options, kind, words):
+    with pytest.raises(kind) as raised:
+        fw.scaled_dot_product_attention(*arguments, **options)
+    assert all(word in str(raised.value) for word in words), raised.value
