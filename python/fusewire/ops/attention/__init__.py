@@ -11,7 +11,7 @@ from fusewire.ops.attention import array
 from fusewire.ops.attention.array import scaled_dot_product_attention_backward
 from fusewire.ops.attention.options import CausalAlignment, resolve
 from fusewire.ops.attention.reference import Extras
-from fusewire.ops.dispatcher import is_tensor
+from fusewire.ops.door import is_tensor
 
 if TYPE_CHECKING:
     import torch
