@@ -154,9 +154,10 @@ fn bound<T: Real, I: Lanes<T>>(
     let hidden = isa.splat(T::NEG_INFINITY);
     for column in (0..tile.width()).step_by(I::LANES) {
         let mut bounds = [[T::ZERO; 16]; 2];
-        for lane in 0..I::LANES {
+        let [starts, ends] = &mut bounds;
+        for (lane, (start, end)) in starts.iter_mut().zip(ends).enumerate().take(I::LANES) {
             let reached = reach.keys((queries.start + column + lane).min(queries.end - 1));
-            [bounds[0][lane], bounds[1][lane]] = [position(reached.start), position(reached.end)];
+            (*start, *end) = (position(reached.start), position(reached.end));
         }
         let (start, end) = (isa.load(&bounds[0]), isa.load(&bounds[1]));
         for key in 0..keys.len() {

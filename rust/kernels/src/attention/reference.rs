@@ -134,8 +134,8 @@ pub fn backward<T: Real>(
                 gradients.key[key_row * head_dim + d] +=
                     slope * query.get([batch, head, q, d]).to_f64();
             }
-            for d in 0..value_dim {
-                gradients.value[key_row * value_dim + d] += p * upstream[d];
+            for (d, upstream) in upstream.iter().enumerate() {
+                gradients.value[key_row * value_dim + d] += p * upstream;
             }
         }
     }
