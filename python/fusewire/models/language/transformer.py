@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
 import fusewire
 from fusewire.errors import InputError
@@ -106,7 +105,7 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             key, value = cache.append(self.layer, key, value)  # (B, K, S, D)
 
-        attended = scaled_dot_product_attention(
+        attended = fusewire.scaled_dot_product_attention(
             query,
             key,
             value,
