@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
 
 from fusewire.training.run_directory import RunResult
 
@@ -19,14 +19,14 @@ def free_path(folder: Path, name: str) -> Path:
 
 
 def print_results(results: Sequence[RunResult]) -> None:
-    """Prints a table of what was made and where."""
-    table = Table("run", "step", "measured", "made", title="What was made", title_justify="left")
+    """Prints what was made and where, a path a line, so that each can be copied whole."""
+    console = Console(soft_wrap=True, highlight=False)
+    console.rule("what was made")
     for result in results:
-        measured = "\n".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
-        made = "\n".join(f"{label}: {path}" for label, path in result.made.items())
-        table.add_row(str(result.path), str(result.step), measured, made, end_section=True)
-    console = Console()
-    console.print(table)
+        measured = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
+        console.print(f"[bold]{escape(str(result.path))}[/bold]  step {result.step}, {measured}")
+        for label, path in result.made.items():
+            console.print(f"  {label:<10} {escape(str(path))}")
     for result in results:
         if result.stopped_early:
             console.print(f"Stopped early; fusewire resume {result.path} continues.", markup=False)
