@@ -67,25 +67,29 @@ impl<'a, T: Elementary> Running<'a, T> {
         store_all(isa, maxima, highest);
 
         // A query that has seen no key stays at 2^−∞ = 0 instead of −∞ − (−∞).
-        let unit: [I::Vector; VECTORS] = std::array::from_fn(|vector| {
+        let mut unit = [isa.zero(); VECTORS];
+        for vector in 0..VECTORS {
             let seen = isa.less(isa.splat(T::NEG_INFINITY), highest[vector]);
-            isa.select(seen, highest[vector], isa.zero())
-        });
+            unit[vector] = isa.select(seen, highest[vector], isa.zero());
+        }
         let mut sum: [I::Vector; VECTORS] = load_all(isa, sums);
-        if (0..VECTORS).any(|vector| isa.any(isa.less(before[vector], highest[vector]))) {
-            let factors: [I::Vector; VECTORS] =
-                std::array::from_fn(|vector| exp2(isa, isa.sub(before[vector], unit[vector])));
+        let mut moved = false;
+        for vector in 0..VECTORS {
+            moved |= isa.any(isa.less(before[vector], highest[vector]));
+        }
+        if moved {
+            let mut factors = [isa.zero(); VECTORS];
             for vector in 0..VECTORS {
+                factors[vector] = exp2(isa, isa.sub(before[vector], unit[vector]));
                 sum[vector] = isa.mul(sum[vector], factors[vector]);
             }
             scale_rows(isa, output, column, factors);
         }
         for row in scores.rows_mut() {
             let row = &mut row[columns.clone()];
-            let scores: [I::Vector; VECTORS] = load_all(isa, row);
-            let powers: [I::Vector; VECTORS] =
-                std::array::from_fn(|vector| exp2(isa, isa.sub(scores[vector], unit[vector])));
+            let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
             for vector in 0..VECTORS {
+                powers[vector] = exp2(isa, isa.sub(powers[vector], unit[vector]));
                 sum[vector] = isa.add(sum[vector], powers[vector]);
             }
             store_all(isa, row, powers);
@@ -132,9 +136,10 @@ fn scale_rows<T: Real, I: Lanes<T>, const VECTORS: usize>(
 ) {
     for row in tile.rows_mut() {
         let row = &mut row[column..column + VECTORS * I::LANES];
-        let numbers: [I::Vector; VECTORS] = load_all(isa, row);
-        let scaled: [I::Vector; VECTORS] =
-            std::array::from_fn(|vector| isa.mul(numbers[vector], factors[vector]));
+        let mut scaled: [I::Vector; VECTORS] = load_all(isa, row);
+        for vector in 0..VECTORS {
+            scaled[vector] = isa.mul(scaled[vector], factors[vector]);
+        }
         store_all(isa, row, scaled);
     }
 }
@@ -144,7 +149,12 @@ fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
     isa: I,
     numbers: &[T],
 ) -> [I::Vector; VECTORS] {
-    std::array::from_fn(|vector| isa.load(&numbers[vector * I::LANES..]))
+    // Not `from_fn`, which is compiled for the baseline CPU where it is not inlined.
+    let mut vectors = [isa.zero(); VECTORS];
+    for (vector, value) in vectors.iter_mut().enumerate() {
+        *value = isa.load(&numbers[vector * I::LANES..]);
+    }
+    vectors
 }
 
 #[inline(always)]

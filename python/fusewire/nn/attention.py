@@ -1,0 +1,143 @@
+"""Multi-head attention as a module."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+
+from fusewire.ops.attention import scaled_dot_product_attention
+
+
+class MultiheadAttention(torch.nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention`, computed by :func:`fusewire.scaled_dot_product_attention`.
+
+    Arguments, parameters and state_dict are those of the class of `torch.nn`. Asked for the weights
+    (``need_weights=True``, which needs all of them in memory) or built with `add_bias_kv` or
+    `add_zero_attn`, it runs as that class does. A query whose keys are all masked gets 0 from the
+    heads, where that class gives NaN.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> layer = fw.nn.MultiheadAttention(embed_dim=8, num_heads=2, batch_first=True)
+        >>> x = torch.ones(3, 5, 8)
+        >>> output, _ = layer(x, x, x, need_weights=False)
+        >>> output.shape
+        torch.Size([3, 5, 8])
+    """
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: torch.Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attends; see `torch.nn.MultiheadAttention.forward`.
+
+        Args:
+            query: ``(query_len, batch, embed_dim)``, or ``(batch, query_len, embed_dim)`` with
+                `batch_first`, or without a batch ``(query_len, embed_dim)``.
+            key: ``(key_len, batch, kdim)``, laid out like `query`.
+            value: ``(key_len, batch, vdim)``, laid out like `query`.
+            key_padding_mask: ``(batch, key_len)``; bool (True where a key is to be ignored) or
+                floating (added to the scores).
+            need_weights: Whether to return the weights too.
+            attn_mask: ``(query_len, key_len)`` or ``(batch * heads, query_len, key_len)``; bool
+                (True where a query must not attend) or floating (added to the scores).
+            average_attn_weights: Whether the weights are averaged over the heads.
+            is_causal: Says that `attn_mask` is causal, which lets it go unread.
+
+        Returns:
+            The output, shaped like `query`, and the weights or None.
+        """
+        appended = self.bias_k is not None or self.add_zero_attn
+        if need_weights or appended or query.is_nested or query.dim() not in (2, 3):
+            return super().forward(
+                query,
+                key,
+                value,
+                key_padding_mask,
+                need_weights,
+                attn_mask,
+                average_attn_weights,
+                is_causal,
+            )
+        if is_causal and attn_mask is None:
+            raise ValueError(
+                "is_causal only says what attn_mask is, so attn_mask must be given too"
+            )
+        batched = query.dim() == 3
+        if not batched:
+            query, key, value = (operand.unsqueeze(0) for operand in (query, key, value))
+            if key_padding_mask is not None:
+                key_padding_mask = key_padding_mask.unsqueeze(0)
+        elif not self.batch_first:
+            query, key, value = (operand.transpose(0, 1) for operand in (query, key, value))
+        if is_causal and key_padding_mask is None:
+            attn_mask = None
+        else:
+            is_causal = False
+        mask = self._mask(attn_mask, key_padding_mask, query.shape[0], query.dtype)
+        query, key, value = self._project(query, key, value)
+        output = scaled_dot_product_attention(
+            self._heads(query),
+            self._heads(key),
+            self._heads(value),
+            mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=is_causal,
+        )
+        output = self.out_proj(output.transpose(1, 2).flatten(2))
+        if not batched:
+            return output.squeeze(0), None
+        return output if self.batch_first else output.transpose(0, 1), None
+
+    def _project(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Queries, keys and values, ``(batch, length, embed_dim)``."""
+        if self._qkv_same_embed_dim:
+            if query is key and key is value:
+                return functional.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+            weights = self.in_proj_weight.chunk(3)
+        else:
+            weights = self.q_proj_weight, self.k_proj_weight, self.v_proj_weight
+        biases = [None] * 3 if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        return tuple(
+            functional.linear(operand, weight, bias)
+            for operand, weight, bias in zip((query, key, value), weights, biases, strict=True)
+        )
+
+    def _heads(self, projected: torch.Tensor) -> torch.Tensor:
+        """``(batch, length, embed_dim)`` as ``(batch, heads, length, head_dim)``."""
+        batch, length, _ = projected.shape
+        return projected.view(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
+
+    def _mask(
+        self,
+        attn_mask: torch.Tensor | None,
+        key_padding_mask: torch.Tensor | None,
+        batch: int,
+        dtype: torch.dtype,
+    ) -> torch.Tensor | None:
+        """Both masks as one, broadcastable to ``(batch, heads, query_len, key_len)``."""
+        if attn_mask is not None and attn_mask.dim() == 3:
+            attn_mask = attn_mask.reshape(batch, self.num_heads, *attn_mask.shape[1:])
+        if key_padding_mask is not None:
+            key_padding_mask = key_padding_mask[:, None, None, :]
+        given = [mask for mask in (attn_mask, key_padding_mask) if mask is not None]
+        if not given:
+            return None
+        if all(mask.dtype == torch.bool for mask in given):
+            return ~(given[0] | given[-1])
+        zero = torch.zeros((), dtype=dtype, device=given[0].device)
+        added = [
+            zero.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else mask
+            for mask in given
+        ]
+        return added[0] if len(added) == 1 else added[0] + added[1]
