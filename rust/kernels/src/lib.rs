@@ -8,11 +8,15 @@ pub mod attention;
 mod error;
 pub mod gemm;
 pub mod linear;
-
 pub mod math;
 pub mod parallel;
 pub mod peak;
+pub mod rnn;
 pub mod scratch;
 pub mod view;
 
 pub use error::{Error, Result};
+
+/// Held by tests that select an instruction set, or that compare the bits of two calls.
+#[cfg(test)]
+static ISA_SELECTION: std::sync::Mutex<()> = std::sync::Mutex::new(());

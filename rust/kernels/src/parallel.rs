@@ -2,12 +2,16 @@
 #![allow(unsafe_code)]
 
 mod blocks;
+mod packed;
 mod pool;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fusewire_simd::FlushDenormals;
+
 pub use blocks::{Blocks, Partition};
+pub use packed::{PackedPart, PackedRows};
 pub use pool::Pool;
 
 /// Threads that can work together.
@@ -31,6 +35,28 @@ impl Team for Serial {
 
     fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync)) {
         (0..members).for_each(member);
+    }
+}
+
+/// Calls `work` with the team, where the calling thread and every member flush denormal numbers to
+/// zero; afterwards each has its own mode again.
+pub fn flushing_denormals<R>(team: &dyn Team, work: impl FnOnce(&dyn Team) -> R) -> R {
+    let _guard = FlushDenormals::start();
+    work(&Flushing(team))
+}
+
+struct Flushing<'a>(&'a dyn Team);
+
+impl Team for Flushing<'_> {
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync)) {
+        self.0.run(members, &|index| {
+            let _guard = FlushDenormals::start();
+            member(index);
+        });
     }
 }
 

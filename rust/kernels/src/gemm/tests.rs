@@ -100,6 +100,7 @@ fn product<T: Real>(a: View<'_, T, 2>, b: View<'_, T, 2>, start: Start, team: &d
 
 #[test]
 fn products_of_every_layout_on_every_instruction_set() {
+    let _guard = crate::ISA_SELECTION.lock();
     // Depths around one cache block, rows and columns around a thread's block.
     for [rows, columns, depth] in
         [[1, 1, 1], [23, 31, 511], [24, 33, 512], [193, 65, 513], [30, 600, 40], [2, 130, 1100]]

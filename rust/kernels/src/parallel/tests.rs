@@ -1,6 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{Pool, Serial, Team, for_each_part, for_each_task, try_for_each_part};
+use super::{
+    PackedRows, Pool, Serial, Team, flushing_denormals, for_each_part, for_each_task,
+    try_for_each_part,
+};
 use crate::Error;
 use crate::view::ViewMut;
 
@@ -82,4 +85,35 @@ fn a_failure_reaches_the_caller_and_other_parts_are_done() {
     });
     assert_eq!(outcome, Err(Error::Value("no".into())));
     assert_eq!(data, [1; 5]);
+}
+
+#[test]
+fn packed_rows_are_cut_by_sequence() {
+    // Steps of 5, 3, 3, 0 and 1 rows; the last two sequences have none.
+    let offsets = [0, 5, 8, 11, 11, 12];
+    let mut data = vec![0_usize; 12 * 2];
+    let rows = ViewMut::contiguous(&mut data, [12, 2]).expect("24 numbers");
+    for_each_part(&Pool::new(2), PackedRows::new(rows, &offsets, 7, 2), |index, mut part| {
+        for step in 0..5 {
+            let mut rows = part.step(step);
+            for row in 0..rows.rows() {
+                rows.row_mut(row).copy_from_slice(&[10 * step + row, index]);
+            }
+        }
+    });
+    let sequences = |step: usize| offsets[step + 1] - offsets[step];
+    let expected: Vec<usize> = (0..5)
+        .flat_map(|step| (0..sequences(step)).flat_map(move |s| [10 * step + s % 2, s / 2]))
+        .collect();
+    assert_eq!(data, expected);
+}
+
+#[test]
+fn members_flush_denormals_and_the_caller_gets_its_mode_back() {
+    let tiny = || std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
+    flushing_denormals(&Pool::new(2), |team| {
+        for_each_task(team, 1, |_| assert_eq!(tiny(), 0.0));
+        for_each_task(team, 8, |_| assert_eq!(tiny(), 0.0));
+    });
+    for_each_task(&Pool::new(2), 8, |_| assert!(tiny() > 0.0));
 }

@@ -1,0 +1,88 @@
+//! Rows of sequences packed step by step, cut by sequence.
+
+use super::Partition;
+use crate::view::ViewMut;
+
+/// Rows packed step by step (the rows of step 0, those of step 1, …), cut into parts of `block`
+/// sequences: part `i` holds, at each step, those of its sequences that the step has.
+///
+/// Step `t` has the rows `offsets[t]..offsets[t + 1]`, one for each of the first sequences.
+pub struct PackedRows<'a, T> {
+    view: ViewMut<'a, T, 2>,
+    start: *mut T,
+    offsets: &'a [usize],
+    sequences: usize,
+    block: usize,
+}
+
+// SAFETY: parts are handed out as exclusive views, at most once at a time by the trait's contract.
+unsafe impl<T: Send> Sync for PackedRows<'_, T> {}
+
+impl<'a, T> PackedRows<'a, T> {
+    /// Cuts `view`, which has `offsets.last()` rows of up to `sequences` sequences.
+    ///
+    /// # Panics
+    /// If the offsets do not rise from 0 to the number of rows in steps of at most `sequences`.
+    pub fn new(
+        mut view: ViewMut<'a, T, 2>,
+        offsets: &'a [usize],
+        sequences: usize,
+        block: usize,
+    ) -> Self {
+        assert!(block > 0 && offsets.first() == Some(&0) && offsets.last() == Some(&view.rows()));
+        assert!(offsets.windows(2).all(|pair| (pair[0]..=pair[0] + sequences).contains(&pair[1])));
+        Self { start: view.as_mut_ptr(), view, offsets, sequences, block }
+    }
+}
+
+/// Neighbouring sequences of [`PackedRows`].
+pub struct PackedPart<'a, T> {
+    /// The part's first row of step 0, were the step that long.
+    start: *mut T,
+    strides: [isize; 2],
+    columns: usize,
+    offsets: &'a [usize],
+    first: usize,
+    sequences: usize,
+    rows: std::marker::PhantomData<&'a mut [T]>,
+}
+
+impl<T> PackedPart<'_, T> {
+    /// The part's rows of a step.
+    ///
+    /// # Panics
+    /// If there is no such step.
+    pub fn step(&mut self, step: usize) -> ViewMut<'_, T, 2> {
+        let size = self.offsets[step + 1] - self.offsets[step];
+        let rows = size.saturating_sub(self.first).min(self.sequences);
+        let skipped = self.offsets[step] as isize * self.strides[0];
+        let start = self.start.wrapping_offset(skipped);
+        // SAFETY: the rows lie among those of the step, and belong to no other part.
+        unsafe { ViewMut::from_raw_parts(start, [rows, self.columns], self.strides) }
+    }
+}
+
+// SAFETY: parts of different indices hold different sequences, so different rows of each step.
+unsafe impl<'a, T: Send> Partition for PackedRows<'a, T> {
+    type Part = PackedPart<'a, T>;
+
+    fn parts(&self) -> usize {
+        self.sequences.div_ceil(self.block)
+    }
+
+    unsafe fn part(&self, index: usize) -> PackedPart<'a, T> {
+        assert!(index < self.parts());
+        let first = index * self.block;
+        let strides = self.view.strides();
+        let skipped = first as isize * strides[0];
+        PackedPart {
+            start: self.start.wrapping_offset(skipped),
+            strides,
+            columns: self.view.columns(),
+            offsets: self.offsets,
+            first,
+            sequences: self.block.min(self.sequences - first),
+            rows: std::marker::PhantomData,
+        }
+    }
+}
