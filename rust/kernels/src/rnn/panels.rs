@@ -3,7 +3,7 @@
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use crate::Result;
-use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block};
+use crate::gemm::copy_rows;
 use crate::parallel::{Team, for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
@@ -73,23 +73,6 @@ impl<T: Real> Kernel<T> for PackPanel<'_, T> {
                 self.panel.row_mut(row)[target + self.count..target + self.units].fill(T::ZERO);
             }
         }
-    }
-}
-
-/// `C (+)= A · B` for a block, compiled once for all cells.
-pub(super) struct Product<'a, T> {
-    pub(super) a: View<'a, T, 2>,
-    pub(super) b: View<'a, T, 2>,
-    pub(super) c: ViewMut<'a, T, 2>,
-    pub(super) start: Start,
-}
-
-impl<T: Real> Kernel<T> for Product<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) {
-        multiply_block(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
     }
 }
 

@@ -6,12 +6,12 @@ use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::{Layer, PANEL, runs};
 use crate::Result;
-use crate::gemm::Start;
+use crate::gemm::{NoEpilogue, Start, multiply_block};
 use crate::math::Elementary;
 use crate::parallel::PackedPart;
 use crate::rnn::cell::{BackwardStep, Cell};
 use crate::rnn::padded;
-use crate::rnn::panels::{CopyRows, Panels, Product};
+use crate::rnn::panels::{CopyRows, Panels};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
@@ -60,12 +60,14 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
                 let columns = first..sizes.hidden_size.min(first + PANEL);
                 for run in runs::<C>() {
                     let panel = self.panels.panel(panel)?.slice(1, 0..columns.len());
-                    isa.vectorize(Product {
-                        a: self.sums.step(time).as_view().slice(1, run.slots(sizes.hidden_size)),
-                        b: panel.slice(0, run.gates(sizes.hidden_size)),
-                        c: target.reborrow().slice(1, columns.clone()),
-                        start: Start::Accumulate,
-                    });
+                    multiply_block(
+                        isa,
+                        self.sums.step(time).as_view().slice(1, run.slots(sizes.hidden_size)),
+                        panel.slice(0, run.gates(sizes.hidden_size)),
+                        target.reborrow().slice(1, columns.clone()),
+                        Start::Accumulate,
+                        &mut NoEpilogue,
+                    );
                 }
             }
         }

@@ -6,11 +6,11 @@ use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::Layer;
 use crate::Result;
-use crate::gemm::Start;
+use crate::gemm::{NoEpilogue, Start, multiply_block};
 use crate::math::Elementary;
 use crate::parallel::PackedPart;
 use crate::rnn::cell::{Cell, ForwardStep};
-use crate::rnn::panels::{CopyRows, Product};
+use crate::rnn::panels::CopyRows;
 use crate::rnn::{padded, saved_columns};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
@@ -77,12 +77,14 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
             let mut target = ViewMut::contiguous(target, [count, projected_stride])?;
             for block in 0..blocks {
                 let columns = block * C::COLUMNS..(block + 1) * C::COLUMNS;
-                isa.vectorize(Product {
-                    a: inputs.slice(1, 0..sizes.input_size),
-                    b: self.layer.input_panels.panel(block)?,
-                    c: target.reborrow().slice(1, columns),
-                    start: Start::Accumulate,
-                });
+                multiply_block(
+                    isa,
+                    inputs.slice(1, 0..sizes.input_size),
+                    self.layer.input_panels.panel(block)?,
+                    target.reborrow().slice(1, columns),
+                    Start::Accumulate,
+                    &mut NoEpilogue,
+                );
             }
             let mut done = 0;
             for step in chunk {
@@ -93,12 +95,14 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
                     let hidden = &states.hidden[..active * states.strides[0]];
                     let hidden = View::contiguous(hidden, [active, states.strides[0]])?;
                     let product_rows = &mut product[..active * C::COLUMNS];
-                    isa.vectorize(Product {
-                        a: hidden.slice(1, 0..sizes.hidden_size),
-                        b: self.layer.hidden_panels.panel(block)?,
-                        c: ViewMut::contiguous(product_rows, [active, C::COLUMNS])?,
-                        start: Start::Zero,
-                    });
+                    multiply_block(
+                        isa,
+                        hidden.slice(1, 0..sizes.hidden_size),
+                        self.layer.hidden_panels.panel(block)?,
+                        ViewMut::contiguous(product_rows, [active, C::COLUMNS])?,
+                        Start::Zero,
+                        &mut NoEpilogue,
+                    );
                     isa.vectorize(Cells::<T, C> {
                         projected: &projected[block * C::COLUMNS..],
                         projected_stride,
