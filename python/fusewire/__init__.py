@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
+from fusewire.ops.rnn import gru, lstm, rnn
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "get_num_threads",
+    "gru",
     "linear",
+    "lstm",
     "nn",
+    "rnn",
     "scaled_dot_product_attention",
     "set_num_threads",
     "show_config",

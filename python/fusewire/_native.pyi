@@ -12,6 +12,9 @@ __all__ = [
     "linear",
     "linear_backward",
     "peak_flops",
+    "rnn_layer",
+    "rnn_layer_backward",
+    "rnn_saved_columns",
     "set_num_threads",
 ]
 
@@ -61,3 +64,15 @@ def linear_backward(
     output: NDArray[_Real] | None,
     activation: str,
 ) -> list[NDArray[_Real]]: ...
+def rnn_layer(
+    layout: tuple[str, list[int], bool],
+    operands: tuple[NDArray[_Real] | None, ...],
+    keep: bool,
+) -> list[NDArray[_Real]]: ...
+def rnn_layer_backward(
+    layout: tuple[str, list[int], bool],
+    operands: tuple[NDArray[_Real] | None, ...],
+    results: tuple[NDArray[_Real], NDArray[_Real]],
+    gradients: tuple[NDArray[_Real] | None, ...],
+) -> list[NDArray[_Real]]: ...
+def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...

@@ -8,6 +8,7 @@ mod attention;
 mod config;
 mod gate;
 mod linear;
+mod rnn;
 mod torch_abi;
 
 use std::sync::Mutex;
@@ -29,6 +30,7 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
             let library = torch_abi::Library::open()?;
             attention::register(&library)?;
             linear::register(&library)?;
+            rnn::register(&library)?;
             *registered = Some(library);
         }
         Ok(())
@@ -47,5 +49,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config::peak_flops, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::rnn_layer_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::rnn_saved_columns, module)?)?;
     Ok(())
 }

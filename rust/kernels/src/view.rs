@@ -256,6 +256,15 @@ macro_rules! geometry {
             }
         }
 
+        impl<'a, T> $view<'a, T, 1> {
+            /// The numbers as the only row of a matrix.
+            #[inline(always)]
+            pub fn as_row(self) -> $view<'a, T, 2> {
+                let Self { start, shape: [columns], strides: [stride], data } = self;
+                $view { start, shape: [1, columns], strides: [0, stride], data }
+            }
+        }
+
         impl<T> $view<'_, T, 2> {
             /// The number of rows.
             #[inline(always)]
@@ -349,6 +358,7 @@ mod tests {
         assert_eq!(matrix.transpose().get([4, 1]), 49);
         assert_eq!(view.permute([2, 0, 1]).get([4, 2, 1]), 49);
         assert_eq!(matrix.slice(0, 1..3).row(0)[0], 45);
+        assert_eq!(matrix.inner::<1, 1>([3]).as_row().row(0), &[55, 56, 57, 58, 59]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub mod reference;
 mod steps;
 mod weights;
 
-pub use backward::{Backward, backward};
+pub use backward::{Backward, Gradients, WeightGradients, backward};
 pub use cell::{Cell, Elman, Gru, Lstm, Relu, Tanh};
 pub use forward::{Forward, forward};
 pub use steps::Steps;
@@ -21,7 +21,7 @@ use crate::parallel::Team;
 
 /// The numbers per row of what [`forward`] keeps for [`backward`].
 pub fn saved_columns<C: Cell>(hidden_size: usize) -> usize {
-    padded(hidden_size.div_ceil(C::UNITS) * C::UNITS * C::SAVED)
+    if C::SAVED == 0 { 0 } else { padded(hidden_size.div_ceil(C::UNITS) * C::UNITS * C::SAVED) }
 }
 
 /// Sequences of a part at most: more would push a step's products out of the first-level cache.

@@ -3,11 +3,10 @@
 
 use fusewire_simd::{Real, available, set_selected};
 
-use super::backward::{Gradients, WeightGradients};
 use super::reference::{Kind, Parameters};
 use super::{
-    Backward, Cell, Elman, Forward, Gru, Lstm, Relu, Steps, Tanh, Weights, backward, forward,
-    saved_columns,
+    Backward, Cell, Elman, Forward, Gradients, Gru, Lstm, Relu, Steps, Tanh, WeightGradients,
+    Weights, backward, forward, saved_columns,
 };
 use crate::math::Elementary;
 use crate::parallel::{Pool, Team};
@@ -207,8 +206,8 @@ impl Case {
                 weights: Some(WeightGradients {
                     input: input_weight,
                     hidden: hidden_weight,
-                    input_bias,
-                    hidden_bias,
+                    input_bias: input_bias.inner([0]),
+                    hidden_bias: hidden_bias.inner([0]),
                 }),
             },
         };

@@ -1,12 +1,14 @@
 //! The backward pass: step by step for the gates' gradients, then one product for each weight.
 
 mod part;
+mod sums;
 
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Kernel, Lanes};
 
 use self::part::Part;
+use self::sums::{column_sums, product_over_rows};
 use super::cell::Cell;
 use super::panels::Panels;
 use super::weights::{Sizes, expect};
@@ -64,10 +66,10 @@ pub struct WeightGradients<'a, T> {
     pub input: ViewMut<'a, T, 2>,
     /// Of [`Weights::hidden`].
     pub hidden: ViewMut<'a, T, 2>,
-    /// Of [`Weights::input_bias`], as a row.
-    pub input_bias: ViewMut<'a, T, 2>,
-    /// Of [`Weights::hidden_bias`], as a row.
-    pub hidden_bias: ViewMut<'a, T, 2>,
+    /// Of [`Weights::input_bias`], whether there is one or not.
+    pub input_bias: ViewMut<'a, T, 1>,
+    /// Of [`Weights::hidden_bias`], whether there is one or not.
+    pub hidden_bias: ViewMut<'a, T, 1>,
 }
 
 /// Computes a layer's gradients.
@@ -136,34 +138,23 @@ fn compute<T: Elementary, C: Cell>(
     })?;
     let sums = View::contiguous(&sums, [total, stride])?;
     let input_sums = sums.slice(1, 0..C::GATES * hidden_size);
-    if let Some(gradient) = input_gradient {
-        product(input_sums, call.weights.input, gradient, team)?;
+    if let Some(c) = input_gradient {
+        let (a, b) = (input_sums, call.weights.input);
+        matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, team)?;
     }
     let Some(mut gradients) = weight_gradients else { return Ok(()) };
-    let mut ones = Scratch::take(total)?;
-    ones.fill(T::ONE);
-    let ones = View::contiguous(&ones, [1, total])?;
     let previous = View::contiguous(&previous, [total, hidden_size])?;
-    product(ones, input_sums, gradients.input_bias, team)?;
-    product(input_sums.transpose(), call.input, gradients.input, team)?;
+    column_sums(input_sums, gradients.input_bias, team)?;
+    product_over_rows(input_sums.transpose(), call.input, gradients.input, team)?;
     for run in runs::<C>() {
         let sums = sums.slice(1, run.slots(hidden_size));
         let gates = run.gates(hidden_size);
-        let bias = gradients.hidden_bias.reborrow().slice(1, gates.clone());
-        product(ones, sums, bias, team)?;
+        let bias = gradients.hidden_bias.reborrow().slice(0, gates.clone());
+        column_sums(sums, bias, team)?;
         let weight = gradients.hidden.reborrow().slice(0, gates);
-        product(sums.transpose(), previous, weight, team)?;
+        product_over_rows(sums.transpose(), previous, weight, team)?;
     }
     Ok(())
-}
-
-fn product<T: Real>(
-    a: View<'_, T, 2>,
-    b: View<'_, T, 2>,
-    c: ViewMut<'_, T, 2>,
-    team: &dyn Team,
-) -> Result<()> {
-    matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, team)
 }
 
 /// Neighbouring gates whose gradients with respect to the hidden state's product are neighbours.

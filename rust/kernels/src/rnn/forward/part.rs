@@ -115,6 +115,11 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
                         kind: std::marker::PhantomData,
                     });
                 }
+                if self.layer.saves {
+                    // Padding as well: a result has no number that was not written.
+                    let kept = blocks * C::SAVED * C::UNITS;
+                    (0..active).for_each(|row| saved.row_mut(row)[kept..].fill(T::ZERO));
+                }
                 std::mem::swap(&mut states.hidden, &mut states.next);
                 self.store(isa, step, active, &states)?;
                 done += active;

@@ -1,0 +1,71 @@
+"""Single steps of recurrent cells, with the arguments and the state_dict of `torch.nn`."""
+
+from __future__ import annotations
+
+import torch
+
+from fusewire.ops.rnn import autograd
+from fusewire.ops.rnn.sequences import Options
+
+
+class RNNCell(torch.nn.RNNCell):
+    """`torch.nn.RNNCell`, computed by the kernels behind :func:`fusewire.rnn`.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> fw.nn.RNNCell(3, 5)(torch.ones(2, 3)).shape
+        torch.Size([2, 5])
+    """
+
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
+        """See `torch.nn.RNNCell`."""
+        return _step(self, self.nonlinearity, input, None if hx is None else [hx])[0]
+
+
+class GRUCell(torch.nn.GRUCell):
+    """`torch.nn.GRUCell`, computed by the kernels behind :func:`fusewire.gru`.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> fw.nn.GRUCell(3, 5)(torch.ones(2, 3)).shape
+        torch.Size([2, 5])
+    """
+
+    def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
+        """See `torch.nn.GRUCell`."""
+        return _step(self, "gru", input, None if hx is None else [hx])[0]
+
+
+class LSTMCell(torch.nn.LSTMCell):
+    """`torch.nn.LSTMCell`, computed by the kernels behind :func:`fusewire.lstm`.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> hidden, cell = fw.nn.LSTMCell(3, 5)(torch.ones(2, 3))
+        >>> hidden.shape, cell.shape
+        (torch.Size([2, 5]), torch.Size([2, 5]))
+    """
+
+    def forward(
+        self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `torch.nn.LSTMCell`."""
+        hidden, cell = _step(self, "lstm", input, None if hx is None else list(hx))
+        return hidden, cell
+
+
+def _step(
+    module: torch.nn.RNNCellBase, kind: str, input: torch.Tensor, states: list[torch.Tensor] | None
+) -> list[torch.Tensor]:
+    """The next states of ``(batch, input_size)`` or ``(input_size)``."""
+    if input.dim() not in (1, 2):
+        raise ValueError(f"input must have 1 or 2 dimensions, but has shape {tuple(input.shape)}")
+    weights = [module.weight_ih, module.weight_hh]
+    if module.bias:
+        weights += [module.bias_ih, module.bias_hh]
+    initial = None if states is None else [state[None] for state in states]
+    _, finals = autograd.run(Options(kind), input[None], initial, [weights])
+    return [final[0] for final in finals]

@@ -1,0 +1,218 @@
+"""Recurrent layers on tensors: two operators in PyTorch's dispatcher, and autograd around them.
+
+Imported by the first call with a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fusewire import _native
+from fusewire.ops import dispatcher
+from fusewire.ops.rnn import composed, sequences
+from fusewire.ops.rnn.sequences import Options, Weights
+
+_OPERANDS = (
+    "Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, "
+    "{biases}{results}str kind, int[] batch_sizes, bool reverse"
+)
+
+
+def _forward_fake(
+    input: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    bias_ih: torch.Tensor | None,
+    bias_hh: torch.Tensor | None,
+    kind: str,
+    batch_sizes: list[int],
+    reverse: bool,
+    keep: bool,
+) -> tuple[torch.Tensor, ...]:
+    columns = _native.rnn_saved_columns(kind, int(hidden.shape[1]))
+    return (
+        input.new_empty(input.shape[0], hidden.shape[1]),
+        input.new_empty(hidden.shape),
+        input.new_empty(cell.shape),
+        input.new_empty((input.shape[0], columns) if keep else (0, 0)),
+    )
+
+
+def _backward_fake(
+    grad_output: torch.Tensor | None,
+    grad_hidden: torch.Tensor | None,
+    grad_cell: torch.Tensor | None,
+    input: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    weight_ih: torch.Tensor,
+    weight_hh: torch.Tensor,
+    output: torch.Tensor,
+    saved: torch.Tensor,
+    kind: str,
+    batch_sizes: list[int],
+    reverse: bool,
+    for_input: bool,
+    for_weights: bool,
+) -> tuple[torch.Tensor, ...]:
+    shapes = [weight_ih.shape, weight_hh.shape, weight_hh.shape[:1], weight_hh.shape[:1]]
+    return (
+        input.new_empty(input.shape if for_input else (0,)),
+        input.new_empty(hidden.shape),
+        input.new_empty(cell.shape),
+        *(input.new_empty(shape if for_weights else (0,)) for shape in shapes),
+    )
+
+
+_forward = dispatcher.declare(
+    "rnn_layer",
+    "("
+    + _OPERANDS.format(biases="Tensor? bias_ih, Tensor? bias_hh, ", results="")
+    + ", bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
+    _forward_fake,
+)
+_backward = dispatcher.declare(
+    "rnn_layer_backward",
+    "(Tensor? grad_output, Tensor? grad_hidden, Tensor? grad_cell, "
+    + _OPERANDS.format(biases="", results="Tensor output, Tensor saved, ")
+    + ", bool for_input, bool for_weights) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_fake,
+)
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        input: torch.Tensor,
+        hidden: torch.Tensor,
+        cell: torch.Tensor,
+        weight_ih: torch.Tensor,
+        weight_hh: torch.Tensor,
+        bias_ih: torch.Tensor | None,
+        bias_hh: torch.Tensor | None,
+        kind: str,
+        batch_sizes: list[int],
+        reverse: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        operands = (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
+        ctx.layout = (kind, batch_sizes, reverse)
+        output, final_hidden, final_cell, saved = _forward(*operands, *ctx.layout, True)
+        ctx.save_for_backward(*operands, output, saved)
+        ctx.set_materialize_grads(False)
+        return output, final_hidden, final_cell
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        *operands, output, saved = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:7]
+        if torch.is_grad_enabled():
+            kind, batch_sizes, reverse = ctx.layout
+            layer = partial(composed.layer, kind=kind, batch_sizes=batch_sizes, reverse=reverse)
+            # An output without a gradient is no output.
+            kept = [i for i, gradient in enumerate(grad_outputs) if gradient is not None]
+            gradients = dispatcher.differentiable_gradients(
+                lambda *operands: [layer(*operands)[i] for i in kept],
+                operands,
+                [gradient for gradient in grad_outputs if gradient is not None],
+                wanted,
+            )
+        else:
+            outer = [None if g is None else g.contiguous() for g in grad_outputs]
+            gradients = _backward(
+                *outer, *operands[:5], output, saved, *ctx.layout, wanted[0], any(wanted[3:])
+            )
+        of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
+        return (*of_operands, None, None, None)
+
+
+class _Engine:
+    """Runs kernels on tensors."""
+
+    def stack(
+        self,
+        options: Options,
+        rows: torch.Tensor,
+        batch_sizes: list[int],
+        states: list[torch.Tensor],
+        weights: Weights,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        if not dispatcher.is_served(rows):
+            return composed.stack(options, rows, batch_sizes, states, weights)
+        output, finals = sequences.each_layer(
+            partial(_layer, options.kind, batch_sizes),
+            partial(torch.cat, dim=1),
+            partial(torch.nn.functional.dropout, p=options.dropout, training=options.training),
+            rows,
+            [state.unbind(0) for state in states],
+            weights,
+            options.directions,
+        )
+        return output, [torch.stack(final) for final in zip(*finals, strict=True)]
+
+    def zeros(self, like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+        return like.new_zeros(shape)
+
+    def take(self, numbers: torch.Tensor, axis: int, positions: NDArray[np.int64]) -> torch.Tensor:
+        return numbers.index_select(axis, torch.from_numpy(positions).to(numbers.device))
+
+    def put(self, rows: torch.Tensor, positions: NDArray[np.int64], count: int) -> torch.Tensor:
+        output = rows.new_zeros(count, rows.shape[1])
+        return output.index_copy(0, torch.from_numpy(positions).to(rows.device), rows)
+
+
+def _layer(
+    kind: str,
+    batch_sizes: list[int],
+    rows: torch.Tensor,
+    reverse: bool,
+    states: list[torch.Tensor],
+    weights: Sequence[torch.Tensor],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    hidden = states[0]
+    cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
+    weight_ih, weight_hh, *biases = weights
+    bias_ih, bias_hh = biases or (None, None)
+    operands = (rows, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
+    try:
+        if dispatcher.needs_gradient(*operands):
+            output, *finals = _Layer.apply(*operands, kind, batch_sizes, reverse)
+        else:
+            output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
+    except (RuntimeError, AttributeError) as error:
+        raise dispatcher.as_raised(error, input=rows, state=hidden, weight=weight_ih) from None
+    return output, finals[: len(states)]
+
+
+def run(
+    options: Options, input: torch.Tensor, states: list[torch.Tensor] | None, weights: Weights
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """See :func:`fusewire.ops.rnn.sequences.run`."""
+    return sequences.run(_Engine(), options, input, states, weights)
+
+
+def run_packed(
+    options: Options,
+    rows: torch.Tensor,
+    batch_sizes: list[int],
+    states: list[torch.Tensor] | None,
+    weights: Weights,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Runs layers on rows as `torch.nn.utils.rnn.PackedSequence` holds them.
+
+    States are ``(layers * directions, batch, hidden_size)`` in the order of the packed sequences.
+    """
+    engine = _Engine()
+    shape = (len(weights), batch_sizes[0], sequences.check_weights(options, weights))
+    states = sequences.initial_states(engine, options, rows, states, shape, shape)
+    sequences.check_features(rows, weights)
+    return engine.stack(options, rows, batch_sizes, states, weights)

@@ -1,0 +1,212 @@
+"""What arrays and tensors share: layouts of batches, states and layers, and the checks of shapes.
+
+Kernels want rows packed step by step, the longest sequence first: the rows of time 0, one for each
+sequence, then those of time 1. A batch of equal lengths is that already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3}
+"""The cells, and the runs of hidden_size rows in their weights."""
+
+Weights = Sequence[Sequence[Any]]
+"""Per layer and direction: (weight_ih, weight_hh) or (weight_ih, weight_hh, bias_ih, bias_hh)."""
+
+
+class Options(NamedTuple):
+    """What a call asks for beside its operands."""
+
+    kind: str
+    bidirectional: bool = False
+    batch_first: bool = False
+    lengths: Any = None
+    dropout: float = 0.0
+    training: bool = False
+
+    @property
+    def directions(self) -> int:
+        """1 or 2."""
+        return 2 if self.bidirectional else 1
+
+
+class Layout(NamedTuple):
+    """How the rows of a padded batch are packed."""
+
+    batch_sizes: list[int]
+    """Sequences at each time; empty where all are equally long."""
+    order: NDArray[np.int64] | None
+    """Sequences by decreasing length; None where nothing is reordered."""
+    positions: NDArray[np.int64] | None
+    """For each packed row, ``time * batch + sequence``; None where nothing is reordered."""
+
+
+class Engine(Protocol):
+    """What differs between arrays and tensors."""
+
+    def stack(
+        self,
+        options: Options,
+        rows: Any,
+        batch_sizes: list[int],
+        states: list[Any],
+        weights: Weights,
+    ) -> tuple[Any, list[Any]]:
+        """Runs all layers on packed rows; states are ``(layers * directions, batch, size)``."""
+
+    def zeros(self, like: Any, shape: tuple[int, ...]) -> Any:
+        """Zeros of the kind of `like`."""
+
+    def take(self, numbers: Any, axis: int, positions: NDArray[np.int64]) -> Any:
+        """The numbers at `positions` along `axis`."""
+
+    def put(self, rows: Any, positions: NDArray[np.int64], count: int) -> Any:
+        """`count` rows: `rows` at `positions`, elsewhere zeros."""
+
+
+def run(
+    engine: Engine, options: Options, input: Any, states: list[Any] | None, weights: Weights
+) -> tuple[Any, list[Any]]:
+    """Runs layers on a padded batch; returns the output, and the final states.
+
+    The shapes are those of :func:`fusewire.lstm`; a cell without cell state has one state.
+    """
+    hidden_size = check_weights(options, weights)
+    if input.ndim not in (2, 3):
+        raise ValueError(f"input must have 2 or 3 dimensions, but has shape {tuple(input.shape)}")
+    batched = input.ndim == 3
+    times = batch_times(options, input)
+    seq_len, batch, input_size = times.shape
+    check_features(times, weights)
+    inner = (len(weights), batch, hidden_size)
+    outer = inner if batched else (len(weights), hidden_size)
+    states = initial_states(engine, options, input, states, inner, outer)
+    layout = pack(options.lengths, seq_len, batch)
+    rows = times.reshape(seq_len * batch, input_size)
+    if layout.order is not None and layout.positions is not None:
+        rows = engine.take(rows, 0, layout.positions)
+        states = [engine.take(state, 1, layout.order) for state in states]
+    output, finals = engine.stack(options, rows, layout.batch_sizes, states, weights)
+    if layout.order is not None and layout.positions is not None:
+        output = engine.put(output, layout.positions, seq_len * batch)
+        finals = [engine.take(final, 1, np.argsort(layout.order)) for final in finals]
+    output = output.reshape(seq_len, batch, options.directions * hidden_size)
+    if not batched:
+        return output[:, 0], [final[:, 0] for final in finals]
+    return (output.swapaxes(0, 1) if options.batch_first else output), finals
+
+
+def batch_times(options: Options, input: Any) -> Any:
+    """An input or output as ``(seq_len, batch, size)``."""
+    if input.ndim == 2:
+        return input[:, None]
+    return input.swapaxes(0, 1) if options.batch_first else input
+
+
+def initial_states(
+    engine: Engine,
+    options: Options,
+    like: Any,
+    states: list[Any] | None,
+    inner: tuple[int, ...],
+    outer: tuple[int, ...],
+) -> list[Any]:
+    """The states, which must have shape `outer`, in shape `inner`; zeros if there are none."""
+    if states is None:
+        return [engine.zeros(like, inner)] * (2 if options.kind == "lstm" else 1)
+    for state in states:
+        if tuple(state.shape) != outer:
+            raise ValueError(f"the state must have shape {outer}, but has {tuple(state.shape)}")
+    return [state.reshape(inner) for state in states]
+
+
+def check_features(input: Any, weights: Weights) -> None:
+    """Checks the last dimension of what the lowest layer is given."""
+    expected = tuple(weights[0][0].shape)[-1]
+    if input.shape[-1] != expected:
+        raise ValueError(f"input must have {expected} features, but has {input.shape[-1]}")
+
+
+def pack(lengths: Any, seq_len: int, batch: int) -> Layout:
+    """How to pack sequences of these lengths, None for `seq_len` each."""
+    if lengths is None:
+        return Layout([], None, None)
+    sizes = np.asarray(lengths)
+    if sizes.shape != (batch,) or (batch and sizes.dtype.kind not in "iu"):
+        raise ValueError(
+            f"lengths must be {batch} whole numbers, one for each sequence, but is {lengths!r}"
+        )
+    outside = sizes[(sizes < 0) | (sizes > seq_len)]
+    if outside.size:
+        raise ValueError(f"lengths must be from 0 to {seq_len}, but one is {outside[0]}")
+    order = np.argsort(-sizes.astype(np.int64), kind="stable")
+    exists = np.arange(seq_len)[:, None] < sizes[order]
+    positions = (np.arange(seq_len)[:, None] * batch + order)[exists]
+    batch_sizes = exists.sum(axis=1)
+    return Layout(batch_sizes[batch_sizes > 0].tolist(), order, positions)
+
+
+def check_weights(options: Options, weights: Weights) -> int:
+    """Checks how many weights there are, and returns the hidden size."""
+    directions = options.directions
+    if not weights or len(weights) % directions:
+        raise ValueError(
+            f"weights must have {directions} entries for each layer, but has {len(weights)}"
+        )
+    for index, entry in enumerate(weights):
+        if len(entry) not in (2, 4) or len(entry) != len(weights[0]):
+            raise ValueError(
+                "each entry of weights must be (weight_ih, weight_hh) or "
+                f"(weight_ih, weight_hh, bias_ih, bias_hh), but entry {index} has {len(entry)}"
+            )
+    shape = tuple(weights[0][1].shape)
+    if len(shape) != 2 or shape[0] != GATES[options.kind] * shape[1]:
+        raise ValueError(
+            f"weight_hh must have shape ({GATES[options.kind]} * hidden_size, hidden_size), "
+            f"but has {shape}"
+        )
+    if not 0 <= options.dropout <= 1:
+        raise ValueError(f"dropout must be from 0 to 1, but is {options.dropout}")
+    return int(shape[1])
+
+
+def each_layer(
+    layer: Callable[[Any, bool, list[Any], Sequence[Any]], tuple[Any, list[Any]]],
+    join: Callable[[list[Any]], Any],
+    between: Callable[[Any], Any],
+    rows: Any,
+    states: list[Any],
+    weights: Weights,
+    directions: int,
+) -> tuple[Any, list[list[Any]]]:
+    """Feeds each layer the output of the one below.
+
+    Args:
+        layer: From rows, whether to run backwards, states and weights to output and final states.
+        join: Puts the outputs of both directions side by side.
+        between: What happens to rows between two layers.
+        rows: The lowest layer's input.
+        states: Each ``(layers * directions, batch, size)``.
+        weights: Per layer and direction.
+        directions: 1 or 2.
+
+    Returns:
+        The highest layer's output; per layer and direction, the final states.
+    """
+    finals = []
+    for first in range(0, len(weights), directions):
+        if first:
+            rows = between(rows)
+        outputs = []
+        for index in range(first, first + directions):
+            initial = [state[index] for state in states]
+            output, final = layer(rows, index > first, initial, weights[index])
+            outputs.append(output)
+            finals.append(final)
+        rows = outputs[0] if directions == 1 else join(outputs)
+    return rows, finals

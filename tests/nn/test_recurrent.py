@@ -1,0 +1,150 @@
+"""`fw.nn`'s recurrent modules beside `torch.nn`'s: outputs, gradients, errors against float64."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn.utils.rnn import pack_padded_sequence, pack_sequence
+
+import fusewire as fw
+
+LAYERS = [("RNN", {}), ("RNN", {"nonlinearity": "relu"}), ("LSTM", {}), ("GRU", {})]
+OPTIONS = [
+    {},
+    {"num_layers": 2, "bias": False},
+    {"bidirectional": True, "batch_first": True},
+    {"num_layers": 3, "bidirectional": True},
+]
+
+
+def pair(name, *sizes, dtype=torch.float64, **options):
+    """PyTorch's module and ours with the same parameters."""
+    torch.manual_seed(0)
+    theirs = getattr(torch.nn, name)(*sizes, **options, dtype=dtype)
+    ours = getattr(fw.nn, name)(*sizes, **options, dtype=dtype)
+    ours.load_state_dict(theirs.state_dict())
+    return theirs, ours
+
+
+def flatten(results):
+    """All tensors of nested results."""
+    if isinstance(results, torch.nn.utils.rnn.PackedSequence):
+        return [results.data]
+    if isinstance(results, torch.Tensor):
+        return [results]
+    return [tensor for result in results for tensor in flatten(result)]
+
+
+def results_and_gradients(module, input, state, sources):
+    results = flatten(module(input) if state is None else module(input, state))
+    generator = torch.Generator().manual_seed(1)
+    loss = sum((r * torch.randn(r.shape, generator=generator).to(r)).sum() for r in results)
+    return results, torch.autograd.grad(loss, [*sources, *module.parameters()])
+
+
+def states(name, *shape, dtype=torch.float64):
+    hidden, cell = (torch.randn(shape, dtype=dtype, requires_grad=True) for _ in range(2))
+    return ((hidden, cell), [hidden, cell]) if "LSTM" in name else (hidden, [hidden])
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_it_is_torchs_layer(name, variant, options):
+    theirs, ours = pair(name, 5, 7, **variant, **options)
+    assert isinstance(ours, type(theirs))
+    depth = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+    batch = 4 if options.get("batch_first") else 3
+    x = torch.randn(4, 3 if batch == 3 else 6, 5).double().requires_grad_()
+    state, sources = states(name, depth, batch, 7)
+    for initial, grads in [(state, [x, *sources]), (None, [x])]:
+        expected = results_and_gradients(theirs, x, initial, grads)
+        torch.testing.assert_close(results_and_gradients(ours, x, initial, grads), expected)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("enforce_sorted", [False, True])
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_packed_sequences(name, variant, enforce_sorted, bidirectional):
+    theirs, ours = pair(name, 5, 7, num_layers=2, bidirectional=bidirectional, **variant)
+    lengths = [6, 4, 4, 1] if enforce_sorted else [4, 1, 6, 4]
+    x = torch.randn(6, 4, 5).double().requires_grad_()
+    state, sources = states(name, 4 if bidirectional else 2, 4, 7)
+    for initial, grads in [(state, [x, *sources]), (None, [x])]:
+        both = [
+            results_and_gradients(
+                module,
+                pack_padded_sequence(x, lengths, enforce_sorted=enforce_sorted),
+                initial,
+                grads,
+            )
+            for module in (ours, theirs)
+        ]
+        torch.testing.assert_close(*both)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("name", "variant"), [(f"{name}Cell", variant) for name, variant in LAYERS], ids=str
+)
+def test_it_is_torchs_cell(name, variant, bias):
+    theirs, ours = pair(name, 5, 7, bias=bias, **variant)
+    for shape in [(3,), ()]:
+        x = torch.randn(*shape, 5).double().requires_grad_()
+        state, sources = states(name, *shape, 7)
+        for initial, grads in [(state, [x, *sources]), (None, [x])]:
+            expected = results_and_gradients(theirs, x, initial, grads)
+            torch.testing.assert_close(results_and_gradients(ours, x, initial, grads), expected)
+
+
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+@pytest.mark.parametrize("sizes", [(20, 16, 40, 64), (50, 1, 30, 33), (3, 70, 100, 128)])
+def test_the_error_is_no_larger_than_torchs(name, variant, sizes):
+    seq_len, batch, input_size, hidden_size = sizes
+    theirs, ours = pair(name, input_size, hidden_size, dtype=torch.float32, **variant)
+    x = torch.randn(seq_len, batch, input_size, requires_grad=True)
+    truth = copy.deepcopy(theirs).double()
+    wide = x.detach().double().requires_grad_()
+    expected = flatten(results_and_gradients(truth, wide, None, [wide]))
+    errors = []
+    for module in (theirs, ours):
+        got = flatten(results_and_gradients(module, x, None, [x]))
+        errors.append(
+            [
+                ((g.double() - e).norm() / e.norm()).item()
+                for g, e in zip(got, expected, strict=True)
+            ]
+        )
+    for torchs, own in zip(*errors, strict=True):
+        assert own <= 1.2 * torchs + 1e-7
+
+
+def test_it_is_copied_and_learns():
+    torch.manual_seed(0)
+    layer = fw.nn.GRU(3, 8)
+    x, target = torch.randn(6, 16, 3), torch.randn(16, 8).tanh() * 0.5
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = (layer(x)[1][0] - target).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.01
+    assert torch.equal(copy.deepcopy(layer)(x)[0], layer(x)[0])
+
+
+def test_projections_run_torchs_own():
+    theirs, ours = pair("LSTM", 5, 7, proj_size=3)
+    x = torch.randn(4, 2, 5).double()
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
+def test_bad_input_is_told():
+    layer = fw.nn.LSTM(5, 7)
+    with pytest.raises(ValueError, match="input must have 5 features, but has 6"):
+        layer(torch.zeros(2, 3, 6))
+    with pytest.raises(ValueError, match=r"state must have shape \(1, 3, 7\)"):
+        layer(torch.zeros(2, 3, 5), (torch.zeros(1, 3, 7), torch.zeros(1, 2, 7)))
+    with pytest.raises(ValueError, match=r"state must have shape \(1, 2, 7\)"):
+        layer(pack_sequence([torch.zeros(2, 5)] * 2), (torch.zeros(1, 3, 7),) * 2)
+    with pytest.raises(ValueError, match="1 or 2 dimensions"):
+        fw.nn.GRUCell(5, 7)(torch.zeros(2, 3, 5))
