@@ -32,7 +32,7 @@ pub(super) const INPUT_WEIGHT: usize = 3;
 pub(super) const HIDDEN_WEIGHT: usize = 4;
 pub(super) const INPUT_BIAS: usize = 5;
 pub(super) const HIDDEN_BIAS: usize = 6;
-pub(super) const NAMES: [&str; 7] = [
+const NAMES: [&str; 7] = [
     "input",
     "hidden state",
     "cell state",
@@ -43,7 +43,7 @@ pub(super) const NAMES: [&str; 7] = [
 ];
 
 impl Case {
-    pub(super) fn gates(&self) -> usize {
+    fn gates(&self) -> usize {
         match self.kind {
             Kind::Tanh | Kind::Relu => 1,
             Kind::Lstm => 4,
@@ -51,15 +51,15 @@ impl Case {
         }
     }
 
-    pub(super) fn cell_size(&self) -> usize {
+    fn cell_size(&self) -> usize {
         if self.kind == Kind::Lstm { self.hidden_size } else { 0 }
     }
 
-    pub(super) fn total(&self) -> usize {
+    fn total(&self) -> usize {
         self.lengths.iter().sum()
     }
 
-    pub(super) fn batch_sizes(&self) -> Vec<usize> {
+    fn batch_sizes(&self) -> Vec<usize> {
         let longest = self.lengths.first().copied().unwrap_or(0);
         (0..longest).map(|time| self.lengths.iter().filter(|&&l| l > time).count()).collect()
     }
@@ -99,7 +99,7 @@ impl Case {
     }
 
     /// Output, final hidden state and final cell state by the definition.
-    pub(super) fn reference(&self, operands: &Numbers) -> Numbers {
+    fn reference(&self, operands: &Numbers) -> Numbers {
         let parameters = Parameters {
             kind: self.kind,
             input: operands[INPUT_WEIGHT].clone(),
@@ -147,7 +147,7 @@ impl Case {
         }
     }
 
-    pub(super) fn run_cell<T: Elementary, C: Cell>(
+    fn run_cell<T: Elementary, C: Cell>(
         &self,
         operands: &Numbers,
         outer: &Numbers,
@@ -243,7 +243,7 @@ impl Case {
     }
 
     /// Compares gradients with finite differences of the reference along random directions.
-    pub(super) fn check_gradients(&self, operands: &Numbers, outer: &Numbers, gradients: &Numbers) {
+    fn check_gradients(&self, operands: &Numbers, outer: &Numbers, gradients: &Numbers) {
         let loss = |operands: &Numbers| -> f64 {
             let results = self.reference(operands);
             results.iter().zip(outer).map(|(result, weight)| dot(result, weight)).sum()
@@ -270,7 +270,7 @@ impl Case {
     }
 }
 
-pub(super) fn random(count: usize, seed: u64) -> Vec<f64> {
+fn random(count: usize, seed: u64) -> Vec<f64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -282,23 +282,23 @@ pub(super) fn random(count: usize, seed: u64) -> Vec<f64> {
     (0..count).map(|_| next()).collect()
 }
 
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-pub(super) fn convert<T: Real>(numbers: &Numbers) -> Vec<Vec<T>> {
+fn convert<T: Real>(numbers: &Numbers) -> Vec<Vec<T>> {
     numbers.iter().map(|numbers| numbers.iter().map(|&x| T::from_f64(x)).collect()).collect()
 }
 
-pub(super) fn widen<T: Real>(numbers: &[Vec<T>]) -> Numbers {
+fn widen<T: Real>(numbers: &[Vec<T>]) -> Numbers {
     numbers.iter().map(|numbers| numbers.iter().map(|x| x.to_f64()).collect()).collect()
 }
 
-pub(super) fn nan<T: Real>(shapes: &[[usize; 2]]) -> Vec<Vec<T>> {
+fn nan<T: Real>(shapes: &[[usize; 2]]) -> Vec<Vec<T>> {
     shapes.iter().map(|[rows, columns]| vec![T::NAN; rows * columns]).collect()
 }
 
-pub(super) fn views_mut<T, const N: usize>(
+fn views_mut<T, const N: usize>(
     numbers: &mut [Vec<T>],
     shapes: [[usize; 2]; N],
 ) -> [ViewMut<'_, T, 2>; N] {
@@ -309,7 +309,7 @@ pub(super) fn views_mut<T, const N: usize>(
 }
 
 /// Asserts that the error is at most `bound` times the norm of the truth (or 1).
-pub(super) fn assert_near(got: &Numbers, expected: &Numbers, bound: f64, context: &str) {
+fn assert_near(got: &Numbers, expected: &Numbers, bound: f64, context: &str) {
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         let error: f64 = got.iter().zip(expected).map(|(a, b)| (a - b).powi(2)).sum();
         let scale = dot(expected, expected).sqrt().max(1.0);
