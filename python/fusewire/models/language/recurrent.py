@@ -7,11 +7,10 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn import GRU, LSTM, RNN
 
 import fusewire
 from fusewire.errors import InputError
-from fusewire.nn import Linear
+from fusewire.nn import GRU, LSTM, RNN, Linear
 
 Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
 
