@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
+import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +91,20 @@ def write(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
+def zipped(name: str, content: bytes) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr(name, content)
+    return whole.getvalue()
+
+
+def array_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    fields = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
 BAD_FILES = {
     "missing": (lambda _path: None, "does not exist"),
     "empty": (lambda path: write(path, b""), "is empty"),
@@ -106,6 +123,17 @@ BAD_FILES = {
     "cut gzip": (lambda path: write(path, gzip.compress(b"x" * 999)[:-9]), "damaged or cut off"),
     "bare gzip": (lambda path: write(path, gzip.compress(b"")), r"\(none\)"),
     "bare zip": (lambda path: write(path, b"PK\x03\x04zip"), "not an .npz"),
+    "text in a zip": (lambda path: write(path, zipped("a.txt", b"hello")), "got nothing"),
+    "no array": (lambda path: write(path, zipped("a.npy", b"hello")), "got nothing"),
+    "huge array": (
+        lambda path: write(path, zipped("a.npy", array_header((10**9, 10**3, 10**3)))),
+        "not an .npz",
+    ),
+    "many dimensions": (
+        lambda path: write(path, bytes([0, 0, 8, 255]) + b"\0\0\0\1" * 255 + b"x"),
+        "names 255 dimensions",
+    ),
+    "pipe": (os.mkfifo, "a pipe or a device"),
     "empty folder": (lambda path: path.mkdir(), "holds no PNG files"),
 }
 
@@ -127,7 +155,7 @@ def test_files_that_are_refused(tmp_path: Path, case: str) -> None:
         ({"a": pixels(3, 4, 4), "b": pixels(3, 4, 4)}, "expected one array"),
         ({"a": np.array([[["x"]]])}, "expected pixels as numbers"),
         ({"a": np.full((1, 2, 2), 300)}, "from 0 to 255"),
-        ({"a": np.full((1, 2, 2), np.nan)}, r"from 0 to 1\.0"),
+        ({"a": np.full((1, 2, 2), np.nan)}, "from 0 to 1 in"),
         ({"a": np.array([[[None]]], dtype=object)}, "plain arrays"),
     ],
 )
@@ -142,6 +170,23 @@ def test_images_of_unequal_size_are_named(tmp_path: Path) -> None:
         Image.new("L", size).save(tmp_path / name)
     with pytest.raises(InputError, match=r"a\.png has 6 x 4 pixels, .*c\.png has 6 x 5 pixels"):
         load_images(tmp_path)
+
+
+def test_folders_named_like_pictures_are_searched(tmp_path: Path) -> None:
+    (tmp_path / "a.png").mkdir()
+    Image.new("L", (6, 4)).save(tmp_path / "a.png" / "b.png")
+    assert len(load_images(tmp_path).pixels) == 1
+
+
+def test_a_picture_of_another_format_is_named(tmp_path: Path) -> None:
+    Image.new("L", (6, 4)).save(tmp_path / "a.png", format="JPEG")
+    with pytest.raises(InputError, match=r"a\.png is not a PNG"):
+        load_images(tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(InputError, match="cannot read x"):
+        load_images(Path("x" * 999))
 
 
 def test_damaged_png_is_named(tmp_path: Path) -> None:

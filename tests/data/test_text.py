@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,12 @@ def test_files_that_are_no_text_are_refused(
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a directory"):
         read_text(tmp_path)
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a pipe or a device"):
+        read_text(tmp_path / "pipe")
 
 
 def test_byte_order_mark_and_carriage_returns_are_left_out(tmp_path: Path) -> None:

@@ -274,3 +274,6 @@ def test_recipes_fit_the_data(config: GanConfig) -> None:
     assert gan.demo().model == MlpConfig((1, 28, 28), hidden_sizes=(128, 128))
     with pytest.raises(InputError):
         gan.default(config.data.with_name("missing"))
+    np.savez(config.data, np.zeros((1, 3, 300, 256), np.uint8))
+    with pytest.raises(InputError, match="256 x 300 pixels and 3 channels, too many"):
+        gan.default(config.data)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.files import read_regular_file
 from fusewire.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZIP_MAGIC = b"PK"
 _IDX_UINT8 = b"\x00\x00\x08"
+_MOST_DIMENSIONS = 32  # of any NumPy array, before NumPy 2
 _PREFERRED_NAMES = ("images", "x_train", "train_images", "x", "data")
 
 
@@ -74,15 +76,15 @@ def load_images(path: Path) -> Images:
         >>> load_images(FASHION_IMAGES).pixels.shape
         (2000, 1, 28, 28)
     """
-    if not path.exists():
-        raise InputError(
-            f"{path} does not exist; expected an IDX file, an .npz or a folder of PNGs"
-        )
     try:
         if path.is_dir():
             pixels, labels = _read_png_folder(path), None
         else:
             pixels, labels = _read_file(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} does not exist; expected an IDX file, an .npz or a folder of PNGs"
+        ) from None
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
     if len(pixels) == 0:
@@ -96,7 +98,7 @@ def load_images(path: Path) -> Images:
 
 
 def _read_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    content = path.read_bytes()
+    content = read_regular_file(path)
     if not content:
         raise InputError(f"{path} is empty")
     if content.startswith(_ZIP_MAGIC):
@@ -130,6 +132,8 @@ def _read_idx(path: Path, content: bytes) -> NDArray[np.uint8]:
             "expected an IDX file of bytes (00 00 08 ..), an .npz or a folder of PNGs"
         )
     dimensions = content[3] if len(content) > 3 else 0
+    if dimensions > _MOST_DIMENSIONS:
+        raise InputError(f"{path} is damaged: its header names {dimensions} dimensions")
     start = 4 + 4 * dimensions
     if len(content) < start:
         raise InputError(f"{path} is cut off inside its header")
@@ -146,9 +150,21 @@ def _read_idx(path: Path, content: bytes) -> NDArray[np.uint8]:
 def _read_npz(path: Path, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as damage:
+            members = {name: archive[name] for name in archive.files}
+    # NotImplementedError: a compression that zipfile lacks; RuntimeError: a password;
+    # MemoryError: a header that promises more than a machine can hold.
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as damage:
         raise InputError(f"{path} is not an .npz of plain arrays: {damage}") from damage
+    # Other files in the archive come as bytes.
+    arrays = {name: array for name, array in members.items() if isinstance(array, np.ndarray)}
     candidates = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     preferred = [name for name in _PREFERRED_NAMES if name in candidates]
     if not candidates or (len(candidates) > 1 and not preferred):
@@ -173,7 +189,7 @@ def _to_bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
     if array.dtype.kind == "b":
         return array.astype(np.uint8) * np.uint8(255)
     low, high = array.min(), array.max()
-    largest = 1.0 if array.dtype.kind == "f" else 255
+    largest = 1 if array.dtype.kind == "f" else 255
     if not (low >= 0 and high <= largest):  # NaN fails too
         raise InputError(
             f"{where}: expected pixels from 0 to {largest} in {array.dtype}, got {low} to {high}"
@@ -193,7 +209,9 @@ def _channels_first(array: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
 
 
 def _read_png_folder(folder: Path) -> NDArray[np.uint8]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".png")
+    paths = sorted(
+        path for path in folder.rglob("*") if path.suffix.lower() == ".png" and not path.is_dir()
+    )
     if not paths:
         raise InputError(f"{folder} holds no PNG files")
     images = [_read_png(path) for path in paths]
@@ -212,8 +230,10 @@ def _read_png(path: Path) -> NDArray[np.uint8]:
     from PIL import Image  # slow to import, and only this form needs it
 
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with Image.open(io.BytesIO(read_regular_file(path)), formats=["PNG"]) as image:
             return _pixels_of(image)
+    except Image.UnidentifiedImageError:
+        raise InputError(f"{path} is not a PNG") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as damage:
         raise InputError(f"{path} is not a readable PNG: {damage}") from damage
 

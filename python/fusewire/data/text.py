@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.files import read_regular_file
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens, make_tokenizer
 from fusewire.errors import InputError
 
@@ -28,7 +29,7 @@ def read_text(path: Path) -> str:
         InputError: if the file is missing, a directory, unreadable, empty or not UTF-8 text.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; give the path of a UTF-8 text file") from None
     except IsADirectoryError:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
+from fusewire.errors import InputError
 from fusewire.models.gan import (
     Discriminator,
     Generator,
@@ -48,7 +49,7 @@ def test_seeded_noise_is_reproducible() -> None:
     "sizes", [{"image_shape": (0, 2, 2)}, {"noise_size": 0}, {"hidden_sizes": (3, 0)}]
 )
 def test_impossible_sizes(sizes: dict) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(InputError, match="at least 1"):
         MlpConfig(**sizes)
 
 

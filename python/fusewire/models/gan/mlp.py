@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fusewire.errors import InputError
 from fusewire.nn import Linear
 
 _LEAK = 0.2
@@ -31,9 +32,9 @@ class MlpConfig:
     def __post_init__(self) -> None:
         for name in ("image_shape", "hidden_sizes"):
             if not all(size >= 1 for size in getattr(self, name)):
-                raise ValueError(f"{name}: expected sizes of at least 1, got {getattr(self, name)}")
+                raise InputError(f"{name}: expected sizes of at least 1, got {getattr(self, name)}")
         if self.noise_size < 1:
-            raise ValueError(f"noise_size: expected at least 1, got {self.noise_size}")
+            raise InputError(f"noise_size: expected at least 1, got {self.noise_size}")
 
 
 class Generator(nn.Module):
