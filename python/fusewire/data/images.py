@@ -227,12 +227,12 @@ def _read_png_folder(folder: Path) -> NDArray[np.uint8]:
 
 
 def _read_png(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image  # slow to import, and only this form needs it
+    from PIL import Image, UnidentifiedImageError  # slow to import, and only this form needs it
 
     try:
         with Image.open(io.BytesIO(read_regular_file(path)), formats=["PNG"]) as image:
             return _pixels_of(image)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise InputError(f"{path} is not a PNG") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as damage:
         raise InputError(f"{path} is not a readable PNG: {damage}") from damage
