@@ -15,6 +15,10 @@ use crate::rnn::panels::{CopyRows, Panels};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
+/// Depth of a product at a time: that much of a panel stays in the first-level cache while the rows
+/// pass over it.
+const DEPTH: usize = 128;
+
 /// Neighbouring sequences of the batch, and where their gradients go.
 pub(super) struct Part<'p, 'a, T: Real, C> {
     pub(super) layer: &'p Layer<'a, T>,
@@ -58,16 +62,22 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
             let mut target = ViewMut::contiguous(&mut hidden[..active * stride], [active, stride])?;
             for (panel, first) in (0..sizes.hidden_size).step_by(PANEL).enumerate() {
                 let columns = first..sizes.hidden_size.min(first + PANEL);
+                let panel = self.panels.panel(panel)?.slice(1, 0..columns.len());
                 for run in runs::<C>() {
-                    let panel = self.panels.panel(panel)?.slice(1, 0..columns.len());
-                    multiply_block(
-                        isa,
-                        self.sums.step(time).as_view().slice(1, run.slots(sizes.hidden_size)),
-                        panel.slice(0, run.gates(sizes.hidden_size)),
-                        target.reborrow().slice(1, columns.clone()),
-                        Start::Accumulate,
-                        &mut NoEpilogue,
-                    );
+                    let sums = self.sums.step(time);
+                    let sums = sums.as_view().slice(1, run.slots(sizes.hidden_size));
+                    let panel = panel.slice(0, run.gates(sizes.hidden_size));
+                    for first in (0..panel.rows()).step_by(DEPTH) {
+                        let depth = first..panel.rows().min(first + DEPTH);
+                        multiply_block(
+                            isa,
+                            sums.slice(1, depth.clone()),
+                            panel.slice(0, depth),
+                            target.reborrow().slice(1, columns.clone()),
+                            Start::Accumulate,
+                            &mut NoEpilogue,
+                        );
+                    }
                 }
             }
         }

@@ -43,8 +43,10 @@ impl Cell for Gru {
         let one = isa.splat(T::ONE);
         let slope = |s: I::Vector| isa.neg_mul_add(s, s, s);
         for unit in (0..Self::UNITS).step_by(I::LANES) {
-            let [reset, update, candidate, product] =
-                [0, 1, 2, CANDIDATE_PRODUCT].map(|slot| step.saved::<Self, I>(isa, slot, unit));
+            // One by one: a call of `map` would not be compiled for these registers.
+            let saved = |slot| step.saved::<Self, I>(isa, slot, unit);
+            let (reset, update) = (saved(0), saved(1));
+            let (candidate, product) = (saved(2), saved(CANDIDATE_PRODUCT));
             let previous = load_outside(isa, step.previous, unit);
             let hidden_gradient = step.hidden_gradient(isa, unit);
             let change = isa.mul(hidden_gradient, isa.sub(previous, candidate));

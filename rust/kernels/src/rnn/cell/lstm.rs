@@ -43,8 +43,10 @@ impl Cell for Lstm {
         let slope = |s: I::Vector| isa.neg_mul_add(s, s, s);
         let tanh_slope = |t: I::Vector| isa.neg_mul_add(t, t, one);
         for unit in (0..Self::UNITS).step_by(I::LANES) {
-            let [input, forget, candidate, output, last] =
-                [0, 1, 2, 3, LAST_CELL].map(|slot| step.saved::<Self, I>(isa, slot, unit));
+            // One by one: a call of `map` would not be compiled for these registers.
+            let saved = |slot| step.saved::<Self, I>(isa, slot, unit);
+            let (input, forget, candidate) = (saved(0), saved(1), saved(2));
+            let (output, last) = (saved(3), saved(LAST_CELL));
             let cell = tanh(isa, isa.mul_add(forget, last, isa.mul(input, candidate)));
             let hidden_gradient = step.hidden_gradient(isa, unit);
             let cell_gradient = isa.mul_add(
