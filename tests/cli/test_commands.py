@@ -105,6 +105,8 @@ def test_a_gan_is_trained_and_sampled(image_file: Path, capfd: pytest.CaptureFix
     assert main(["sample", "runs/gan-1", "--count", "4", "--seed", "7", "--out", "four.png"]) == 0
     assert capfd.readouterr().out.strip() == "four.png"
     assert Path("four.png").read_bytes().startswith(b"\x89PNG")
+    too_many = refusal(capfd, "sample", "runs/gan-1", "--count", "2147483647")
+    assert "not enough memory" in too_many
     assert "--prompt is for language models" in refusal(
         capfd, "sample", "runs/gan-1", "--prompt", "A"
     )
@@ -149,7 +151,9 @@ def test_a_stopped_run_ends_with_130_and_can_be_resumed(
         (TEXT.encode(), ["--learning-rate", "-0.1"], "learning_rate must be more than 0"),
         (TEXT.encode(), ["--learning-rate", "nan"], "learning_rate must be more than 0"),
         (TEXT.encode(), ["--model", "perceptron"], "--model"),
+        (TEXT.encode(), ["--batch", "99999999999"], "batch must be at most 1048576"),
         (TEXT.encode(), ["--device", "abacus"], "abacus"),
+        (TEXT.encode(), ["--device", "meta"], '"meta" cannot be used'),
         (TEXT.encode(), ["--seed", "-1"], "seed must be at least 0"),
         (TEXT.encode(), ["--bogus"], "--bogus"),
         (TEXT.encode(), ["--out", "../text.txt/run"], "text.txt"),
@@ -173,7 +177,15 @@ def test_bad_input_for_a_language_model_is_refused(
 
 
 @pytest.mark.parametrize(
-    "options", [["--data", "absent"], ["--data", "../text.txt"], ["--steps", "0"]]
+    "options",
+    [
+        ["--data", "absent"],
+        ["--data", "../text.txt"],
+        ["--steps", "0"],
+        ["--batch", "99999999999"],
+        ["--learning-rate", "1e30", "--steps", "20"],
+        ["--device", "meta"],
+    ],
 )
 def test_bad_input_for_a_gan_is_refused(
     options: list[str],
@@ -195,6 +207,7 @@ def test_bad_input_for_a_gan_is_refused(
         (["sample", "absent"], "absent does not exist"),
         (["sample", "."], "is not the directory of a run"),
         (["resume", "."], "is not the directory of a run"),
+        (["resume", "x" * 999], "cannot read xxx"),
         (["train"], "{lm, gan}"),
     ],
 )
@@ -214,6 +227,9 @@ def test_what_is_no_command_or_no_run_is_refused(
         (["--top-k", "0"], "top_k must be at least 1"),
         (["--count", "0"], "count must be at least 1"),
         (["--out", "absent/text.txt"], "cannot write absent/text.txt"),
+        (["--seed", str(2**63)], "seed must be at most"),
+        (["--count", "2147483647"], "not enough memory"),
+        (["--count", "2147483647", "--length", "2147483647"], "not enough memory"),
     ],
 )
 def test_a_sample_that_cannot_be_drawn_is_refused(

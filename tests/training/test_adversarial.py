@@ -195,7 +195,7 @@ def test_bad_input_leaves_no_directory(config: GanConfig, tmp_path: Path) -> Non
     ],
 )
 def test_impossible_settings(config: GanConfig, changes: dict) -> None:
-    with pytest.raises(InputError, match="expected"):
+    with pytest.raises(InputError, match="must be"):
         dataclasses.replace(config, **changes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -41,8 +42,8 @@ FULL = Run(data=Path("/data"), model=Large("large", (1, 2)))
 
 def test_create_and_open(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b"
-    made = RunDirectory.create(path, "gan", FULL, "sha256:12")
-    opened = RunDirectory.open(path, kind="gan")
+    with RunDirectory.create(path, "gan", FULL, "sha256:12") as made:
+        opened = RunDirectory.open(path, kind="gan")
     assert opened == made
     assert opened.config(Run) == FULL
     description = json.loads((path / "config.json").read_text())
@@ -60,8 +61,8 @@ def test_paths_that_cannot_become_a_run(tmp_path: Path) -> None:
         (file, "is a file"),
         (file / "below", "cannot write the run directory"),
     ]:
-        with pytest.raises(InputError, match=reason):
-            RunDirectory.create(path, "gan", FULL, "")
+        with pytest.raises(InputError, match=reason), RunDirectory.create(path, "gan", FULL, ""):
+            pass
     assert sorted(tmp_path.iterdir()) == [file]
 
 
@@ -72,9 +73,43 @@ def test_refused_writing_leaves_nothing_behind(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(run_directory_module, "replace_file", refuse)
-    with pytest.raises(InputError, match="Permission denied"):
-        RunDirectory.create(tmp_path / "a" / "b", "gan", FULL, "")
+    with (
+        pytest.raises(InputError, match="Permission denied"),
+        RunDirectory.create(tmp_path / "a" / "b", "gan", FULL, ""),
+    ):
+        pass
     assert list(tmp_path.iterdir()) == []
+
+
+def fail_in(path: Path, checkpoint: str = "", beside: Path | None = None) -> None:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        RunDirectory.create(path, "gan", FULL, "") as run,
+    ):
+        run.metrics_path.write_text("")
+        if checkpoint:
+            (run.checkpoint_folder / checkpoint).mkdir(parents=True)
+        if beside:
+            beside.mkdir()
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_fails_before_it_saves_leaves_nothing_behind(tmp_path: Path) -> None:
+    fail_in(tmp_path / "a" / "b", checkpoint="step-1.tmp")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "empty").mkdir()
+    fail_in(tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_run_that_fails_later_stays(tmp_path: Path) -> None:
+    fail_in(tmp_path / "run", checkpoint="step-5")
+    assert RunDirectory.open(tmp_path / "run").config(Run) == FULL
+
+
+def test_a_failing_run_leaves_others_alone(tmp_path: Path) -> None:
+    fail_in(tmp_path / "runs" / "first", beside=tmp_path / "runs" / "second")
+    assert list((tmp_path / "runs").iterdir()) == [tmp_path / "runs" / "second"]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from fusewire.models.gan import (
     gradient_penalty,
 )
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
-from fusewire.training.devices import require_device
+from fusewire.training.devices import memory_refusals, require_device
 from fusewire.training.grids import write_image_grid
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.order import ShuffledOrder
@@ -37,6 +37,13 @@ from fusewire.training.plots import plot_losses
 from fusewire.training.progress import TrainingProgress
 from fusewire.training.run_directory import RunDirectory, RunResult, refuse_unusable
 from fusewire.training.seeds import RandomStreams
+from fusewire.training.settings import (
+    require_batch,
+    require_between,
+    require_counts,
+    require_positive,
+    require_seed,
+)
 from fusewire.training.stopping import GracefulStop, require_finite
 
 KIND = "gan"
@@ -84,23 +91,20 @@ class GanConfig:
     checkpoint_every: int = 1_000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("generator_learning_rate", "discriminator_learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name}: expected more than 0, got {getattr(self, name)}")
-        for name in ("real_target", "average_decay"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: expected 0 to 1, got {getattr(self, name)}")
+        require_batch(batch_size=self.batch_size)
+        require_counts(steps=self.steps)
+        require_counts(log_every=self.log_every, checkpoint_every=self.checkpoint_every)
+        require_positive(
+            generator_learning_rate=self.generator_learning_rate,
+            discriminator_learning_rate=self.discriminator_learning_rate,
+        )
+        require_between(0, 1, real_target=self.real_target, average_decay=self.average_decay)
+        require_between(0, math.inf, penalty=self.penalty)
         if not all(0 <= beta < 1 for beta in self.betas):
-            raise InputError(f"betas: expected 0 up to below 1, got {self.betas}")
-        if not 0 <= self.penalty < math.inf:
-            raise InputError(f"penalty: expected at least 0, got {self.penalty}")
-        if self.seed < 0:
-            raise InputError(f"seed: expected at least 0, got {self.seed}")
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads: expected at least 1, got {self.threads}")
+            raise InputError(f"betas must be at least 0 and below 1, got {self.betas}")
+        require_seed(self.seed)
+        if self.threads is not None:
+            require_counts(threads=self.threads)
 
 
 class Players:
@@ -131,6 +135,7 @@ class Players:
         }
 
 
+@memory_refusals()
 def train(config: GanConfig, path: Path) -> RunResult:
     """Trains a generator and a discriminator and writes a run directory.
 
@@ -149,11 +154,13 @@ def train(config: GanConfig, path: Path) -> RunResult:
     refuse_unusable(path)
     images = _load_data(config)
     require_device(config.device)
-    run = RunDirectory.create(path, KIND, config, images.fingerprint)
     streams = RandomStreams(config.seed)
-    return _train(config, run, images, Players(config), streams, done=0)
+    players = Players(config)
+    with RunDirectory.create(path, KIND, config, images.fingerprint) as run:
+        return _train(config, run, images, players, streams, done=0)
 
 
+@memory_refusals()
 def resume(path: Path, steps: int | None = None) -> RunResult:
     """Continues a run from its last checkpoint, bit for bit as if it had never stopped.
 
@@ -276,6 +283,7 @@ def _train(
     )
 
 
+@memory_refusals()
 def sample(path: Path, output: Path, count: int = _PREVIEW_IMAGES, seed: int = 0) -> Path:
     """Draws images from a trained generator and writes them as one PNG.
 
@@ -295,6 +303,7 @@ def sample(path: Path, output: Path, count: int = _PREVIEW_IMAGES, seed: int = 0
     return output
 
 
+@memory_refusals()
 def generate(path: Path, count: int, seed: int = 0) -> NDArray[np.uint8]:
     """Draws images from a trained generator.
 
@@ -309,8 +318,8 @@ def generate(path: Path, count: int, seed: int = 0) -> NDArray[np.uint8]:
     Raises:
         InputError: the directory is no such run or is damaged.
     """
-    if count < 1:
-        raise InputError(f"expected at least 1 image to sample, got {count}")
+    require_counts(count=count)
+    require_seed(seed)
     run = RunDirectory.open(path, KIND)
     generator = Generator(run.config(GanConfig).model)
     load_checkpoint(run.checkpoint_folder, {"generator_average": generator})

@@ -1,10 +1,15 @@
-"""Where a run computes."""
+"""Where a run computes, and what it says when that place has no room."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from fusewire.errors import InputError
+
+_WORDS_OF_THE_ALLOCATOR = ("can't allocate memory", "Storage size calculation overflowed")
 
 
 def require_device(name: str) -> None:
@@ -17,7 +22,32 @@ def require_device(name: str) -> None:
         InputError: PyTorch does not know the device or cannot use it here.
     """
     try:
-        torch.empty(0, device=name)
+        # Read back, because the device "meta" makes tensors without values.
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError) as failure:
-        reason = str(failure).splitlines()[0].rstrip(".")
+        # PyTorch goes on with a list of everything it was built with.
+        reason = str(failure).splitlines()[0].split(". ")[0].rstrip(".")
         raise InputError(f'device "{name}" cannot be used: {reason}; "cpu" always can') from failure
+
+
+@contextmanager
+def memory_refusals() -> Iterator[None]:
+    """Makes a refusal of memory, from NumPy or PyTorch, an error that says what to do.
+
+    Raises:
+        InputError: the block asked for more memory than there is.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as failure:
+        raise _too_large(failure) from failure
+    except RuntimeError as failure:
+        # On the CPU, PyTorch has no type of its own for these.
+        if not any(words in str(failure) for words in _WORDS_OF_THE_ALLOCATOR):
+            raise
+        raise _too_large(failure) from failure
+
+
+def _too_large(failure: Exception) -> InputError:
+    reason = str(failure).splitlines()[0] if str(failure) else "the machine has no more"
+    return InputError(f"not enough memory for so large a batch, context, count or model: {reason}")

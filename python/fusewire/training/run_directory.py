@@ -9,15 +9,17 @@ RUN/checkpoint/      step-N folders, see `fusewire.training.checkpoint`
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusewire.errors import InputError
+from fusewire.training.checkpoint import checkpoint_steps
 from fusewire.training.config import JSON, Config, config_from_json, config_to_json
 from fusewire.training.durable import replace_file
 
@@ -41,11 +43,14 @@ class RunDirectory:
     data_fingerprint: str
 
     @classmethod
-    def create(cls, path: Path, kind: str, config: object, data_fingerprint: str) -> RunDirectory:
-        """Makes the directory and writes its config.json.
+    @contextlib.contextmanager
+    def create(
+        cls, path: Path, kind: str, config: object, data_fingerprint: str
+    ) -> Iterator[RunDirectory]:
+        """Makes the directory and writes its config.json, for the block in which the run happens.
 
-        To be called when everything that was given has been checked: a directory that exists
-        belongs to a run that started.
+        A block that fails before it has saved a checkpoint takes everything back: a directory that
+        is there can be resumed and sampled from.
 
         Args:
             path: must not exist or be an empty directory; parents are made.
@@ -55,18 +60,24 @@ class RunDirectory:
 
         Raises:
             InputError: the path holds something already or cannot be written.
+
+        Yields:
+            The directory.
         """
         refuse_unusable(path)
         made = _missing_parents(path)
         run = cls(path, kind, config_to_json(config), data_fingerprint)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            run._write_description()
-        except OSError as failure:
-            if made:
-                shutil.rmtree(made[0], ignore_errors=True)
-            raise _unwritable(path, failure) from failure
-        return run
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                run._write_description()
+            except OSError as failure:
+                raise _unwritable(path, failure) from failure
+            yield run
+        except BaseException:  # a second Ctrl-C too
+            if not checkpoint_steps(run.checkpoint_folder):
+                _remove(path, made)
+            raise
 
     @classmethod
     def open(cls, path: Path, kind: str | None = None) -> RunDirectory:
@@ -79,14 +90,17 @@ class RunDirectory:
         Raises:
             InputError: the directory is missing, not a run, damaged or of another kind.
         """
-        if not path.is_dir():
-            reason = "is not a directory" if path.exists() else "does not exist"
-            raise InputError(f"{path} {reason}; expected the directory of a run")
+        try:
+            if not path.is_dir():
+                reason = "is not a directory" if path.exists() else "does not exist"
+                raise InputError(f"{path} {reason}; expected the directory of a run")
+        except OSError as failure:  # a name that no file can have
+            raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
         try:
             description = json.loads((path / _CONFIG).read_bytes())
         except FileNotFoundError:
             raise InputError(f"{path} is not the directory of a run: it has no {_CONFIG}") from None
-        except (OSError, ValueError) as failure:
+        except (OSError, ValueError, RecursionError) as failure:
             raise InputError(f"{path / _CONFIG} is damaged: {failure}") from failure
         if not isinstance(description, Mapping):
             raise InputError(f"{path / _CONFIG} is damaged: expected a JSON object")
@@ -201,9 +215,23 @@ def refuse_unusable(path: Path) -> None:
         raise _unwritable(path, failure) from failure
 
 
+def _remove(path: Path, made: Sequence[Path]) -> None:
+    with contextlib.suppress(OSError):
+        for entry in path.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    # One by one: another run may have begun in a folder above meanwhile.
+    for folder in reversed(made):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
 def _missing_parents(path: Path) -> list[Path]:
     return [folder for folder in (*reversed(path.parents), path) if not folder.exists()]
 
 
 def _unwritable(path: Path, failure: OSError) -> InputError:
-    return InputError(f"cannot write the run directory {path}: {failure.strerror or failure}")
+    reason = failure.strerror or failure
+    return InputError(f"cannot write the run directory {path}: {reason}; give another place")

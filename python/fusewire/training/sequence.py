@@ -35,7 +35,7 @@ from fusewire.models.language import (
     generate,
 )
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
-from fusewire.training.devices import require_device
+from fusewire.training.devices import memory_refusals, require_device
 from fusewire.training.durable import replace_file
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.plots import plot_losses
@@ -58,6 +58,7 @@ _VALIDATION_BATCH = 32
 _CONTEXTS_PER_SEGMENT = 16
 
 
+@memory_refusals()
 def train(config: LanguageConfig, path: Path) -> RunResult:
     """Trains a language model and fills a run directory.
 
@@ -76,11 +77,12 @@ def train(config: LanguageConfig, path: Path) -> RunResult:
     refuse_unusable(path)
     corpus = load_corpus(config)
     learner = Learner(config, corpus.tokenizer.vocab_size)
-    run = RunDirectory.create(path, KIND, config, corpus.fingerprint)
-    _write(run.path / _TOKENIZER, corpus.tokenizer.to_json())
-    return _train(config, run, corpus, learner, done=0)
+    with RunDirectory.create(path, KIND, config, corpus.fingerprint) as run:
+        _write(run.path / _TOKENIZER, corpus.tokenizer.to_json())
+        return _train(config, run, corpus, learner, done=0)
 
 
+@memory_refusals()
 def resume(path: Path) -> RunResult:
     """Continues a run from its newest checkpoint, bit for bit as if it had never stopped.
 
@@ -244,6 +246,7 @@ def mean_loss(
     return total / count
 
 
+@memory_refusals()
 def sample(path: Path, sampling: SamplingConfig) -> str:
     """Draws text from the newest checkpoint of a run.
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
 from fusewire.models.language import RecurrentConfig, TransformerConfig
-
-
-def _require_at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if not least <= value < math.inf:
-            raise InputError(f"{name} must be at least {least}, got {value}")
+from fusewire.training.settings import (
+    require_batch,
+    require_between,
+    require_counts,
+    require_positive,
+    require_seed,
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,11 @@ class SamplingConfig:
             raise InputError("the prompt is empty; give some text to continue, or leave it out")
         if any("\ud800" <= character <= "\udfff" for character in self.prompt or ""):
             raise InputError("the prompt is not UTF-8; set the terminal to UTF-8 and try again")
-        _require_at_least(1, length=self.length, count=self.count)
-        _require_at_least(0, temperature=self.temperature, seed=self.seed)
+        require_counts(length=self.length, count=self.count)
+        require_between(0, math.inf, temperature=self.temperature)
+        require_seed(self.seed)
         if self.top_k is not None:
-            _require_at_least(1, top_k=self.top_k)
+            require_counts(top_k=self.top_k)
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,19 @@ class LanguageConfig:
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
 
     def __post_init__(self) -> None:
-        _require_at_least(1, steps=self.steps, batch=self.batch, context=self.context)
-        _require_at_least(1, validate_every=self.validate_every, save_every=self.save_every)
-        _require_at_least(2, validation_tokens=self.validation_tokens)
-        _require_at_least(0, warmup_steps=self.warmup_steps, weight_decay=self.weight_decay)
-        _require_at_least(0, final_learning_rate=self.final_learning_rate, seed=self.seed)
-        for name in ("learning_rate", "gradient_clip"):
-            if not 0.0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name} must be more than 0, got {getattr(self, name)}")
+        require_counts(steps=self.steps, context=self.context)
+        require_batch(batch=self.batch)
+        require_counts(validate_every=self.validate_every, save_every=self.save_every)
+        require_between(2, math.inf, validation_tokens=self.validation_tokens)
+        require_between(
+            0,
+            math.inf,
+            warmup_steps=self.warmup_steps,
+            weight_decay=self.weight_decay,
+            final_learning_rate=self.final_learning_rate,
+        )
+        require_positive(learning_rate=self.learning_rate, gradient_clip=self.gradient_clip)
+        require_seed(self.seed)
         if isinstance(self.model, TransformerConfig) and self.context > self.model.context:
             raise InputError(
                 f"context must be at most the model's, {self.model.context}, got {self.context}"
