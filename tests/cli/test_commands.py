@@ -292,6 +292,33 @@ sys.exit(main(["sample", "runs"]))
     )
 
 
+def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command, "bash", sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | environment,
+    )
+
+
+def test_a_terminal_without_unicode_is_written_to(image_file: Path) -> None:
+    command = f'"$1" -m fusewire train gan --data {image_file} --steps 2'
+    ended = shell(command, LC_ALL="C", PYTHONIOENCODING="ascii")
+    assert ended.returncode == 0, ended.stderr
+    assert "what was made" in ended.stdout
+
+
+def test_a_reader_that_leaves_ends_a_command_quietly(language_run: Path) -> None:
+    ended = shell(f'"$1" -m fusewire sample {language_run} | true; exit ${{PIPESTATUS[0]}}')
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_closed_output_is_not_missed(language_run: Path) -> None:
+    ended = shell(f'"$1" -m fusewire sample {language_run} --length 3 >&- <&-')
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_the_package_is_a_command() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "fusewire", "sample", "absent"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -20,13 +22,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0, or 2 when something given cannot be used (one line on standard error
-        says what to do), or 130 when Ctrl-C or SIGTERM ended a run, which is saved.
+        says what to do), or 130 when Ctrl-C or SIGTERM ended a run, which is saved, or 141 when
+        nobody reads the output any more, as after ``| head``.
     """
+    _open_output()
     try:
         # Held back, so that a refusal is one line even where a warning came before it.
         with warnings.catch_warnings(record=True) as held:
             warnings.simplefilter("default", UserWarning)
             code = _run(arguments)
+            sys.stdout.flush()
     except InputError as refusal:
         return _refuse(str(refusal))
     except ModuleNotFoundError as missing:
@@ -36,9 +41,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{package} is not installed: pip install 'fusewire[train]' brings it")
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Python flushes once more at its end, which would complain again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     for warning in held:
         _say(f"warning: {warning.message}")
     return code
+
+
+def _open_output() -> None:
+    if sys.stdout is None:  # closed by the caller, who wants the files only
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Where the terminal knows ASCII only, a "?" in the output must not end a run.
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _run(arguments: Sequence[str] | None) -> int:
