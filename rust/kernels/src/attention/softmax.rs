@@ -8,6 +8,9 @@ use super::tile::Tile;
 use crate::math::{Elementary, exp2, ln};
 use crate::view::ViewMut;
 
+/// Powers that are summed by themselves before they join the sum of all.
+const SUMMED_TOGETHER: usize = 12;
+
 /// The largest score of each query so far, and the sum of powers relative to it.
 pub(super) struct Running<'a, T> {
     maxima: &'a mut [T],
@@ -85,14 +88,22 @@ impl<'a, T: Elementary> Running<'a, T> {
             }
             scale_rows(isa, output, column, factors);
         }
-        for row in scores.rows_mut() {
-            let row = &mut row[columns.clone()];
-            let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
-            for vector in 0..VECTORS {
-                powers[vector] = exp2(isa, isa.sub(powers[vector], unit[vector]));
-                sum[vector] = isa.add(sum[vector], powers[vector]);
+        // In groups, because the rounding of a long running sum would be the error of the output.
+        let width = scores.width();
+        for rows in scores.numbers_mut().chunks_mut(SUMMED_TOGETHER * width) {
+            let mut group = [isa.zero(); VECTORS];
+            for row in rows.chunks_exact_mut(width) {
+                let row = &mut row[columns.clone()];
+                let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
+                for vector in 0..VECTORS {
+                    powers[vector] = exp2(isa, isa.sub(powers[vector], unit[vector]));
+                    group[vector] = isa.add(group[vector], powers[vector]);
+                }
+                store_all(isa, row, powers);
             }
-            store_all(isa, row, powers);
+            for vector in 0..VECTORS {
+                sum[vector] = isa.add(sum[vector], group[vector]);
+            }
         }
         store_all(isa, sums, sum);
     }
@@ -111,12 +122,13 @@ impl<'a, T: Elementary> Running<'a, T> {
         for column in (0..output.width()).step_by(I::LANES) {
             let sum = isa.load(&self.sums[column..]);
             let seen = isa.less(isa.zero(), sum);
-            let factor = isa.select(seen, isa.reciprocal(sum), sum);
+            let factor = isa.select(seen, isa.div(isa.splat(T::ONE), sum), sum);
             scale_rows(isa, output, column, [factor]);
-            let unit = isa.mul(isa.load(&self.maxima[column..]), isa.splat(T::from_f64(LN_2)));
+            let highest = isa.load(&self.maxima[column..]);
+            let natural = isa.mul_add(highest, isa.splat(T::from_f64(LN_2)), ln(isa, sum));
             // Not a number stays what it is; 0 becomes −∞.
             let unseen = isa.add(sum, isa.splat(T::NEG_INFINITY));
-            let logarithm = isa.select(seen, isa.add(unit, ln(isa, sum)), unseen);
+            let logarithm = isa.select(seen, natural, unseen);
             let mut numbers = [T::ZERO; 16];
             isa.store(&mut numbers, logarithm);
             for (query, &number) in (column..queries).zip(&numbers[..I::LANES]) {

@@ -37,6 +37,11 @@ impl<'a, T: Real> Tile<'a, T> {
     }
 
     #[inline(always)]
+    pub(super) fn numbers_mut(&mut self) -> &mut [T] {
+        self.numbers
+    }
+
+    #[inline(always)]
     pub(super) fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, T> {
         self.numbers.chunks_exact_mut(self.width)
     }

@@ -166,7 +166,7 @@ impl<T: Elementary> QueryBlock<'_, T> {
         }
     }
 
-    /// The logarithms in units of log₂, ∞ where there is no key or no query.
+    /// The logarithms, ∞ where there is no key or no query.
     #[inline(always)]
     fn write_lse(&self, lse: &mut [T]) {
         let Place { batch, head, queries } = &self.place;
@@ -174,12 +174,12 @@ impl<T: Elementary> QueryBlock<'_, T> {
         for (query, to) in queries.clone().zip(lse) {
             let from = self.saved.lse.get([*batch, *head, query]);
             if from != T::NEG_INFINITY {
-                *to = from * T::from_f64(LOG2_E);
+                *to = from;
             }
         }
     }
 
-    /// Writes `P = 2^(K·Qᵀ + ground − lse)` over the ground, and `dS = P ∘ (V·dOᵀ − delta)`.
+    /// Writes `P = 2^(K·Qᵀ + ground − lse · log₂e)` over the ground, and `dS = P ∘ (V·dOᵀ − delta)`.
     #[inline(always)]
     fn differentiate<I: Lanes<T>>(
         &self,
@@ -242,7 +242,8 @@ impl<T: Elementary> QueryBlock<'_, T> {
     }
 }
 
-/// `2^(score − lse)`, the probability.
+/// `2^(score − lse · log₂e)`, the probability. The logarithm changes its unit here and not before,
+/// because its rounding would be an error of the probability.
 struct Power<'a, T> {
     lse: &'a [T],
 }
@@ -256,7 +257,8 @@ impl<T: Elementary> Epilogue<T> for Power<'_, T> {
         column: usize,
         score: I::Vector,
     ) -> I::Vector {
-        exp2(isa, isa.sub(score, isa.load(&self.lse[column..])))
+        let unit = isa.splat(T::from_f64(LOG2_E));
+        exp2(isa, isa.neg_mul_add(isa.load(&self.lse[column..]), unit, score))
     }
 }
 
