@@ -21,7 +21,6 @@ from fusewire.errors import InputError
 from fusewire.models.gan import Generator, MlpConfig
 from fusewire.recipes import gan
 from fusewire.training.adversarial import (
-    GanConfig,
     Players,
     discriminator_move,
     generate,
@@ -30,6 +29,7 @@ from fusewire.training.adversarial import (
     sample,
     train,
 )
+from fusewire.training.adversarial_config import GanConfig
 from fusewire.training.checkpoint import CheckpointWarning, checkpoint_steps, load_checkpoint
 from fusewire.training.metrics import read_metrics
 from fusewire.training.order import ShuffledOrder
@@ -227,7 +227,8 @@ def test_sampling_is_reproducible_and_uses_the_average(config: GanConfig, tmp_pa
 def start_long_run(config: GanConfig, run: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from fusewire.models.gan import MlpConfig\n"
-        "from fusewire.training.adversarial import GanConfig, train\n"
+        "from fusewire.training.adversarial import train\n"
+        "from fusewire.training.adversarial_config import GanConfig\n"
         "model = MlpConfig((3, 4, 5), 6, (8, 8))\n"
         "train(GanConfig(Path(sys.argv[1]), model, steps=10**9, batch_size=4, threads=1,"
         " checkpoint_every=5), Path(sys.argv[2]))"

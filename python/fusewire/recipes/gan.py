@@ -9,7 +9,7 @@ from fusewire.data.images import load_images
 from fusewire.data.samples import FASHION_IMAGES
 from fusewire.errors import InputError
 from fusewire.models.gan import MlpConfig
-from fusewire.training.adversarial import GanConfig
+from fusewire.training.adversarial_config import GanConfig
 
 # Images smaller than this (channels x height x width) keep one core busy and no more: waking a
 # second thread for each of the hundred small operators of a step costs more than it saves.
