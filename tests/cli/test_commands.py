@@ -239,14 +239,21 @@ def test_a_sample_that_cannot_be_drawn_is_refused(
 
 
 @pytest.mark.parametrize(
-    "name", ["checkpoint/step-3/model.safetensors", "tokenizer.json", "config.json"]
+    "name",
+    [
+        "checkpoint/step-3/manifest.json",
+        "checkpoint/step-3/model.safetensors",
+        "tokenizer.json",
+        "config.json",
+    ],
 )
 def test_a_damaged_run_is_refused(
     name: str, language_run: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (language_run / name).write_bytes(b"damaged")
-    message = refusal(capfd, "sample", str(language_run))
-    assert "damaged" in message or "cannot read" in message
+    for content in (b"damaged", b"[" * 100_000):  # the second exhausts a recursive parser
+        (language_run / name).write_bytes(content)
+        message = refusal(capfd, "sample", str(language_run))
+        assert "damaged" in message or "cannot read" in message
 
 
 def test_a_demo_is_refused_where_something_is(
@@ -312,6 +319,14 @@ def test_a_terminal_without_unicode_is_written_to(image_file: Path) -> None:
 def test_a_reader_that_leaves_ends_a_command_quietly(language_run: Path) -> None:
     ended = shell(f'"$1" -m fusewire sample {language_run} | true; exit ${{PIPESTATUS[0]}}')
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_output_without_room_is_refused(language_run: Path) -> None:
+    ended = shell(f'"$1" -m fusewire sample {language_run} > /dev/full')
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert "No space left" in ended.stderr
 
 
 def test_closed_output_is_not_missed(language_run: Path) -> None:

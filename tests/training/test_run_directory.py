@@ -145,6 +145,7 @@ def test_configurations_survive_json(config: Run) -> None:
         ({"fast": 1}, "config.fast: expected bool, got 1"),
         ({"pair": [1.0]}, "config.pair: expected a list of 2 values"),
         ({"pair": [1.0, "x"]}, r"config.pair\[1\]: expected float, got 'x'"),
+        ({"model": {"kind": "small", "width": 10**30}}, "width: expected an integer of 64 bits"),
         ({"colour": 1}, "unknown fields: colour"),
         ({"model": {"kind": "small", "width": "w"}}, "config.model.width: expected int"),
         ({"model": {"kind": "huge"}}, "expected one of 'small'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import io
 import os
@@ -41,10 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(f"{package} is not installed: pip install 'fusewire[train]' brings it")
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
+    except OSError as failure:  # what concerns a file has been refused with its name
+        if failure.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         # Python flushes once more at its end, which would complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if failure.errno == errno.EPIPE:
+            return 141
+        return _refuse(f"cannot write the output: {failure.strerror}; make room")
     for warning in held:
         _say(f"warning: {warning.message}")
     return code

@@ -159,7 +159,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     try:
         return tokenizer_from_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as failure:
+    except (OSError, ValueError, RecursionError) as failure:
         raise InputError(
             f"cannot read the tokenizer {path}: {failure}; train the model again"
         ) from failure

@@ -126,7 +126,8 @@ def load_checkpoint(
         try:
             files = _read_folder(path)
             break
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as damage:
+        # What reading hostile JSON can raise; lists nested too deeply end in RecursionError.
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as damage:
             warnings.warn(
                 f"checkpoint {path} is damaged ({damage}), going back to the one before",
                 CheckpointWarning,

@@ -19,6 +19,8 @@ from fusewire.errors import InputError
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 Config = TypeVar("Config")
 
+_LARGEST_INTEGER = 2**63 - 1  # what NumPy and PyTorch take
+
 
 def config_to_json(value: object) -> JSON:
     """Turns a configuration into what `json.dump` accepts; field names become keys.
@@ -86,6 +88,8 @@ def _decode(expected: Any, value: JSON, where: str) -> object:
     if expected is type(None):
         if value is None:
             return None
+    elif expected is int and type(value) is int and abs(value) > _LARGEST_INTEGER:
+        raise _mismatch(where, "an integer of 64 bits", value)
     elif expected in (bool, int, float, str) and type(value) is expected:
         return value
     raise _mismatch(where, getattr(expected, "__name__", str(expected)), value)
