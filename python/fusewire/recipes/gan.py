@@ -53,4 +53,4 @@ def default(data: Path, *, steps: int = 20_000, seed: int = 0, device: str = "cp
 
 def demo(seed: int = 0) -> GanConfig:
     """The embedded pictures of clothes, in well under a minute on two cores."""
-    return default(FASHION_IMAGES, steps=7_000, seed=seed)
+    return default(FASHION_IMAGES, steps=6_000, seed=seed)

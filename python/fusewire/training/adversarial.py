@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,7 @@ from fusewire.models.gan import (
 )
 from fusewire.training.adversarial_config import GanConfig
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
-from fusewire.training.devices import memory_refusals, require_device
+from fusewire.training.devices import memory_refusals, require_device, torch_threads
 from fusewire.training.grids import write_image_grid
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.order import ShuffledOrder
@@ -178,7 +176,7 @@ def _train(
         MetricsLog(run.metrics_path, resume_step=done) as log,
         TrainingProgress("gan", config.steps, done, "images", config.batch_size) as progress,
         GracefulStop() as stop,
-        _torch_threads(config.threads),
+        torch_threads(config.threads),
     ):
         while step < config.steps and not stop.requested:
             real = pixels[torch.from_numpy(order.batch(step))] / 255
@@ -295,13 +293,3 @@ def _load_data(config: GanConfig) -> Images:
             f"but the model is made for {config.model.image_shape}"
         )
     return images
-
-
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -31,6 +31,21 @@ def require_device(name: str) -> None:
 
 
 @contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Sets the CPU threads of PyTorch, and of our kernels with them, for the time of a block.
+
+    Args:
+        count: at least 1; None leaves them as they are.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
 def memory_refusals() -> Iterator[None]:
     """Makes a refusal of memory, from NumPy or PyTorch, an error that says what to do.
 

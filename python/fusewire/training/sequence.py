@@ -35,7 +35,7 @@ from fusewire.models.language import (
     generate,
 )
 from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
-from fusewire.training.devices import memory_refusals, require_device
+from fusewire.training.devices import memory_refusals, require_device, torch_threads
 from fusewire.training.durable import replace_file
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.plots import plot_losses
@@ -146,6 +146,7 @@ def _train(
     tokens_per_step = config.batch * config.context
     measured: dict[str, float] = {}
     with (
+        torch_threads(config.threads),
         GracefulStop() as stop,
         MetricsLog(run.metrics_path, resume_step=done) as log,
         TrainingProgress(

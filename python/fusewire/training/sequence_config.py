@@ -71,6 +71,7 @@ class LanguageConfig:
         save_every: steps between checkpoints.
         seed: decides the initial weights, the order of the data and dropout.
         device: where to train, such as ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads of PyTorch while training; ``None`` leaves them as they are.
         sampling: how samples.txt is drawn.
     """
 
@@ -90,6 +91,7 @@ class LanguageConfig:
     save_every: int = 250
     seed: int = 0
     device: str = "cpu"
+    threads: int | None = None
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,8 @@ class LanguageConfig:
         )
         require_positive(learning_rate=self.learning_rate, gradient_clip=self.gradient_clip)
         require_seed(self.seed)
+        if self.threads is not None:
+            require_counts(threads=self.threads)
         if isinstance(self.model, TransformerConfig) and self.context > self.model.context:
             raise InputError(
                 f"context must be at most the model's, {self.model.context}, got {self.context}"
