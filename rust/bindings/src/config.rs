@@ -1,37 +1,19 @@
-//! The team of threads that calls run on, and what `show_config` tells.
+//! What can be set and asked: threads, the machine's peak, and what `show_config` tells.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
-
-use fusewire_kernels::parallel::{Pool, Team};
 use fusewire_kernels::peak;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::gate::{self, Failure};
-use crate::torch_abi::{self, TorchTeam};
-
-/// Members of our own team; 0 stands for as many as the process has cores.
-static OWN_THREADS: AtomicUsize = AtomicUsize::new(0);
-
-fn own_threads() -> usize {
-    match OWN_THREADS.load(Ordering::Relaxed) {
-        0 => available_parallelism().map_or(1, usize::from),
-        threads => threads,
-    }
-}
-
-/// Calls `work` with the team of this process: PyTorch's where it is attached, else our own.
-pub(crate) fn with_team<R>(work: impl FnOnce(&dyn Team) -> R) -> R {
-    if torch_abi::is_attached() { work(&TorchTeam) } else { work(&Pool::new(own_threads())) }
-}
+use crate::team::{set_own_threads, with_team};
+use crate::torch_abi;
 
 #[pyfunction]
 pub(crate) fn set_num_threads(threads: usize) -> PyResult<()> {
     if threads == 0 {
         return Err(Failure::Value("threads must be at least 1, but is 0".into()).into());
     }
-    OWN_THREADS.store(threads, Ordering::Relaxed);
+    set_own_threads(threads);
     Ok(())
 }
 

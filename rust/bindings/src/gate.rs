@@ -8,7 +8,7 @@ use fusewire_kernels::parallel::Team;
 use pyo3::exceptions::{PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::{PyErr, PyResult, Python};
 
-use crate::config;
+use crate::team::with_team;
 
 /// Why a call failed, with a message in the caller's words.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,5 +79,5 @@ pub(crate) fn enter<R: Send>(
     py: Python<'_>,
     work: impl FnOnce(&dyn Team) -> Result<R> + Send,
 ) -> PyResult<R> {
-    Ok(py.detach(|| contain(|| config::with_team(work)))?)
+    Ok(py.detach(|| contain(|| with_team(work)))?)
 }

@@ -9,6 +9,7 @@ mod config;
 mod gate;
 mod linear;
 mod rnn;
+mod team;
 mod torch_abi;
 
 use std::sync::Mutex;

@@ -2,7 +2,8 @@
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
-use super::block::{Epilogue, NoEpilogue, Start, multiply_block};
+use super::block::multiply_block;
+use super::epilogue::{Epilogue, NoEpilogue, Start};
 use super::pack::copy_rows;
 use crate::parallel::{Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;

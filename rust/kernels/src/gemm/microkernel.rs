@@ -3,7 +3,7 @@
 
 use fusewire_simd::{Lanes, Real};
 
-use super::block::{Epilogue, Start};
+use super::epilogue::{Epilogue, Start};
 
 /// Where the operands of a tile lie; strides count numbers.
 pub(super) struct Operands<T> {

@@ -5,12 +5,14 @@
 //! anywhere. What is fused behind it is an [`Epilogue`].
 
 mod block;
+mod epilogue;
 mod matmul;
 mod microkernel;
 mod pack;
 pub mod reference;
 
-pub use block::{Epilogue, NoEpilogue, Start, multiply_block};
+pub use block::multiply_block;
+pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
 pub use pack::copy_rows;
 
