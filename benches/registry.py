@@ -111,23 +111,8 @@ def attention() -> Iterator[Case]:
             rival = partial(functional.scaled_dot_product_attention, is_causal=is_causal)
             name = "x".join(map(str, shape)) + ("-causal" if is_causal else "")
             inputs = _random(shape, shape, shape, shape)
-            yield Case(
-                "attention-forward",
-                name,
-                forward_flops,
-                inputs,
-                _inference(ours),
-                _inference(rival),
-            )
             # The backward recomputes the scores: five products where the forward has two.
-            yield Case(
-                "attention-training",
-                name,
-                3.5 * forward_flops,
-                inputs,
-                _with_gradients(ours),
-                _with_gradients(rival),
-            )
+            yield from _both("attention", name, forward_flops, 3.5, inputs, ours, rival)
 
 
 LINEAR_SHAPES = [
@@ -147,16 +132,7 @@ def linear() -> Iterator[Case]:
         )
         name = f"{rows}x{in_features}x{out_features}"
         flops = 2.0 * rows * in_features * out_features
-        ours, rival = fw.linear, functional.linear
-        yield Case("linear-forward", name, flops, inputs, _inference(ours), _inference(rival))
-        yield Case(
-            "linear-training",
-            name,
-            3 * flops,
-            inputs,
-            _with_gradients(ours),
-            _with_gradients(rival),
-        )
+        yield from _both("linear", name, flops, 3.0, inputs, fw.linear, functional.linear)
 
 
 RECURRENT_SHAPES = [
