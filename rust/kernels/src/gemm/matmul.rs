@@ -5,7 +5,7 @@ use fusewire_simd::{Kernel, Lanes, Real};
 use super::block::multiply_block;
 use super::epilogue::{Epilogue, NoEpilogue, Start};
 use super::pack::copy_rows;
-use crate::parallel::{Team, for_each_part, try_for_each_part};
+use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
@@ -20,6 +20,8 @@ const COLUMNS: usize = 512;
 const PACKED_COLUMNS: usize = 4096;
 /// Columns of a panel, for any instruction set: a multiple of every vector's lanes.
 const PANEL: usize = 32;
+/// Multiply-adds below which the calling thread works alone: about 10 µs, what a team costs to call.
+const WORTH_A_TEAM: usize = 1 << 21;
 /// Numbers between the rows of packed A, beyond its depth: rows must not fall into the same sets.
 const PADDING: usize = 16;
 
@@ -78,6 +80,8 @@ pub fn matmul<T: Real, E: ColumnEpilogue<T>>(
     if !c.has_unit_columns() {
         return Err(Error::Value("the product's rows must be contiguous".into()));
     }
+    let work = a.rows().saturating_mul(a.columns()).saturating_mul(b.columns());
+    let team = if work < WORTH_A_TEAM { &Serial } else { team };
     T::dispatch(Product { product, team })
 }
 
