@@ -36,6 +36,7 @@ fn output(layer: &Linear<'_, f64>, team: &dyn Team) -> Vec<f64> {
 
 #[test]
 fn every_instruction_set_computes_the_layer() {
+    let _guard = crate::ISA_SELECTION.lock();
     let before = selected().expect("a known instruction set");
     for isa in available() {
         set_selected(isa).expect("available");
@@ -69,6 +70,7 @@ fn every_instruction_set_computes_the_layer() {
 
 #[test]
 fn gradients_are_those_of_differences() {
+    let _guard = crate::ISA_SELECTION.lock();
     let sizes @ [rows, inputs, outputs] = [3, 5, 4];
     let operands = [numbers(rows * inputs, 1), numbers(outputs * inputs, 2), numbers(outputs, 3)];
     let weights = numbers(rows * outputs, 4);
