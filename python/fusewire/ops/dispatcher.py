@@ -8,6 +8,7 @@ which PyTorch calls without Python.
 from __future__ import annotations
 
 import builtins
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,18 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
     attach(torch)
     tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)
     torch.library.define(f"fusewire::{name}", schema, tags=tags)
-    torch.library.register_fake(f"fusewire::{name}", fake)
+
+    @functools.wraps(fake)
+    def on_one_device(*operands: object) -> object:
+        # PyTorch calls a fake, not the kernel, when one operand of several has no data.
+        devices = {operand.device for operand in operands if isinstance(operand, torch.Tensor)}
+        if len(devices) > 1:
+            raise ValueError(
+                f"all operands must be on one device, but are on {', '.join(sorted(map(str, devices)))}"
+            )
+        return fake(*operands)
+
+    torch.library.register_fake(f"fusewire::{name}", on_one_device)
     overload: torch._ops.OpOverload = getattr(torch.ops.fusewire, name).default
     return overload
 

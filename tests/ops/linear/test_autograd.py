@@ -156,3 +156,8 @@ def test_the_number_of_threads_changes_no_bit():
 def test_bad_input_is_told(requires_grad, error, words, change):
     with pytest.raises(error, match=words):
         fw.linear(*change(*operands(requires_grad=requires_grad)))
+
+
+def test_operands_on_two_devices_are_refused():
+    with pytest.raises(ValueError, match="must be on one device"):
+        fw.linear(torch.ones(3, 4), torch.ones(5, 4, device="meta"))

@@ -51,7 +51,8 @@ def resolve(
         )
     left, right = UNBOUNDED, UNBOUNDED
     if window is not None:
-        if len(window) != 2 or any(int(side) != side or side < UNBOUNDED for side in window):
+        pair = isinstance(window, (tuple, list)) and len(window) == 2
+        if not pair or any(int(side) != side or side < UNBOUNDED for side in window):
             raise ValueError(
                 "window must be two whole numbers (left, right), each -1 for unbounded or at "
                 f"least 0, but is {window!r}"
