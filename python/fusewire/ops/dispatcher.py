@@ -42,9 +42,8 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
         # PyTorch calls a fake, not the kernel, when one operand of several has no data.
         devices = {operand.device for operand in operands if isinstance(operand, torch.Tensor)}
         if len(devices) > 1:
-            raise ValueError(
-                f"all operands must be on one device, but are on {', '.join(sorted(map(str, devices)))}"
-            )
+            named = ", ".join(sorted(map(str, devices)))
+            raise ValueError(f"all operands must be on one device, but are on {named}")
         return fake(*operands)
 
     torch.library.register_fake(f"fusewire::{name}", on_one_device)
