@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "python" / "fusewire"
 
 # Each room may import from the rooms to its left.
-ROOMS = ["errors", "_native", "ops", "nn", "models", "training", "recipes", "cli"]
+ROOMS = ["errors", "config", "_native", "ops", "nn", "models", "training", "recipes", "cli"]
 # Rooms beside the line, and the only rooms of the package that may import them.
 SIDE_ROOMS = {"data": {"data", "training", "recipes"}, "dropin": {"dropin"}}
 # What the side rooms themselves may import.

@@ -10,9 +10,9 @@ from typing import Literal
 
 import pytest
 
+from fusewire.config import config_from_json, config_to_json
 from fusewire.errors import InputError
 from fusewire.training import run_directory as run_directory_module
-from fusewire.training.config import config_from_json, config_to_json
 from fusewire.training.run_directory import RunDirectory
 
 

@@ -24,8 +24,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from fusewire.config import JSON
 from fusewire.errors import InputError
-from fusewire.training.config import JSON
 from fusewire.training.durable import sync_folder, write_synced
 from fusewire.training.seeds import RandomStreams
 

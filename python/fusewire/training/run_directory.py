@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fusewire.config import JSON, Config, config_from_json, config_to_json
 from fusewire.errors import InputError
 from fusewire.training.checkpoint import checkpoint_steps
-from fusewire.training.config import JSON, Config, config_from_json, config_to_json
 from fusewire.training.durable import replace_file
 
 _CONFIG = "config.json"

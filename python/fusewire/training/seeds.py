@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusewire.training.config import JSON
+from fusewire.config import JSON
 
 
 class RandomStreams:
