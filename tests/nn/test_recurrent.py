@@ -51,7 +51,6 @@ def states(name, *shape, dtype=torch.float64):
 @pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
 def test_it_is_torchs_layer(name, variant, options):
     theirs, ours = pair(name, 5, 7, **variant, **options)
-    assert isinstance(ours, type(theirs))
     depth = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
     batch = 4 if options.get("batch_first") else 3
     x = torch.randn(4, 3 if batch == 3 else 6, 5).double().requires_grad_()
@@ -136,6 +135,59 @@ def test_projections_run_torchs_own():
     theirs, ours = pair("LSTM", 5, 7, proj_size=3)
     x = torch.randn(4, 2, 5).double()
     torch.testing.assert_close(ours(x), theirs(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [(name, {"num_layers": 2, "bidirectional": True, **variant}) for name, variant in LAYERS]
+    + [(f"{name}Cell", variant) for name, variant in LAYERS],
+    ids=str,
+)
+def test_it_compiles_without_a_graph_break(name, options):
+    module = getattr(fw.nn, name)(5, 7, **options, dtype=torch.float64)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    x = torch.randn((3, 5) if "Cell" in name else (4, 3, 5)).double().requires_grad_()
+    expected = results_and_gradients(module, x, None, [x])
+    results = flatten(compiled(x))
+    generator = torch.Generator().manual_seed(1)
+    loss = sum((r * torch.randn(r.shape, generator=generator).to(r)).sum() for r in results)
+    gradients = torch.autograd.grad(loss, [x, *module.parameters()])
+    torch.testing.assert_close((results, gradients), expected)
+
+
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_it_has_what_torchs_has(name, variant):
+    places = [variant.get("nonlinearity", "tanh")] if name == "RNN" else []
+    arguments = (5, 7, 2, *places, False, True, 0.5, True)
+    theirs, ours = getattr(torch.nn, name)(*arguments), getattr(fw.nn, name)(*arguments)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert ours._flat_weights_names == theirs._flat_weights_names
+    assert [len(weights) for weights in ours.all_weights] == [2, 2, 2, 2]
+    assert all(a is b for a, b in zip(ours._flat_weights, ours.parameters(), strict=True))
+    for constant in torch.nn.RNNBase.__constants__:
+        assert getattr(ours, constant) == getattr(theirs, constant)
+    assert repr(ours) == repr(theirs)
+    ours.flatten_parameters()
+    ours.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(
+        copy.deepcopy(ours).half().float().state_dict(), ours.half().float().state_dict()
+    )
+    torch.nn.utils.parametrizations.weight_norm(ours.float(), "weight_hh_l0")
+    assert ours.eval()(torch.zeros(2, 3, 5).swapaxes(0, 1))[0].shape == (3, 2, 14)
+
+
+def test_bad_arguments_are_told():
+    for words, call in [
+        ("hidden_size must be at least 1, but is 0", lambda: fw.nn.GRU(5, 0)),
+        ("proj_size must be from 0 to 6, but is 7", lambda: fw.nn.LSTM(5, 7, proj_size=7)),
+        ("proj_size is for LSTM only", lambda: fw.nn.GRU(5, 7, proj_size=3)),
+        ("dropout must be from 0 to 1, but is 2", lambda: fw.nn.GRU(5, 7, 2, dropout=2)),
+        ("'tanh' or 'relu'", lambda: fw.nn.RNN(5, 7, nonlinearity="sigmoid")),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            call()
+    with pytest.warns(UserWarning, match="between layers, and there is only one"):
+        fw.nn.GRU(5, 7, dropout=0.5)
 
 
 def test_bad_input_is_told():

@@ -2,19 +2,173 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from typing import Any
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from fusewire.ops.rnn import autograd
-from fusewire.ops.rnn.sequences import Options
+from fusewire.ops.rnn.sequences import GATES, Options
 
 _KINDS = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
 
 
-class RNN(torch.nn.RNN):
+class Recurrent(torch.nn.Module):
+    """What :class:`RNN`, :class:`GRU` and :class:`LSTM` have in common.
+
+    Parameters and attributes are those of `torch.nn.RNNBase`, so state_dicts fit both. It is no
+    subclass of it because `torch.compile` refuses all of those.
+
+    Args:
+        input_size: Features of the input.
+        hidden_size: Units of a layer.
+        num_layers: Layers, each fed with the output of the one below.
+        bias: Whether there are biases.
+        batch_first: Whether input and output are ``(batch, seq_len, ...)``.
+        dropout: The probability with which a number between two layers is set to 0 in training.
+        bidirectional: Whether each layer also runs from the end to the beginning.
+        proj_size: Units that the output of an LSTM is projected to; 0 for no projection.
+        device: Where the parameters are.
+        dtype: The parameters' type.
+
+    Raises:
+        ValueError: If a size or a probability is out of range.
+    """
+
+    mode: str
+    """``"RNN_TANH"``, ``"RNN_RELU"``, ``"LSTM"`` or ``"GRU"``."""
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, size in [
+            ("input_size", input_size),
+            ("hidden_size", hidden_size),
+            ("num_layers", num_layers),
+        ]:
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, but is {size}")
+        if proj_size and self.mode != "LSTM":
+            raise ValueError("proj_size is for LSTM only")
+        if not 0 <= proj_size < hidden_size:
+            raise ValueError(f"proj_size must be from 0 to {hidden_size - 1}, but is {proj_size}")
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"dropout must be from 0 to 1, but is {dropout}")
+        if dropout and num_layers == 1:
+            warnings.warn("dropout happens between layers, and there is only one", stacklevel=3)
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.bias = bias
+        self.batch_first = batch_first
+        self.dropout = float(dropout)
+        self.bidirectional = bidirectional
+        self.proj_size = proj_size
+        self._all_weights: list[list[str]] = []
+        for layer in range(num_layers):
+            for suffix in ["", "_reverse"] if bidirectional else [""]:
+                shapes = self._shapes(first=layer == 0)
+                names = [f"{name}_l{layer}{suffix}" for name in shapes]
+                for name, shape in zip(names, shapes.values(), strict=True):
+                    empty = torch.empty(shape, device=device, dtype=dtype)
+                    self.register_parameter(name, torch.nn.Parameter(empty))
+                self._all_weights.append(names)
+        self.reset_parameters()
+
+    def _shapes(self, first: bool) -> dict[str, tuple[int, ...]]:
+        """The parameters of a layer in one direction, in the order of `torch.nn`."""
+        rows = GATES[_KINDS[self.mode]] * self.hidden_size
+        recurrent = self.proj_size or self.hidden_size
+        below = self.input_size if first else recurrent * (2 if self.bidirectional else 1)
+        shapes: dict[str, tuple[int, ...]] = {
+            "weight_ih": (rows, below),
+            "weight_hh": (rows, recurrent),
+        }
+        if self.bias:
+            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        if self.proj_size:
+            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    def reset_parameters(self) -> None:
+        """Draws all parameters uniformly from plus and minus ``1 / sqrt(hidden_size)``."""
+        bound = 1 / math.sqrt(self.hidden_size)
+        for parameter in self.parameters():
+            torch.nn.init.uniform_(parameter, -bound, bound)
+
+    @property
+    def all_weights(self) -> list[list[torch.Tensor]]:
+        """The parameters of each layer and direction."""
+        return [[getattr(self, name) for name in names] for names in self._all_weights]
+
+    @property
+    def _flat_weights_names(self) -> list[str]:
+        return [name for names in self._all_weights for name in names]
+
+    @property
+    def _flat_weights(self) -> list[torch.Tensor]:
+        return [getattr(self, name) for name in self._flat_weights_names]
+
+    def flatten_parameters(self) -> None:
+        """Does nothing: it is for cuDNN that `torch.nn`'s layers move their parameters."""
+
+    def extra_repr(self) -> str:
+        """What `repr` shows between the parentheses."""
+        defaults = {
+            "proj_size": 0,
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "dropout": 0.0,
+            "bidirectional": False,
+        }
+        shown = [str(self.input_size), str(self.hidden_size)]
+        shown += [
+            f"{name}={getattr(self, name)}"
+            for name, default in defaults.items()
+            if getattr(self, name) != default
+        ]
+        return ", ".join(shown)
+
+    def _run(self, input: Any, states: list[torch.Tensor] | None) -> tuple[Any, list[torch.Tensor]]:
+        """Runs all layers on a padded or a packed batch."""
+        options = Options(
+            _KINDS[self.mode],
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            training=self.training,
+        )
+        weights = self.all_weights
+        if not isinstance(input, PackedSequence):
+            return autograd.run(options, input, states, weights)
+        rows, batch_sizes, sorted_indices, unsorted_indices = input
+        if states is not None and sorted_indices is not None:
+            states = [state.index_select(1, sorted_indices) for state in states]
+        output, finals = autograd.run_packed(options, rows, batch_sizes.tolist(), states, weights)
+        if unsorted_indices is not None:
+            finals = [final.index_select(1, unsorted_indices) for final in finals]
+        return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), finals
+
+
+class RNN(Recurrent):
     """`torch.nn.RNN`, computed by the kernels behind :func:`fusewire.rnn`.
+
+    Arguments are those of :class:`Recurrent` with one more in the fourth place, `nonlinearity`:
+    ``"tanh"`` or ``"relu"``.
 
     Example:
         >>> import torch
@@ -24,14 +178,41 @@ class RNN(torch.nn.RNN):
         (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
     """
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        *arguments: Any,
+        **options: Any,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity must be 'tanh' or 'relu', but is {nonlinearity!r}")
+        self.mode = f"RNN_{nonlinearity.upper()}"
+        super().__init__(input_size, hidden_size, num_layers, *arguments, **options)
+        self.nonlinearity = nonlinearity
+
     def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
-        """See `torch.nn.RNN`."""
-        output, (hidden,) = _forward(self, input, None if hx is None else [hx])
+        """Runs the layers; see `torch.nn.RNN`.
+
+        Args:
+            input: ``(seq_len, batch, input_size)``, or a `PackedSequence`, or a single sequence
+                ``(seq_len, input_size)``.
+            hx: The initial hidden state, ``(layers * directions, batch, hidden_size)``; zeros if
+                None.
+
+        Returns:
+            The output, laid out like `input`, and the final hidden state.
+        """
+        output, (hidden,) = self._run(input, None if hx is None else [hx])
         return output, hidden
 
 
-class GRU(torch.nn.GRU):
+class GRU(Recurrent):
     """`torch.nn.GRU`, computed by the kernels behind :func:`fusewire.gru`.
+
+    Arguments are those of :class:`Recurrent`.
 
     Example:
         >>> import torch
@@ -41,16 +222,18 @@ class GRU(torch.nn.GRU):
         (torch.Size([7, 2, 10]), torch.Size([2, 2, 5]))
     """
 
+    mode = "GRU"
+
     def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
-        """See `torch.nn.GRU`."""
-        output, (hidden,) = _forward(self, input, None if hx is None else [hx])
+        """Runs the layers; see :meth:`RNN.forward` and `torch.nn.GRU`."""
+        output, (hidden,) = self._run(input, None if hx is None else [hx])
         return output, hidden
 
 
-class LSTM(torch.nn.LSTM):
+class LSTM(Recurrent):
     """`torch.nn.LSTM`, computed by the kernels behind :func:`fusewire.lstm`.
 
-    With `proj_size` it runs PyTorch's own layer.
+    Arguments are those of :class:`Recurrent`. With `proj_size` it runs PyTorch's own layers.
 
     Example:
         >>> import torch
@@ -60,36 +243,20 @@ class LSTM(torch.nn.LSTM):
         (torch.Size([7, 2, 5]), torch.Size([2, 2, 5]))
     """
 
+    mode = "LSTM"
+
     def forward(
         self, input: Any, hx: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[Any, tuple[torch.Tensor, torch.Tensor]]:
-        """See `torch.nn.LSTM`."""
-        if self.proj_size:
-            result: tuple[Any, tuple[torch.Tensor, torch.Tensor]] = super().forward(input, hx)
-            return result
-        output, (hidden, cell) = _forward(self, input, None if hx is None else list(hx))
+        """Runs the layers; see `torch.nn.LSTM`.
+
+        Args:
+            input: As for :meth:`RNN.forward`.
+            hx: The initial hidden state, ``(layers * directions, batch, proj_size or
+                hidden_size)``, and cell state, ``(layers * directions, batch, hidden_size)``.
+
+        Returns:
+            The output, laid out like `input`, and the final hidden and cell state.
+        """
+        output, (hidden, cell) = self._run(input, None if hx is None else list(hx))
         return output, (hidden, cell)
-
-
-def _forward(
-    module: torch.nn.RNNBase, input: Any, states: list[torch.Tensor] | None
-) -> tuple[Any, list[torch.Tensor]]:
-    """What the three modules have in common: layers on a padded or a packed batch."""
-    options = Options(
-        _KINDS[module.mode],
-        bidirectional=module.bidirectional,
-        batch_first=module.batch_first,
-        dropout=module.dropout,
-        training=module.training,
-    )
-    if not isinstance(input, PackedSequence):
-        return autograd.run(options, input, states, module.all_weights)
-    rows, batch_sizes, sorted_indices, unsorted_indices = input
-    if states is not None and sorted_indices is not None:
-        states = [state.index_select(1, sorted_indices) for state in states]
-    output, finals = autograd.run_packed(
-        options, rows, batch_sizes.tolist(), states, module.all_weights
-    )
-    if unsorted_indices is not None:
-        finals = [final.index_select(1, unsorted_indices) for final in finals]
-    return PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices), finals

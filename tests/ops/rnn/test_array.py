@@ -185,8 +185,10 @@ def test_bad_options_are_told():
     ]:
         with pytest.raises(ValueError, match=words):
             fw.lstm(INPUT, STATE, WEIGHTS, **options)
-    with pytest.raises(ValueError, match="entry 0 has 3"):
-        fw.lstm(INPUT, STATE, [WEIGHTS[0][:3]])
+    with pytest.raises(ValueError, match="entry 0 has 1"):
+        fw.lstm(INPUT, STATE, [WEIGHTS[0][:1]])
+    with pytest.raises(ValueError, match="entry 1 of weights must have the same"):
+        fw.lstm(INPUT, STATE, [WEIGHTS[0], WEIGHTS[0][:2]])
     with pytest.raises(ValueError, match=r"\(3 \* hidden_size, hidden_size\)"):
         fw.gru(INPUT, STATE[0], WEIGHTS)
     with pytest.raises(ValueError, match="dropout needs tensors"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fusewire import _native
 from fusewire.ops.rnn import sequences
-from fusewire.ops.rnn.sequences import Options, Weights
+from fusewire.ops.rnn.sequences import LayerWeights, Options, Weights
 
 Array = NDArray[Any]
 
@@ -42,6 +42,8 @@ class _Engine:
     ) -> tuple[Array, list[Array]]:
         if options.training and options.dropout and len(weights) > options.directions:
             raise ValueError("dropout needs tensors: on arrays it would leave no gradient")
+        if weights[0].weight_hr is not None:
+            raise ValueError("projections need tensors")
         output, finals = sequences.each_layer(
             partial(self._layer, options.kind, batch_sizes),
             partial(np.concatenate, axis=1),
@@ -60,13 +62,11 @@ class _Engine:
         rows: Array,
         reverse: bool,
         states: list[Array],
-        weights: Sequence[Array],
+        weights: LayerWeights,
     ) -> tuple[Array, list[Array]]:
         hidden, *cell = states
-        weight_ih, weight_hh, *biases = weights
-        bias_ih, bias_hh = biases or (None, None)
         no_cell = np.empty((len(hidden), 0), hidden.dtype)
-        operands = (rows, hidden, *(cell or [no_cell]), weight_ih, weight_hh, bias_ih, bias_hh)
+        operands = (rows, hidden, *(cell or [no_cell]), *weights[:4])
         layout = (kind, batch_sizes, reverse)
         output, *finals, saved = _native.rnn_layer(layout, operands, self.keeps)
         if self.keeps:
@@ -86,7 +86,7 @@ class _Engine:
 
 
 def run(
-    options: Options, input: Array, states: list[Array] | None, weights: Weights
+    options: Options, input: Array, states: list[Array] | None, weights: Sequence[Sequence[Any]]
 ) -> tuple[Array, list[Array]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     check_arrays(input, states, weights)
@@ -99,7 +99,7 @@ def backward(
     grad_states: list[Array] | None,
     input: Array,
     states: list[Array] | None,
-    weights: Weights,
+    weights: Sequence[Sequence[Any]],
 ) -> tuple[Array, list[Array], list[tuple[Array, ...]]]:
     """The gradients of input, initial states and weights, shaped like them.
 
@@ -162,10 +162,12 @@ def _backward_stack(
     return rows, [np.stack(state) for state in zip(*states, strict=True)], weights
 
 
-def check_arrays(input: Any, states: Any, weights: Weights) -> None:
+def check_arrays(input: Any, states: Any, weights: Sequence[Sequence[Any]]) -> None:
     """Checks that everything is an array."""
     named = [("input", input), *(("the state", state) for state in states or [])]
-    named += [("each weight", weight) for entry in weights for weight in entry]
+    named += [
+        ("each weight", weight) for entry in weights for weight in entry if weight is not None
+    ]
     for name, array in named:
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")

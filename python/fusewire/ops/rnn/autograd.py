@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from fusewire import _native
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import composed, sequences
-from fusewire.ops.rnn.sequences import Options, Weights
+from fusewire.ops.rnn.sequences import LayerWeights, Options, Weights
 
 _OPERANDS = (
     "Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, "
@@ -146,7 +146,7 @@ class _Engine:
         states: list[torch.Tensor],
         weights: Weights,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        if not dispatcher.is_served(rows):
+        if not dispatcher.is_served(rows) or weights[0].weight_hr is not None:
             return composed.stack(options, rows, batch_sizes, states, weights)
         output, finals = sequences.each_layer(
             partial(_layer, options.kind, batch_sizes),
@@ -176,25 +176,28 @@ def _layer(
     rows: torch.Tensor,
     reverse: bool,
     states: list[torch.Tensor],
-    weights: Sequence[torch.Tensor],
+    weights: LayerWeights,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     hidden = states[0]
     cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
-    weight_ih, weight_hh, *biases = weights
-    bias_ih, bias_hh = biases or (None, None)
-    operands = (rows, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
+    operands = (rows, hidden, cell, *weights[:4])
     try:
         if dispatcher.needs_gradient(*operands):
             output, *finals = _Layer.apply(*operands, kind, batch_sizes, reverse)
         else:
             output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
     except (RuntimeError, AttributeError) as error:
-        raise dispatcher.as_raised(error, input=rows, state=hidden, weight=weight_ih) from None
+        raise dispatcher.as_raised(
+            error, input=rows, state=hidden, weight=weights.weight_ih
+        ) from None
     return output, finals[: len(states)]
 
 
 def run(
-    options: Options, input: torch.Tensor, states: list[torch.Tensor] | None, weights: Weights
+    options: Options,
+    input: torch.Tensor,
+    states: list[torch.Tensor] | None,
+    weights: Sequence[Sequence[Any]],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     return sequences.run(_Engine(), options, input, states, weights)
@@ -205,14 +208,14 @@ def run_packed(
     rows: torch.Tensor,
     batch_sizes: list[int],
     states: list[torch.Tensor] | None,
-    weights: Weights,
+    entries: Sequence[Sequence[Any]],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Runs layers on rows as `torch.nn.utils.rnn.PackedSequence` holds them.
 
-    States are ``(layers * directions, batch, hidden_size)`` in the order of the packed sequences.
+    States are ``(layers * directions, batch, size)`` in the order of the packed sequences.
     """
     engine = _Engine()
-    shape = (len(weights), batch_sizes[0], sequences.check_weights(options, weights))
-    states = sequences.initial_states(engine, options, rows, states, shape, shape)
+    weights = sequences.name_weights(options, entries)
+    states = sequences.initial_states(engine, options, rows, states, weights, batch_sizes[0])
     sequences.check_features(rows, weights)
     return engine.stack(options, rows, batch_sizes, states, weights)

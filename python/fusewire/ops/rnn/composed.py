@@ -89,10 +89,11 @@ def stack(
     weights: Weights,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """All layers on packed rows, by PyTorch's own layers."""
-    flat = [weight for entry in weights for weight in entry]
+    flat = [weight for entry in weights for weight in entry if weight is not None]
     initial = states if options.kind == "lstm" else states[0]
     layers = len(weights) // options.directions
-    shape = (len(weights[0]) == 4, layers, options.dropout, options.training, options.bidirectional)
+    biased = weights[0].bias_ih is not None
+    shape = (biased, layers, options.dropout, options.training, options.bidirectional)
     if batch_sizes:
         # PyTorch's packed layers take no sequence without a step.
         active = batch_sizes[0]

@@ -15,8 +15,27 @@ from numpy.typing import NDArray
 GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3}
 """The cells, and the runs of hidden_size rows in their weights."""
 
-Weights = Sequence[Sequence[Any]]
-"""Per layer and direction: (weight_ih, weight_hh) or (weight_ih, weight_hh, bias_ih, bias_hh)."""
+
+class LayerWeights(NamedTuple):
+    """The parameters of one layer in one direction, named as in `torch.nn`; None for none.
+
+    `G` is 1 for Elman's cell, 3 for GRU and 4 for LSTM.
+    """
+
+    weight_ih: Any
+    """``(G * hidden_size, input_size)``."""
+    weight_hh: Any
+    """``(G * hidden_size, hidden_size)``, with projections ``(G * hidden_size, proj_size)``."""
+    bias_ih: Any = None
+    """``(G * hidden_size)``."""
+    bias_hh: Any = None
+    """``(G * hidden_size)``."""
+    weight_hr: Any = None
+    """The projection of an LSTM's output, ``(proj_size, hidden_size)``."""
+
+
+Weights = Sequence[LayerWeights]
+"""Per layer and direction, a layer's directions next to each other."""
 
 
 class Options(NamedTuple):
@@ -70,22 +89,24 @@ class Engine(Protocol):
 
 
 def run(
-    engine: Engine, options: Options, input: Any, states: list[Any] | None, weights: Weights
+    engine: Engine,
+    options: Options,
+    input: Any,
+    states: list[Any] | None,
+    entries: Sequence[Sequence[Any]],
 ) -> tuple[Any, list[Any]]:
     """Runs layers on a padded batch; returns the output, and the final states.
 
     The shapes are those of :func:`fusewire.lstm`; a cell without cell state has one state.
     """
-    hidden_size = check_weights(options, weights)
+    weights = name_weights(options, entries)
     if input.ndim not in (2, 3):
         raise ValueError(f"input must have 2 or 3 dimensions, but has shape {tuple(input.shape)}")
     batched = input.ndim == 3
     times = batch_times(options, input)
     seq_len, batch, input_size = times.shape
     check_features(times, weights)
-    inner = (len(weights), batch, hidden_size)
-    outer = inner if batched else (len(weights), hidden_size)
-    states = initial_states(engine, options, input, states, inner, outer)
+    states = initial_states(engine, options, input, states, weights, batch, batched)
     layout = pack(options.lengths, seq_len, batch)
     rows = times.reshape(seq_len * batch, input_size)
     if layout.order is not None and layout.positions is not None:
@@ -95,7 +116,7 @@ def run(
     if layout.order is not None and layout.positions is not None:
         output = engine.put(output, layout.positions, seq_len * batch)
         finals = [engine.take(final, 1, np.argsort(layout.order)) for final in finals]
-    output = output.reshape(seq_len, batch, options.directions * hidden_size)
+    output = output.reshape(seq_len, batch, options.directions * weights[0].weight_hh.shape[1])
     if not batched:
         return output[:, 0], [final[:, 0] for final in finals]
     return (output.swapaxes(0, 1) if options.batch_first else output), finals
@@ -113,21 +134,26 @@ def initial_states(
     options: Options,
     like: Any,
     states: list[Any] | None,
-    inner: tuple[int, ...],
-    outer: tuple[int, ...],
+    weights: Weights,
+    batch: int,
+    batched: bool = True,
 ) -> list[Any]:
-    """The states, which must have shape `outer`, in shape `inner`; zeros if there are none."""
+    """The states as ``(layers * directions, batch, size)``; zeros if there are none."""
+    rows, output_size = weights[0].weight_hh.shape
+    sizes = [output_size, rows // GATES["lstm"]] if options.kind == "lstm" else [output_size]
+    shapes = [(len(weights), batch, size) for size in sizes]
     if states is None:
-        return [engine.zeros(like, inner)] * (2 if options.kind == "lstm" else 1)
-    for state in states:
-        if tuple(state.shape) != outer:
-            raise ValueError(f"the state must have shape {outer}, but has {tuple(state.shape)}")
-    return [state.reshape(inner) for state in states]
+        return [engine.zeros(like, shape) for shape in shapes]
+    for state, shape in zip(states, shapes, strict=True):
+        expected = shape if batched else (shape[0], shape[2])
+        if tuple(state.shape) != expected:
+            raise ValueError(f"the state must have shape {expected}, but has {tuple(state.shape)}")
+    return [state.reshape(shape) for state, shape in zip(states, shapes, strict=True)]
 
 
 def check_features(input: Any, weights: Weights) -> None:
     """Checks the last dimension of what the lowest layer is given."""
-    expected = tuple(weights[0][0].shape)[-1]
+    expected = tuple(weights[0].weight_ih.shape)[-1]
     if input.shape[-1] != expected:
         raise ValueError(f"input must have {expected} features, but has {input.shape[-1]}")
 
@@ -151,28 +177,47 @@ def pack(lengths: Any, seq_len: int, batch: int) -> Layout:
     return Layout(batch_sizes[batch_sizes > 0].tolist(), order, positions)
 
 
-def check_weights(options: Options, weights: Weights) -> int:
-    """Checks how many weights there are, and returns the hidden size."""
+def name_weights(options: Options, entries: Sequence[Sequence[Any]]) -> list[LayerWeights]:
+    """The weights by their names, once it is checked how many there are."""
     directions = options.directions
-    if not weights or len(weights) % directions:
+    if not entries or len(entries) % directions:
         raise ValueError(
-            f"weights must have {directions} entries for each layer, but has {len(weights)}"
+            f"weights must have {directions} entries for each layer, but has {len(entries)}"
         )
-    for index, entry in enumerate(weights):
-        if len(entry) not in (2, 4) or len(entry) != len(weights[0]):
+    weights = [_name_entry(options, index, entry) for index, entry in enumerate(entries)]
+    present = [[weight is None for weight in entry] for entry in weights]
+    for index, given in enumerate(present):
+        if given != present[0]:
+            raise ValueError(f"entry {index} of weights must have the same weights as entry 0")
+    gates = GATES[options.kind]
+    shape = tuple(weights[0].weight_hh.shape)
+    if weights[0].weight_hr is None:
+        if len(shape) != 2 or shape[0] != gates * shape[1]:
             raise ValueError(
-                "each entry of weights must be (weight_ih, weight_hh) or "
-                f"(weight_ih, weight_hh, bias_ih, bias_hh), but entry {index} has {len(entry)}"
+                f"weight_hh must have shape ({gates} * hidden_size, hidden_size), but has {shape}"
             )
-    shape = tuple(weights[0][1].shape)
-    if len(shape) != 2 or shape[0] != GATES[options.kind] * shape[1]:
+    elif len(shape) != 2 or shape[0] % gates:
         raise ValueError(
-            f"weight_hh must have shape ({GATES[options.kind]} * hidden_size, hidden_size), "
-            f"but has {shape}"
+            f"weight_hh must have shape ({gates} * hidden_size, proj_size), but has {shape}"
         )
     if not 0 <= options.dropout <= 1:
         raise ValueError(f"dropout must be from 0 to 1, but is {options.dropout}")
-    return int(shape[1])
+    return weights
+
+
+def _name_entry(options: Options, index: int, entry: Sequence[Any]) -> LayerWeights:
+    if isinstance(entry, LayerWeights):
+        return entry
+    projected = len(entry) in (3, 5)
+    if len(entry) not in (2, 4) and not (projected and options.kind == "lstm"):
+        raise ValueError(
+            "each entry of weights must be (weight_ih, weight_hh) or "
+            "(weight_ih, weight_hh, bias_ih, bias_hh), for an LSTM with projections followed by "
+            f"weight_hr, but entry {index} has {len(entry)}"
+        )
+    if projected:
+        return LayerWeights(*entry[:-1])._replace(weight_hr=entry[-1])
+    return LayerWeights(*entry)
 
 
 def each_layer(
