@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 
+from fusewire.errors import InputError
 from fusewire.models.language import (
     Recurrent,
     RecurrentConfig,
+    Sampling,
     Transformer,
     TransformerConfig,
+    beam_search,
     generate,
+    stream,
 )
 
 VOCAB_SIZE = 11
-KINDS = ["transformer", "transformer-gqa", "rnn", "lstm", "gru"]
+TRANSFORMERS = {
+    "transformer": {},
+    "transformer-gqa": {"kv_heads": 2},
+    "transformer-rotary": {"positions": "rotary", "norm": "rms", "activation": "swiglu"},
+    "transformer-window": {"positions": "sinusoidal", "attention_window": 3},
+}
+KINDS = [*TRANSFORMERS, "rnn", "relu", "lstm", "gru"]
 
 
 def make_model(kind: str, context: int = 12):
     torch.manual_seed(0)
     if kind.startswith("transformer"):
-        kv_heads = 2 if kind.endswith("gqa") else None
-        sizes = TransformerConfig(context, layers=2, heads=4, embed_dim=32, kv_heads=kv_heads)
+        sizes = TransformerConfig(context, layers=2, heads=4, embed_dim=32, **TRANSFORMERS[kind])
         model = Transformer(sizes, VOCAB_SIZE)
-        for parameter in model.parameters():
+        for parameter in model.parameters():  # far from even predictions
             parameter.data.mul_(6.0 if parameter.dim() >= 2 else 1.0)
         return model
     return Recurrent(RecurrentConfig(kind, layers=2, embed_dim=16, hidden_size=16), VOCAB_SIZE)
@@ -38,10 +50,10 @@ class FixedPrediction:
         self.training = False
         self.logits = torch.tensor(probabilities).log()
 
-    def initial_state(self, _batch: int) -> None:
-        return None
+    def begin(self, tokens: torch.Tensor, _padding: None) -> tuple[torch.Tensor, None]:
+        return self.logits.expand(len(tokens), -1), None
 
-    def __call__(self, tokens: torch.Tensor, _state: None = None) -> tuple[torch.Tensor, None]:
+    def __call__(self, tokens: torch.Tensor, _state: None) -> tuple[torch.Tensor, None]:
         return self.logits.expand(*tokens.shape, -1), None
 
     def train(self, mode: bool = True) -> None:
@@ -57,6 +69,29 @@ def test_cached_equals_uncached_far_beyond_the_window(kind: str, temperature: fl
     cached = generate(model, prompt, **settings)
     assert torch.equal(cached, generate(model, prompt, **settings, cached=False))
     assert torch.equal(cached[:, :3], prompt)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cached", [True, False])
+def test_prompts_of_different_lengths_do_not_disturb_each_other(kind: str, cached: bool) -> None:
+    model = make_model(kind)
+    prompts = [torch.tensor(row) for row in ([1, 2, 3, 4, 5], [6], [7, 8, 9])]
+    settings = {"length": 40, "temperature": 0.0, "cached": cached}
+    if kind.startswith("transformer"):
+        settings["length"] = 12 - 5  # what one window holds: later windows begin elsewhere
+    together = generate(model, prompts, **settings)
+    for row, prompt in zip(together, prompts, strict=True):
+        alone = generate(model, prompt[None], **settings)[0]
+        assert torch.equal(row[5 - len(prompt) :], alone)
+        assert not row[: 5 - len(prompt)].any()
+
+
+@pytest.mark.parametrize("kind", ["transformer", "transformer-rotary", "lstm"])
+def test_padded_prompts_far_beyond_the_window(kind: str) -> None:
+    model = make_model(kind)
+    prompts = [torch.tensor([1, 2, 3, 4, 5]), torch.tensor([6])]
+    cached = generate(model, prompts, length=50, temperature=0.0)
+    assert torch.equal(cached, generate(model, prompts, 50, temperature=0.0, cached=False))
 
 
 @pytest.mark.parametrize("context", [1, 2, 3])
@@ -91,6 +126,78 @@ def test_top_k_leaves_out_the_rest() -> None:
     assert set(generate(model, prompt, length=1, top_k=99)[:, 1].tolist()) == {0, 1, 2, 3}
 
 
+def test_top_p_keeps_the_fewest_that_suffice() -> None:
+    model, prompt = FixedPrediction([0.4, 0.1, 0.3, 0.2]), torch.zeros(500, 1, dtype=torch.long)
+    for top_p, kept in [(0.39, {0}), (0.41, {0, 2}), (0.69, {0, 2}), (0.71, {0, 2, 3})]:
+        assert set(generate(model, prompt, length=1, top_p=top_p)[:, 1].tolist()) == kept
+
+
+def test_min_p_is_relative_to_the_likeliest() -> None:
+    model, prompt = FixedPrediction([0.4, 0.1, 0.3, 0.2]), torch.zeros(500, 1, dtype=torch.long)
+    assert set(generate(model, prompt, length=1, min_p=0.6)[:, 1].tolist()) == {0, 2}
+    assert set(generate(model, prompt, length=1, min_p=1.0)[:, 1].tolist()) == {0}
+    assert set(generate(model, prompt, length=1, min_p=0.0)[:, 1].tolist()) == {0, 1, 2, 3}
+
+
+def test_a_penalty_keeps_tokens_from_coming_back() -> None:
+    model, prompt = FixedPrediction([0.4, 0.3, 0.2, 0.1]), torch.tensor([[0], [3]])
+    settings = {"length": 3, "temperature": 0.0}
+    assert generate(model, prompt, **settings).tolist() == [[0, 0, 0, 0], [3, 0, 0, 0]]
+    penalised = generate(model, prompt, **settings, repetition_penalty=50.0)
+    assert penalised.tolist() == [[0, 1, 2, 3], [3, 0, 1, 2]]
+
+
+def test_the_penalty_lowers_positive_and_negative_logits() -> None:
+    logits, seen = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[True, True, False]])
+    lowered = Sampling(repetition_penalty=2.0).penalised(logits, seen)
+    assert lowered.tolist() == [[1.0, -4.0, 1.0]]
+
+
+def test_streaming_gives_the_same_tokens_and_stops() -> None:
+    model, prompt = make_model("gru"), torch.tensor([[1]])
+    whole = generate(model, prompt, length=30, seed=1)[0, 1:].tolist()
+    drawn = [column.item() for column in stream(model, prompt, 30, Sampling(), seed=1)]
+    assert drawn == whole
+    until = stream(model, prompt, 30, Sampling(), seed=1, finished=lambda row: row.shape[1] == 4)
+    assert [column.item() for column in until] == whole[:4]
+    assert torch.is_grad_enabled()
+
+
+def exhaustive(model, prompt: torch.Tensor, length: int) -> tuple[list[int], float]:
+    best, best_score = [], -math.inf
+    for tail in itertools.product(range(VOCAB_SIZE), repeat=length):
+        tokens = torch.cat([prompt, torch.tensor([tail])], dim=1)
+        steps = model(tokens[:, :-1])[0].log_softmax(-1)[0, prompt.shape[1] - 1 :]
+        score = steps[torch.arange(length), torch.tensor(tail)].sum().item() / length
+        if score > best_score:
+            best, best_score = list(tail), score
+    return best, best_score
+
+
+@pytest.mark.parametrize("kind", ["transformer-rotary", "lstm"])
+def test_a_beam_as_wide_as_everything_finds_the_best(kind: str) -> None:
+    model, prompt = make_model(kind).eval(), torch.tensor([[1, 2]])
+    tokens, score = beam_search(model, prompt, length=2, beams=VOCAB_SIZE)
+    best, best_score = exhaustive(model, prompt, length=2)
+    assert tokens[0, 2:].tolist() == best
+    assert score.item() == pytest.approx(best_score, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "gru"])
+def test_one_beam_is_greedy_far_beyond_the_window(kind: str) -> None:
+    model, prompt = make_model(kind), torch.tensor([[1, 2], [3, 4]])
+    greedy = generate(model, prompt, length=40, temperature=0.0)
+    assert torch.equal(beam_search(model, prompt, length=40, beams=1)[0], greedy)
+
+
+def test_a_beam_ends_with_its_end_token() -> None:
+    model, prompt = FixedPrediction([0.1, 0.2, 0.7]), torch.tensor([[0]])
+    model.select = lambda _state, _rows: None
+    tokens, score = beam_search(model, prompt, length=4, beams=2, end_token=2)
+    assert tokens.tolist() == [[0, 2, 2, 2, 2]]
+    assert score.item() == pytest.approx(math.log(0.7), abs=1e-6)
+
+
 def test_the_seed_decides() -> None:
     model, prompt = make_model("gru"), torch.tensor([[1]])
     first = generate(model, prompt, length=30, seed=1)
@@ -111,12 +218,16 @@ def test_dropout_is_off_and_the_mode_restored() -> None:
     ("arguments", "message"),
     [
         ({"prompt": torch.empty(1, 0, dtype=torch.long)}, "at least one token"),
+        ({"prompt": [torch.tensor([1]), torch.tensor([])]}, "every prompt must hold at least one"),
         ({"length": -1}, "length must not be negative, got -1"),
         ({"temperature": -0.5}, "temperature must not be negative, got -0.5"),
         ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, got 0.0"),
+        ({"min_p": 1.5}, "min_p must be from 0 to 1, got 1.5"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be more than 0, got 0.0"),
     ],
 )
 def test_impossible_requests_are_refused(arguments: dict[str, object], message: str) -> None:
     request = {"prompt": torch.tensor([[1]]), "length": 3, **arguments}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, InputError), match=message):
         generate(make_model("rnn"), **request)

@@ -10,7 +10,7 @@ from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig
 
 VOCAB_SIZE = 11
-CELLS = ["rnn", "lstm", "gru"]
+CELLS = ["rnn", "relu", "lstm", "gru"]
 
 
 def make_model(cell: str, **sizes: int) -> Recurrent:
@@ -90,6 +90,46 @@ def test_every_parameter_gets_a_gradient(cell: str) -> None:
         assert parameter.grad.abs().sum() > 0, name
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_locked_dropout_drops_a_unit_for_the_whole_sequence(cell: str) -> None:
+    model = make_model(cell, dropout=0.5).train()
+    seen = []
+    model.dropout.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    model(random_tokens(3, 9))
+    assert len(seen) == 3  # after the embedding, between the layers, before the output
+    for dropped in seen:
+        zero = dropped == 0
+        units = zero.all(dim=1)
+        assert units.any()
+        assert not units.all()
+        if cell != "relu":  # which has zeros of its own
+            assert torch.equal(zero.any(dim=1), units)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_layers_one_by_one_are_layers_in_one_call(cell: str) -> None:
+    model, tokens = make_model(cell, dropout=0.5), random_tokens(3, 9)
+    expected, final = model.eval()(tokens)
+    model.train().dropout.forward = lambda hidden: hidden
+    logits, state = model(tokens)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    for part, expected_part in zip(parts_of(state), parts_of(final), strict=True):
+        torch.testing.assert_close(part, expected_part, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_padding_at_the_end_of_a_row_is_not_read(cell: str) -> None:
+    model, tokens = make_model(cell), random_tokens(2, 9)
+    _, state = model(tokens, lengths=torch.tensor([9, 4]))
+    _, alone = model(tokens[1:, :4])
+    for part, expected in zip(parts_of(state), parts_of(alone), strict=True):
+        torch.testing.assert_close(part[:, 1:], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_relu_begins_as_the_identity() -> None:
+    assert torch.equal(make_model("relu").layers.weight_hh_l1, torch.eye(12))
+
+
 def test_recurrent_weights_begin_orthogonal_and_forget_gates_open() -> None:
     layers = make_model("lstm").layers
     for gate in layers.weight_hh_l0.split(12):
@@ -100,7 +140,7 @@ def test_recurrent_weights_begin_orthogonal_and_forget_gates_open() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"cell": "vanilla"}, "cell must be one of rnn, lstm, gru, got 'vanilla'"),
+        ({"cell": "vanilla"}, "cell must be one of rnn, relu, lstm, gru, got 'vanilla'"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
     ],

@@ -1,20 +1,42 @@
-"""Causal language models: tokens in, logits of the next token out, and a state between calls.
+"""Language models: causal, masked, and encoder-decoder; recurrent networks and Transformers.
 
-Both models have the same face: ``logits, state = model(tokens, state)``. The state is what the
+Causal models have the same face: ``logits, state = model(tokens, state)``. The state is what the
 model remembers of earlier tokens: keys and values in a Transformer, hidden states in a recurrent
-network.
+network. An encoder-decoder shows that face once it has read its sources (``model.conditioned``).
 """
 
-from fusewire.models.language.generate import generate
-from fusewire.models.language.recurrent import Recurrent, RecurrentConfig, RecurrentState
-from fusewire.models.language.transformer import KeyValueCache, Transformer, TransformerConfig
+from fusewire.models.language.beam import beam_search
+from fusewire.models.language.encoder import Encoder
+from fusewire.models.language.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from fusewire.models.language.generate import generate, stream
+from fusewire.models.language.huggingface import from_huggingface, load_huggingface
+from fusewire.models.language.layout import KeyValueCache
+from fusewire.models.language.recurrent import Recurrent, RecurrentConfig
+from fusewire.models.language.recurrent_encoder_decoder import (
+    RecurrentEncoderDecoder,
+    RecurrentEncoderDecoderConfig,
+)
+from fusewire.models.language.recurrent_layers import RecurrentState
+from fusewire.models.language.sampling import Sampling
+from fusewire.models.language.transformer import Transformer
+from fusewire.models.language.transformer_config import TransformerConfig
 
 __all__ = [
+    "Encoder",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
     "KeyValueCache",
     "Recurrent",
     "RecurrentConfig",
+    "RecurrentEncoderDecoder",
+    "RecurrentEncoderDecoderConfig",
     "RecurrentState",
+    "Sampling",
     "Transformer",
     "TransformerConfig",
+    "beam_search",
+    "from_huggingface",
     "generate",
+    "load_huggingface",
+    "stream",
 ]

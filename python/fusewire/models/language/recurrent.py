@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 import fusewire
 from fusewire.errors import InputError
-from fusewire.nn import GRU, LSTM, RNN, Linear
-
-Cell: TypeAlias = Literal["rnn", "lstm", "gru"]
-
-RecurrentState: TypeAlias = Tensor | tuple[Tensor, Tensor]
-"""Hidden state (layers, batch, hidden_size); for an LSTM the pair of hidden and cell state."""
-
-_LAYERS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+from fusewire.models.language.dropout import LockedDropout
+from fusewire.models.language.recurrent_layers import (
+    CELLS,
+    Cell,
+    RecurrentState,
+    initialise_layers,
+    make_layers,
+    run_layers,
+    select_rows,
+)
+from fusewire.models.language.saving import Saved
+from fusewire.nn import Linear
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,12 @@ class RecurrentConfig:
     """Sizes of a recurrent language model.
 
     Attributes:
-        cell: ``"rnn"`` (Elman, tanh), ``"lstm"`` or ``"gru"``.
+        cell: ``"rnn"`` (Elman with tanh), ``"relu"`` (Elman with ReLU), ``"lstm"`` or ``"gru"``.
         layers: recurrent layers, one on the other.
         embed_dim: width of the token embedding. Equal to ``hidden_size``, it is tied to the output.
         hidden_size: units per layer.
-        dropout: probability of dropping a unit between layers, after the embedding and before
-            the output.
+        dropout: probability of dropping a unit, for a whole sequence, between layers, after the
+            embedding and before the output.
     """
 
     cell: Cell = "lstm"
@@ -40,8 +43,8 @@ class RecurrentConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.cell not in _LAYERS:
-            raise InputError(f"cell must be one of {', '.join(_LAYERS)}, got {self.cell!r}")
+        if self.cell not in CELLS:
+            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}")
         for name in ("layers", "embed_dim", "hidden_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -49,7 +52,7 @@ class RecurrentConfig:
             raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
 
 
-class Recurrent(nn.Module):
+class Recurrent(Saved[RecurrentConfig], nn.Module):
     r"""Recurrent language model.
 
     .. math:: h_t = \mathrm{cell}(W_e x_t, h_{t-1}), \qquad
@@ -71,64 +74,98 @@ class Recurrent(nn.Module):
         (torch.Size([1, 1, 10]), torch.Size([1, 1, 16]))
     """
 
+    KIND = "recurrent"
+    CONFIG = RecurrentConfig
+
     def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
-        self.layers = _LAYERS[config.cell](
-            config.embed_dim,
-            config.hidden_size,
-            config.layers,
-            batch_first=True,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
-        self.dropout = nn.Dropout(config.dropout)
+        self.layers = make_layers(config.cell, config.embed_dim, config.hidden_size, config.layers)
+        self.dropout = LockedDropout(config.dropout)
         self.tied = config.embed_dim == config.hidden_size
         if self.tied:
             self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         else:
             self.output = Linear(config.hidden_size, vocab_size)
-        self._initialise()
+        nn.init.normal_(self.embedding.weight, std=config.embed_dim**-0.5)
+        initialise_layers(self.layers)
 
     @property
     def window(self) -> None:
         """A recurrent model's past has no bound."""
         return
 
+    @property
+    def feature_dim(self) -> int:
+        """Width of ``features``' output."""
+        return self.config.hidden_size
+
     def initial_state(self, batch: int) -> RecurrentState:
         """Zeros for ``batch`` sequences: the state before the first token."""
         zeros = self.embedding.weight.new_zeros(self.config.layers, batch, self.config.hidden_size)
         return (zeros, zeros.clone()) if self.config.cell == "lstm" else zeros
 
+    def begin(self, tokens: Tensor, padding: Tensor | None) -> tuple[Tensor, RecurrentState]:
+        """Reads prompts.
+
+        Args:
+            tokens: token ids, (batch, prompt_len).
+            padding: tokens at the beginning of each row that are none, (batch); none if None.
+
+        Returns:
+            Logits of what follows each prompt, (batch, vocab_size), and the state.
+        """
+        prompt_len = tokens.shape[1]
+        if padding is None:
+            hidden, state = self.features(tokens)
+            return self.score(hidden[:, -1]), state
+        # What is padded in front is turned to the end, where lengths leave it out.
+        places = torch.arange(prompt_len, device=tokens.device) + padding[:, None]
+        lengths = prompt_len - padding
+        hidden, state = self.features(tokens.gather(1, places % prompt_len), lengths=lengths)
+        return self.score(hidden[torch.arange(len(tokens)), lengths - 1]), state
+
     def forward(
-        self, tokens: Tensor, state: RecurrentState | None = None
+        self,
+        tokens: Tensor,
+        state: RecurrentState | None = None,
+        *,
+        lengths: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """Reads tokens and scores what may follow each of them.
 
         Args:
             tokens: token ids, (batch, seq_len).
             state: state after the tokens before these; ``None`` means zeros.
+            lengths: tokens of each row that are no padding, (batch); all if None.
 
         Returns:
             Logits of the next token, (batch, seq_len, vocab_size), and the state after the last.
         """
-        hidden, state = self.layers(self.dropout(self.embedding(tokens)), state)
-        hidden = self.dropout(hidden)
+        hidden, state = self.features(tokens, state, lengths=lengths)
+        return self.score(hidden), state
+
+    def features(
+        self,
+        tokens: Tensor,
+        state: RecurrentState | None = None,
+        *,
+        lengths: Tensor | None = None,
+    ) -> tuple[Tensor, RecurrentState]:
+        """What ``forward`` scores: the state of each token, (batch, seq_len, hidden_size)."""
+        embedded = self.dropout(self.embedding(tokens))
+        hidden, state = run_layers(self.layers, embedded, state, self.dropout, lengths)
+        return self.dropout(hidden), state
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Logits of every token for what ``features`` gave: (batch, seq_len, vocab_size)."""
         if self.tied:
-            return fusewire.linear(hidden, self.embedding.weight, self.output_bias), state
-        return self.output(hidden), state
+            return fusewire.linear(hidden, self.embedding.weight, self.output_bias)
+        logits: Tensor = self.output(hidden)
+        return logits
 
-    def _initialise(self) -> None:
-        """Orthogonal recurrent weights, and for an LSTM a forget gate that starts open.
-
-        Both let gradients reach back many steps before anything is learnt (Jozefowicz et al. 2015).
-        """
-        hidden_size = self.config.hidden_size
-        nn.init.normal_(self.embedding.weight, std=self.config.embed_dim**-0.5)
-        for name, parameter in self.layers.named_parameters():
-            if name.startswith("weight_hh"):
-                for gate in parameter.data.split(hidden_size):
-                    nn.init.orthogonal_(gate)
-            if name.startswith("bias_ih") and self.config.cell == "lstm":
-                nn.init.ones_(parameter.data[hidden_size : 2 * hidden_size])
+    def select(self, state: RecurrentState, rows: Tensor) -> RecurrentState:
+        """The state of the given rows, in their order."""
+        return select_rows(state, rows)

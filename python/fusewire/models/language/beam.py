@@ -1,0 +1,98 @@
+"""Beam search: the most probable continuation among several kept at each step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fusewire.models.language.generate import LanguageModel, evaluating, window_start
+
+
+@torch.no_grad()
+def beam_search(
+    model: LanguageModel,
+    prompt: Tensor,
+    length: int,
+    *,
+    beams: int = 4,
+    end_token: int | None = None,
+    length_penalty: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    r"""Finds continuations of high probability.
+
+    .. math:: \mathrm{score}(y) = \log p(y \mid x) \, / \, |y|^{\mathrm{length\_penalty}}
+
+    Args:
+        model: as for `generate`.
+        prompt: token ids, (batch, prompt_len).
+        length: most tokens to add.
+        beams: continuations kept at each step.
+        end_token: ends a continuation; everything after it is ``end_token`` too.
+        length_penalty: 0 compares whole probabilities, 1 those per token.
+
+    Returns:
+        Prompt and best continuation, (batch, prompt_len + length), and its score, (batch).
+
+    Raises:
+        ValueError: for an empty prompt, or a length or number of beams below 1.
+
+    Example:
+        >>> import torch
+        >>> from fusewire.models.language import Recurrent, RecurrentConfig, beam_search
+        >>> model = Recurrent(RecurrentConfig(embed_dim=8, hidden_size=8), vocab_size=10)
+        >>> tokens, score = beam_search(model, torch.tensor([[1, 2]]), length=3, beams=2)
+        >>> tokens.shape, score.shape
+        (torch.Size([1, 5]), torch.Size([1]))
+    """
+    batch, prompt_len = prompt.shape
+    if prompt_len < 1:
+        raise ValueError("the prompt must hold at least one token, got none")
+    if length < 1 or beams < 1:
+        raise ValueError(f"length and beams must be at least 1, got {length} and {beams}")
+    with evaluating(model):
+        start = window_start(prompt_len, model.window)
+        logits, state = model.begin(prompt[:, start:], None)
+        # Every beam begins as a copy of the prompt; all but the first are impossible at first,
+        # so that the first step takes the best tokens and not copies of one.
+        rows = torch.arange(batch, device=prompt.device).repeat_interleave(beams)
+        tokens, logits, state = prompt[rows], logits[rows], model.select(state, rows)
+        scores = torch.full((batch, beams), -torch.inf, device=prompt.device)
+        scores[:, 0] = 0.0
+        lengths = torch.zeros_like(scores)
+        ended = torch.zeros_like(scores, dtype=torch.bool)
+        for end in range(prompt_len, prompt_len + length):
+            if end > prompt_len:
+                visible = window_start(end, model.window)
+                if visible != start:
+                    start = visible
+                    logits, state = model.begin(tokens[:, start:], None)
+                else:
+                    following, state = model(tokens[:, -1:], state)
+                    logits = following[:, -1]
+            steps = logits.float().log_softmax(dim=-1).view(batch, beams, -1)
+            vocab_size = steps.shape[-1]
+            if end_token is not None:  # an ended beam goes on with its end, at no cost
+                steps = steps.masked_fill(ended[..., None], -torch.inf)
+                steps[..., end_token].masked_fill_(ended, 0.0)
+            candidates = scores[..., None] + steps
+            grown = lengths + ~ended
+            ranks = candidates / grown[..., None] ** length_penalty
+            chosen = ranks.flatten(1).topk(beams).indices
+            parents, drawn = chosen // vocab_size, chosen % vocab_size
+            scores = candidates.flatten(1).gather(1, chosen)
+            lengths, ended = grown.gather(1, parents), ended.gather(1, parents)
+            if end_token is not None:
+                ended = ended | (drawn == end_token)
+            offsets = torch.arange(batch, device=prompt.device)[:, None] * beams
+            rows = (parents + offsets).flatten()
+            tokens = torch.cat([tokens[rows], drawn.flatten()[:, None]], dim=1)
+            state = model.select(state, rows)
+            if bool(ended.all()):
+                break
+    final = scores / lengths**length_penalty
+    best = final.argmax(dim=1)
+    tokens = tokens.view(batch, beams, -1)[torch.arange(batch), best]
+    missing = prompt_len + length - tokens.shape[1]
+    if missing and end_token is not None:
+        tokens = torch.cat([tokens, tokens.new_full((batch, missing), end_token)], dim=1)
+    return tokens, final.gather(1, best[:, None]).squeeze(1)

@@ -1,0 +1,109 @@
+"""Layers of recurrent cells with locked dropout between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from operator import itemgetter
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+import fusewire
+from fusewire.models.language.dropout import LockedDropout
+from fusewire.nn import GRU, LSTM, RNN
+
+Cell: TypeAlias = Literal["rnn", "relu", "lstm", "gru"]
+
+RecurrentState: TypeAlias = Tensor | tuple[Tensor, Tensor]
+"""Hidden state (layers, batch, hidden_size); for an LSTM the pair of hidden and cell state."""
+
+_MODULES: dict[str, Callable[..., nn.RNNBase]] = {
+    "rnn": RNN,
+    "relu": partial(RNN, nonlinearity="relu"),
+    "lstm": LSTM,
+    "gru": GRU,
+}
+_OPERATORS: dict[str, Callable[..., tuple[Tensor, Any]]] = {
+    "RNN_TANH": fusewire.rnn,
+    "RNN_RELU": partial(fusewire.rnn, nonlinearity="relu"),
+    "LSTM": fusewire.lstm,
+    "GRU": fusewire.gru,
+}
+CELLS = tuple(_MODULES)
+
+
+def make_layers(cell: Cell, input_size: int, hidden_size: int, layers: int = 1) -> nn.RNNBase:
+    """Layers of (batch, seq_len, size)."""
+    return _MODULES[cell](input_size, hidden_size, layers, batch_first=True)
+
+
+def initialise_layers(module: nn.RNNBase) -> None:
+    """Gives layers weights that let gradients reach back many steps before anything is learnt.
+
+    Orthogonal recurrent weights, the identity for ReLU (Le et al. 2015), and for an LSTM a forget
+    gate that starts open (Jozefowicz et al. 2015).
+    """
+    size = module.hidden_size
+    for name, parameter in module.named_parameters():
+        if name.startswith("weight_hh"):
+            for gate in parameter.data.chunk(len(parameter) // size):
+                (nn.init.eye_ if module.mode == "RNN_RELU" else nn.init.orthogonal_)(gate)
+        if name.startswith("bias_ih") and module.mode == "LSTM":
+            nn.init.ones_(parameter.data[size : 2 * size])
+
+
+def run_layers(
+    module: nn.RNNBase,
+    input: Tensor,
+    state: RecurrentState | None,
+    dropout: LockedDropout,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, RecurrentState]:
+    """Runs layers on (batch, seq_len, input_size).
+
+    Args:
+        module: from `make_layers`.
+        input: the embedded tokens.
+        state: before the first token; zeros if None.
+        dropout: what is dropped between layers.
+        lengths: tokens of each row that are no padding, (batch); all if None.
+
+    Returns:
+        The last layer's output (batch, seq_len, hidden_size) and the state after each row's end.
+    """
+    operator = _OPERATORS[module.mode]
+    # All layers in one call where nothing happens between them, else one by one.
+    together = module.num_layers if not dropout.active else 1
+    hidden, finals = input, []
+    for first in range(0, module.num_layers, together):
+        group = slice(first, first + together)
+        hidden, final = operator(
+            hidden if first == 0 else dropout(hidden),
+            None if state is None else _each(state, itemgetter(group)),
+            module.all_weights[group],
+            batch_first=True,
+            lengths=lengths,
+        )
+        finals.append(final)
+    return hidden, _join(finals)
+
+
+def select_rows(state: RecurrentState, rows: Tensor) -> RecurrentState:
+    """The state of the given rows, in their order."""
+    return _each(state, lambda part: part[:, rows])
+
+
+def _each(state: RecurrentState, change: Callable[[Tensor], Tensor]) -> RecurrentState:
+    if isinstance(state, tuple):
+        return change(state[0]), change(state[1])
+    return change(state)
+
+
+def _join(states: list[Any]) -> RecurrentState:
+    """The states of groups of layers as one."""
+    if isinstance(states[0], tuple):
+        hidden, cell = zip(*states, strict=True)
+        return torch.cat(hidden), torch.cat(cell)
+    return torch.cat(states)
