@@ -1,6 +1,7 @@
 //! What can be set and asked: threads, the machine's peak, and what `show_config` tells.
 
 use fusewire_kernels::peak;
+use fusewire_simd::{Bf16, F16};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -40,6 +41,10 @@ pub(crate) fn peak_flops(py: Python<'_>, dtype: &str) -> PyResult<f64> {
     gate::enter(py, |_| match dtype {
         "float32" => Ok(peak::flops::<f32>()),
         "float64" => Ok(peak::flops::<f64>()),
-        _ => Err(Failure::Value(format!("dtype must be float32 or float64, but is {dtype:?}"))),
+        "bfloat16" => Ok(peak::flops::<Bf16>()),
+        "float16" => Ok(peak::flops::<F16>()),
+        _ => Err(Failure::Value(format!(
+            "dtype must be float32, float64, bfloat16 or float16, but is {dtype:?}"
+        ))),
     })
 }

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 /// Sums in registers: more than latency × throughput of any FMA unit so far (4 × 2 on most).
 const SUMS: usize = 12;
@@ -14,36 +14,38 @@ const BURSTS: usize = 50;
 
 struct MultiplyAdd;
 
-impl<T: Real> Kernel<T> for MultiplyAdd {
+impl<E: Element> Kernel<E> for MultiplyAdd {
     type Output = f64;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> f64 {
-        let factor = isa.splat(black_box(T::from_f64(0.5)));
-        let addend = isa.splat(black_box(T::ONE));
+    fn run<I: Storage<E>>(self, isa: I) -> f64 {
+        let half = isa.splat(black_box(E::Real::from_f64(0.5)));
+        let parts = [half; 2];
+        let factor = isa.join(&parts[..E::Factor::DEPTH]);
         let mut best = f64::INFINITY;
         for _ in 0..BURSTS {
-            let mut sums = [addend; SUMS];
+            let mut sums = [half; SUMS];
             let start = Instant::now();
             for _ in 0..STEPS {
                 for sum in &mut sums {
-                    *sum = isa.mul_add(*sum, factor, addend);
+                    *sum = isa.multiply_add(factor, factor, *sum);
                 }
             }
             let total = sums.into_iter().fold(isa.zero(), |total, sum| isa.add(total, sum));
             black_box(isa.sum_lanes(total));
             best = best.min(start.elapsed().as_secs_f64());
         }
-        (2 * SUMS * STEPS * I::LANES) as f64 / best
+        (2 * SUMS * STEPS * I::LANES * E::Factor::DEPTH) as f64 / best
     }
 }
 
-/// Floating-point operations per second of one core on the selected instruction set, counting a
-/// multiply-add as two, in a loop that leaves the registers alone; takes a few milliseconds.
+/// Floating-point operations per second of one core on the selected instruction set in products of
+/// `E`, counting a multiply-add as two, in a loop that leaves the registers alone; takes a few
+/// milliseconds.
 ///
 /// ```
 /// assert!(fusewire_kernels::peak::flops::<f32>() > 1e6);
 /// ```
-pub fn flops<T: Real>() -> f64 {
-    T::dispatch(MultiplyAdd)
+pub fn flops<E: Element>() -> f64 {
+    E::dispatch(MultiplyAdd)
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use fusewire_simd::Real;
+use fusewire_simd::Plain;
 
 use crate::{Error, Result};
 
@@ -20,14 +20,14 @@ thread_local! {
 /// A block of numbers from this thread's store, aligned to a cache line; dropped, it goes back.
 ///
 /// Its contents are whatever was there before.
-pub struct Scratch<T: Real> {
+pub struct Scratch<T: Plain> {
     words: Vec<u64>,
     offset: usize,
     len: usize,
     number: std::marker::PhantomData<T>,
 }
 
-impl<T: Real> Scratch<T> {
+impl<T: Plain> Scratch<T> {
     /// Takes a block of `len` numbers.
     ///
     /// # Errors
@@ -61,24 +61,24 @@ impl<T: Real> Scratch<T> {
     /// If the memory cannot be had.
     pub fn zeros(len: usize) -> Result<Self> {
         let mut scratch = Self::take(len)?;
-        scratch.fill(T::ZERO);
+        scratch.fill(T::default());
         Ok(scratch)
     }
 }
 
 #[allow(unsafe_code)]
-impl<T: Real> Deref for Scratch<T> {
+impl<T: Plain> Deref for Scratch<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         let start = self.words[self.offset..].as_ptr().cast::<T>();
         // SAFETY: `take` reserved `len` numbers behind the offset, which is aligned for any number;
-        // every bit pattern is a number.
+        // every bit pattern is one.
         unsafe { std::slice::from_raw_parts(start, self.len) }
     }
 }
 
 #[allow(unsafe_code)]
-impl<T: Real> DerefMut for Scratch<T> {
+impl<T: Plain> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         let start = self.words[self.offset..].as_mut_ptr().cast::<T>();
         // SAFETY: as for `deref`, and the borrow is exclusive.
@@ -86,7 +86,7 @@ impl<T: Real> DerefMut for Scratch<T> {
     }
 }
 
-impl<T: Real> Drop for Scratch<T> {
+impl<T: Plain> Drop for Scratch<T> {
     fn drop(&mut self) {
         let words = std::mem::take(&mut self.words);
         if words.len() * 8 <= KEPT {

@@ -1,5 +1,6 @@
 //! Detection once per process, the `FUSEWIRE_ISA` override, and the door into a kernel.
 
+use std::convert::identity;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::arch::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{avx2::Avx2, avx512::Avx512};
-use crate::{Isa, Kernel, Lanes, Real};
+use crate::{Bf16, Element, F16, Isa, Kernel, Pair};
 
 /// An instruction set by name, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,9 +21,11 @@ pub enum IsaName {
     Avx2 = 2,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512 = 3,
+    /// The same with its dot product of `bfloat16` pairs; other types run as on [`Self::Avx512`].
+    Avx512Bf16 = 4,
 }
 
-const ALL: [IsaName; 3] = [IsaName::Portable, IsaName::Avx2, IsaName::Avx512];
+const ALL: [IsaName; 4] = [IsaName::Portable, IsaName::Avx2, IsaName::Avx512, IsaName::Avx512Bf16];
 
 impl IsaName {
     /// The name that `FUSEWIRE_ISA` takes.
@@ -32,9 +35,11 @@ impl IsaName {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::NAME,
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::NAME,
+            Self::Avx512 => Avx512::<false>::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Avx512::<true>::NAME,
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => "absent",
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => "absent",
         }
     }
 
@@ -44,9 +49,11 @@ impl IsaName {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => Avx2::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512 => Avx512::detect().is_some(),
+            Self::Avx512 => Avx512::<false>::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => Avx512::<true>::detect().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
         }
     }
 }
@@ -95,6 +102,7 @@ pub fn selected() -> Result<IsaName, String> {
         1 => Ok(IsaName::Portable),
         2 => Ok(IsaName::Avx2),
         3 => Ok(IsaName::Avx512),
+        4 => Ok(IsaName::Avx512Bf16),
         _ => {
             let isa = match std::env::var("FUSEWIRE_ISA") {
                 Ok(name) if !name.is_empty() => name.parse()?,
@@ -118,22 +126,32 @@ pub fn set_selected(isa: IsaName) -> Result<(), String> {
     Ok(())
 }
 
-macro_rules! real {
-    ($number:ty) => {
-        impl Real for $number {
-            const ZERO: Self = 0.0;
-            const ONE: Self = 1.0;
-            const NEG_INFINITY: Self = Self::NEG_INFINITY;
-            const NAN: Self = Self::NAN;
+macro_rules! element {
+    // `$pairs` tells whether its products gain from the CPU's own on pairs.
+    ($number:ty: $real:ty, from: $from:expr, to: $to:expr,
+        $factor:ty: |$numbers:ident| $join:expr, lies: $lies:expr, pairs: $pairs:literal) => {
+        impl Element for $number {
+            type Real = $real;
+            type Factor = $factor;
 
             #[inline(always)]
-            fn from_f64(x: f64) -> Self {
-                x as Self
+            fn from_real(x: $real) -> Self {
+                $from(x)
             }
 
             #[inline(always)]
-            fn to_f64(self) -> f64 {
-                f64::from(self)
+            fn to_real(self) -> $real {
+                $to(self)
+            }
+
+            #[inline(always)]
+            fn factor($numbers: &[Self]) -> $factor {
+                $join
+            }
+
+            #[inline(always)]
+            fn as_factors(numbers: &[Self]) -> Option<&[$factor]> {
+                $lies(numbers)
             }
 
             fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output {
@@ -146,14 +164,14 @@ macro_rules! real {
 
             fn dispatch_on<K: Kernel<Self>>(name: IsaName, kernel: K) -> Option<K::Output> {
                 match name {
-                    IsaName::Portable => Some(Lanes::<$number>::vectorize(Portable, kernel)),
+                    IsaName::Portable => Some(Portable.vectorize(kernel)),
                     #[cfg(target_arch = "x86_64")]
-                    IsaName::Avx2 => {
-                        Avx2::detect().map(|isa| Lanes::<$number>::vectorize(isa, kernel))
-                    }
+                    IsaName::Avx2 => Avx2::detect().map(|isa| isa.vectorize(kernel)),
                     #[cfg(target_arch = "x86_64")]
-                    IsaName::Avx512 => {
-                        Avx512::detect().map(|isa| Lanes::<$number>::vectorize(isa, kernel))
+                    IsaName::Avx512 => Avx512::<false>::detect().map(|isa| isa.vectorize(kernel)),
+                    #[cfg(target_arch = "x86_64")]
+                    IsaName::Avx512Bf16 => {
+                        Avx512::<$pairs>::detect().map(|isa| isa.vectorize(kernel))
                     }
                     #[cfg(not(target_arch = "x86_64"))]
                     _ => None,
@@ -163,5 +181,12 @@ macro_rules! real {
     };
 }
 
-real!(f32);
-real!(f64);
+element!(f32: f32, from: identity, to: identity, f32: |numbers| numbers[0], lies: Some,
+    pairs: false);
+element!(f64: f64, from: identity, to: identity, f64: |numbers| numbers[0], lies: Some,
+    pairs: false);
+element!(Bf16: f32, from: Bf16::from_f32, to: Bf16::to_f32,
+    Pair: |numbers| Pair([numbers[0], numbers.get(1).copied().unwrap_or_default()]),
+    lies: |numbers| Some(Pair::lying(numbers)), pairs: true);
+element!(F16: f32, from: F16::from_f32, to: F16::to_f32, f32: |numbers| numbers[0].to_f32(),
+    lies: |_| None, pairs: false);

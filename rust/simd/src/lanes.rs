@@ -1,55 +1,29 @@
 //! The traits: what a token, a vector of lanes and a kernel are.
 #![allow(unsafe_code)]
 
+use crate::{Element, Real, Storage};
+
 /// An instruction set whose presence on this CPU has been proved by detection.
 pub trait Isa: Copy + Send + Sync + 'static {
     /// The name that `FUSEWIRE_ISA` uses for it.
     const NAME: &'static str;
     /// Vector registers that the compiler can name; a register tile must leave room for operands.
     const REGISTERS: usize;
-}
 
-/// A number that kernels compute with: `f32` or `f64`.
-pub trait Real:
-    Copy
-    + Send
-    + Sync
-    + Default
-    + PartialOrd
-    + std::fmt::Debug
-    + std::fmt::Display
-    + std::ops::Add<Output = Self>
-    + std::ops::Sub<Output = Self>
-    + std::ops::Mul<Output = Self>
-    + std::ops::Div<Output = Self>
-    + std::ops::Neg<Output = Self>
-    + std::ops::AddAssign
-    + 'static
-{
-    /// 0.
-    const ZERO: Self;
-    /// 1.
-    const ONE: Self;
-    /// −∞.
-    const NEG_INFINITY: Self;
-    /// Not a number.
-    const NAN: Self;
-    /// The nearest value to `x`.
-    fn from_f64(x: f64) -> Self;
-    /// The same value, exactly.
-    fn to_f64(self) -> f64;
-    /// Runs `kernel` on the selected instruction set.
-    fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output;
-    /// Runs `kernel` on the instruction set `name`, or returns `None` where the CPU lacks it.
-    fn dispatch_on<K: Kernel<Self>>(name: crate::IsaName, kernel: K) -> Option<K::Output>;
+    /// Compiles `kernel` as a function of its own for this instruction set and calls it.
+    fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output
+    where
+        Self: Storage<E>;
 }
 
 /// Work to be compiled for each instruction set; `run` and all below it are `#[inline(always)]`.
-pub trait Kernel<T: Real> {
+///
+/// An implementation for a [`Real`] type may ask for less: `I: Lanes<T>`.
+pub trait Kernel<E: Element> {
     /// What the work returns.
     type Output;
     /// Does the work with the lanes of `isa`.
-    fn run<I: Lanes<T>>(self, isa: I) -> Self::Output;
+    fn run<I: Storage<E>>(self, isa: I) -> Self::Output;
 }
 
 /// Vectors of `LANES` numbers of type `T`, and what the instruction set does with them.
@@ -62,9 +36,6 @@ pub trait Lanes<T: Real>: Isa {
     type Mask: Copy;
     /// Numbers in a vector.
     const LANES: usize;
-
-    /// Compiles `kernel` as a function of its own for this instruction set and calls it.
-    fn vectorize<K: Kernel<T>>(self, kernel: K) -> K::Output;
 
     /// All lanes `x`.
     fn splat(self, x: T) -> Self::Vector;
@@ -140,7 +111,7 @@ pub trait Lanes<T: Real>: Isa {
     ///
     /// # Safety
     /// `source + row · source_stride` must be readable and `target + row · target_stride` writable
-    /// for `LANES` numbers each, for every `row < LANES`; the two must not overlap.
+    /// for `LANES` numbers each, aligned or not, for every `row < LANES`; the two must not overlap.
     #[inline(always)]
     unsafe fn transpose_tile(
         self,
@@ -153,8 +124,8 @@ pub trait Lanes<T: Real>: Isa {
             for column in 0..Self::LANES {
                 // SAFETY: row and column are below LANES, which the caller promised.
                 unsafe {
-                    *target.add(column * target_stride + row) =
-                        *source.add(row * source_stride + column);
+                    let number = source.add(row * source_stride + column).read_unaligned();
+                    target.add(column * target_stride + row).write_unaligned(number);
                 }
             }
         }

@@ -2,11 +2,11 @@
 //!
 //! An instruction-set token ([`Isa`]) can be built by detection only, so whoever holds one may use
 //! its vectors without `unsafe`. A kernel is written once, generic over the token ([`Kernel`]), and
-//! handed to [`Real::dispatch`], which detects the CPU once per process and calls the kernel inside
+//! handed to [`Element::dispatch`], which detects the CPU once per process and calls the kernel inside
 //! a function compiled for the best instruction set (or the one that `FUSEWIRE_ISA` asks for).
 //!
 //! ```
-//! use fusewire_simd::{Kernel, Lanes, Real};
+//! use fusewire_simd::{Element, Kernel, Lanes};
 //!
 //! struct Sum<'a>(&'a [f32]);
 //!
@@ -31,10 +31,16 @@
 pub mod arch;
 mod denormals;
 mod dispatch;
+mod element;
+mod half;
 mod lanes;
+mod storage;
 #[cfg(test)]
 mod tests;
 
 pub use denormals::FlushDenormals;
 pub use dispatch::{IsaName, available, detected, selected, set_selected};
-pub use lanes::{Isa, Kernel, Lanes, Real};
+pub use element::{Element, Factor, Pair, Plain, Real};
+pub use half::{Bf16, F16};
+pub use lanes::{Isa, Kernel, Lanes};
+pub use storage::{HalfLanes, Storage};

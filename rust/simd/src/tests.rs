@@ -1,7 +1,9 @@
 //! Every operation on every instruction set of this CPU, against scalars.
 #![allow(unsafe_code)]
 
-use crate::{IsaName, Kernel, Lanes, Real, available};
+use crate::{Element, IsaName, Kernel, Lanes, Real, available};
+
+mod half;
 
 /// Applies one vector operation to slices of any length.
 struct Apply<'a, T, F> {

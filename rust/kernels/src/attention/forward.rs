@@ -140,14 +140,14 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
                 let a = key.slice(0, group.keys.clone());
                 let b = packed.view(0..head_dim, group.columns.clone())?;
                 let c = scores.view_mut(group.keys, group.columns)?;
-                multiply_block(isa, a, b, c, start, &mut NoEpilogue);
+                multiply_block::<T, _, _>(isa, a, b, c, start, &mut NoEpilogue);
             }
             running.absorb(isa, &mut scores, &mut sums);
             for group in reach.groups(place.queries.clone(), &segment, I::LANES) {
                 let a = value.slice(0, group.keys.clone()).transpose();
                 let b = scores.view(group.keys, group.columns.clone())?;
                 let c = sums.view_mut(0..value_dim, group.columns)?;
-                multiply_block(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
+                multiply_block::<T, _, _>(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
             }
         }
         running.finish(isa, &mut sums, &mut lse.slice(0, 0..rows));

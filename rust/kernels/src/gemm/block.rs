@@ -1,7 +1,7 @@
 //! A block of the product: register tiles over views, with the tails of rows and columns.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Storage};
 
 use super::epilogue::{Epilogue, Start};
 use super::microkernel::{Operands, Place, tile};
@@ -9,19 +9,20 @@ use crate::view::{View, ViewMut};
 
 /// `C (+)= A · B` with `epilogue` applied, for operands that fit in the near caches.
 ///
+/// `E` is what the operands were stored as: they come as its factors, the depth counted in those.
 /// Rows of `b` and `c` must be contiguous; `a` may have any strides. Sums run along the depth in
 /// order, so a number of `C` does not depend on the block that it is computed in.
 ///
 /// # Panics
 /// If the shapes do not fit together, or rows of `b` or `c` are not contiguous.
 #[inline(always)]
-pub fn multiply_block<T: Real, I: Lanes<T>, E: Epilogue<T>>(
+pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
     isa: I,
-    a: View<'_, T, 2>,
-    b: View<'_, T, 2>,
-    mut c: ViewMut<'_, T, 2>,
+    a: View<'_, E::Factor, 2>,
+    b: View<'_, E::Factor, 2>,
+    mut c: ViewMut<'_, E::Real, 2>,
     start: Start,
-    epilogue: &mut E,
+    epilogue: &mut F,
 ) {
     assert_eq!([a.rows(), b.columns()], c.shape(), "C must have A's rows and B's columns");
     assert_eq!(a.columns(), b.rows(), "A must have as many columns as B has rows");
@@ -57,19 +58,19 @@ fn strip_vectors(registers: usize, left: usize) -> usize {
 
 /// A block whose operands hold every position of its shape; one function per type of epilogue, so
 /// that a kernel with many products stays small.
-struct Block<'a, T, E> {
-    operands: Operands<T>,
+struct Block<'a, E: Element, F> {
+    operands: Operands<E>,
     rows: usize,
     columns: usize,
     start: Start,
-    epilogue: &'a mut E,
+    epilogue: &'a mut F,
 }
 
-impl<T: Real, E: Epilogue<T>> Kernel<T> for Block<'_, T, E> {
+impl<E: Element, F: Epilogue<E::Real>> Kernel<E> for Block<'_, E, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) {
+    fn run<I: Storage<E>>(mut self, isa: I) {
         let mut column = 0;
         while column < self.columns {
             let left = self.columns - column;
@@ -91,7 +92,7 @@ impl<T: Real, E: Epilogue<T>> Kernel<T> for Block<'_, T, E> {
     }
 }
 
-impl<T: Real, E: Epilogue<T>> Block<'_, T, E> {
+impl<E: Element, F: Epilogue<E::Real>> Block<'_, E, F> {
     /// The strip of `VECTORS` vectors of columns from `column` on, of which `left` columns exist, in
     /// tiles of `TALL` rows, then `MIDDLE`, then 4, 2 and 1.
     ///
@@ -104,7 +105,7 @@ impl<T: Real, E: Epilogue<T>> Block<'_, T, E> {
         column: usize,
         left: usize,
     ) where
-        I: Lanes<T>,
+        I: Storage<E>,
     {
         let last_lanes = left.min(VECTORS * I::LANES) - (VECTORS - 1) * I::LANES;
         // SAFETY: handed on to the caller.
@@ -134,7 +135,7 @@ impl<T: Real, E: Epilogue<T>> Block<'_, T, E> {
         column: usize,
         last: I::Mask,
     ) where
-        I: Lanes<T>,
+        I: Storage<E>,
     {
         let mut row = 0;
         let mut tall = self.rows / TALL;
@@ -159,7 +160,7 @@ impl<T: Real, E: Epilogue<T>> Block<'_, T, E> {
                     let place = Place { row, column, start: self.start };
                     // SAFETY: the rows from `row` on exist; the columns are the caller's promise.
                     unsafe {
-                        tile::<T, I, E, { $height }, VECTORS, TAIL>(
+                        tile::<E, I, F, { $height }, VECTORS, TAIL>(
                             isa,
                             &operands,
                             place,

@@ -266,9 +266,9 @@ impl<T: Real, E: ColumnEpilogue<T>> Kernel<T> for StepBlock<'_, '_, T, E> {
                 Some(epilogue) => {
                     let place = [row, step.first_column + column + done];
                     let mut finish = Finish { epilogue, place };
-                    multiply_block(isa, a, b, target, step.start, &mut finish);
+                    multiply_block::<T, _, _>(isa, a, b, target, step.start, &mut finish);
                 }
-                None => multiply_block(isa, a, b, target, step.start, &mut NoEpilogue),
+                None => multiply_block::<T, _, _>(isa, a, b, target, step.start, &mut NoEpilogue),
             }
             done = columns.end;
         }

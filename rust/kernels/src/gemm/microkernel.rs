@@ -1,18 +1,18 @@
 //! The register tile: the innermost loop of every kernel.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Storage};
 
 use super::epilogue::{Epilogue, Start};
 
-/// Where the operands of a tile lie; strides count numbers.
-pub(super) struct Operands<T> {
-    pub(super) a: *const T,
+/// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
+pub(super) struct Operands<E: Element> {
+    pub(super) a: *const E::Factor,
     pub(super) a_row: isize,
     pub(super) a_depth: isize,
-    pub(super) b: *const T,
+    pub(super) b: *const E::Factor,
     pub(super) b_depth: isize,
-    pub(super) c: *mut T,
+    pub(super) c: *mut E::Real,
     pub(super) c_row: isize,
     pub(super) depth: usize,
 }
@@ -34,18 +34,20 @@ pub(super) struct Place {
 /// k · b_depth` and `c + row · c_row` readable, the latter writable, for `VECTORS` vectors, less the
 /// missing lanes of the last one.
 #[inline(always)]
-pub(super) unsafe fn tile<T, I, E, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
+pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
     isa: I,
-    operands: &Operands<T>,
+    operands: &Operands<E>,
     place: Place,
     last: I::Mask,
-    epilogue: &mut E,
+    epilogue: &mut F,
 ) where
-    T: Real,
-    I: Lanes<T>,
-    E: Epilogue<T>,
+    E: Element,
+    I: Storage<E>,
+    F: Epilogue<E::Real>,
 {
-    let load = |row: *const T, vector: usize| {
+    // Vectors of factors are loaded and spread as the numbers that they are as large as.
+    const { assert!(size_of::<E::Factor>() == size_of::<E::Real>()) };
+    let load = |row: *const E::Real, vector: usize| {
         // SAFETY: the caller promised these lanes of B and C.
         unsafe {
             let address = row.add(vector * I::LANES);
@@ -59,16 +61,18 @@ pub(super) unsafe fn tile<T, I, E, const ROWS: usize, const VECTORS: usize, cons
     let mut sums = [[isa.zero(); VECTORS]; ROWS];
     // SAFETY: the caller promised A at these rows and depths.
     unsafe {
-        let rows: [*const T; ROWS] =
-            std::array::from_fn(|row| operands.a.offset(row as isize * operands.a_row));
+        let a = operands.a.cast::<E::Real>();
+        let rows: [*const E::Real; ROWS] =
+            std::array::from_fn(|row| a.offset(row as isize * operands.a_row));
         let mut depth_offset = 0;
-        let mut b = operands.b;
+        let mut b = operands.b.cast::<E::Real>();
         for _ in 0..operands.depth {
             let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
             for row in 0..ROWS {
-                let factor = isa.splat(*rows[row].offset(depth_offset));
+                let factor = isa.splat(rows[row].offset(depth_offset).read_unaligned());
                 for vector in 0..VECTORS {
-                    sums[row][vector] = isa.mul_add(factor, columns[vector], sums[row][vector]);
+                    sums[row][vector] =
+                        isa.multiply_add(factor, columns[vector], sums[row][vector]);
                 }
             }
             depth_offset += operands.a_depth;

@@ -14,7 +14,7 @@ pub mod reference;
 pub use block::multiply_block;
 pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
-pub use pack::copy_rows;
+pub use pack::{copy_columns, copy_rows, factors};
 
 #[cfg(test)]
 mod tests;

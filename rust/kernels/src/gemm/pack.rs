@@ -1,88 +1,190 @@
-//! Copies that bring an operand into the layout that a block wants.
+//! Copies that bring an operand into the layout that a block wants, as factors of its products.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Factor, Storage};
 
 use crate::view::{View, ViewMut};
 
 /// Rows are far apart, so the CPU's own prefetcher starts anew on each: ask for them this early.
 const ROWS_AHEAD: usize = 8;
+/// Numbers of the widest vector: sides of the tile that a transposition goes through.
+const WIDEST: usize = 16;
+/// The most rows that one row of factors holds.
+const DEEPEST: usize = 2;
 
-/// Copies `source` into `target`, whose rows are contiguous; `source` may have any strides.
+/// The factors of `source`, `(rows, depth)`, where they can be read as they lie; otherwise `None`.
+pub fn factors<E: Element>(source: View<'_, E, 2>) -> Option<View<'_, E::Factor, 2>> {
+    let depth = E::Factor::DEPTH;
+    let ([rows, columns], [row, column]) = (source.shape(), source.strides());
+    let lies = E::as_factors(&[]).is_some()
+        && (depth == 1
+            || columns % depth == 0 && source.has_unit_columns() && row % depth as isize == 0);
+    let strides = [row / depth as isize, if depth == 1 { column } else { 1 }];
+    // SAFETY: `as_factors` says that `depth` neighbours are a factor, and every row is made of
+    // those, as far apart as before.
+    lies.then(|| unsafe {
+        View::from_raw_parts(source.as_ptr().cast(), [rows, columns / depth], strides)
+    })
+}
+
+/// Copies `source`, `(depth, columns)`, into `target`, whose rows are contiguous: rows of factors,
+/// each of `DEPTH` rows of `source`, the last filled up with zeros. Of plain numbers it is a copy.
 ///
 /// A source whose columns are contiguous is transposed in registers on the way.
 ///
 /// # Panics
-/// If the shapes differ, or rows of `target` are not contiguous.
+/// If the shapes do not fit together, or rows of `target` are not contiguous.
 #[inline(always)]
-pub fn copy_rows<T: Real, I: Lanes<T>>(
+pub fn copy_rows<E: Element, I: Storage<E>>(
     isa: I,
-    source: View<'_, T, 2>,
-    mut target: ViewMut<'_, T, 2>,
+    source: View<'_, E, 2>,
+    mut target: ViewMut<'_, E::Factor, 2>,
 ) {
-    assert_eq!(source.shape(), target.shape());
-    let [rows, columns] = source.shape();
+    let [depth, columns] = source.shape();
+    assert_eq!([depth.div_ceil(E::Factor::DEPTH), columns], target.shape());
     if source.has_unit_columns() {
-        for row in 0..rows {
-            let (from, to) = (source.row(row), target.row_mut(row));
-            let later = source.row((row + ROWS_AHEAD).min(rows - 1));
-            let parts = from.chunks(I::LANES).zip(to.chunks_mut(I::LANES));
-            for ((from, to), later) in parts.zip(later.chunks(I::LANES)) {
-                isa.prefetch(later.as_ptr());
-                isa.store_first(to, isa.load_first(from));
-            }
-        }
+        join_rows(isa, source, target);
     } else if source.strides()[0] == 1 {
         transpose_tiles(isa, source.transpose(), target);
     } else {
-        for row in 0..rows {
+        for row in 0..target.rows() {
             let to = target.row_mut(row);
-            for (column, to) in to.iter_mut().enumerate().take(columns) {
-                *to = source.get([row, column]);
+            for (column, to) in to.iter_mut().enumerate() {
+                *to = factor(source.transpose(), column, row);
             }
         }
     }
 }
 
-/// Writes the transpose of `source` into `target`; rows of both are contiguous.
+/// Copies `source`, `(rows, depth)` with contiguous rows, into `target`, `(rows, ⌈depth / DEPTH⌉)`
+/// likewise: factors of neighbours, the last filled up with zeros.
+///
+/// # Panics
+/// If the shapes do not fit together, or rows are not contiguous.
 #[inline(always)]
-fn transpose_tiles<T: Real, I: Lanes<T>>(
+pub fn copy_columns<E: Element, I: Storage<E>>(
     isa: I,
-    source: View<'_, T, 2>,
-    mut target: ViewMut<'_, T, 2>,
+    source: View<'_, E, 2>,
+    mut target: ViewMut<'_, E::Factor, 2>,
 ) {
-    let [rows, columns] = source.shape();
-    let (full_rows, full_columns) = (rows - rows % I::LANES, columns - columns % I::LANES);
-    let strides = (source.strides()[0], target.strides()[0]);
-    if let (Ok(from_stride), Ok(to_stride)) =
-        (usize::try_from(strides.0), usize::try_from(strides.1))
-    {
-        for row in (0..full_rows).step_by(I::LANES) {
-            for column in (0..full_columns).step_by(I::LANES) {
-                let from = source.row(row)[column..].as_ptr();
-                let to = target.row_mut(column)[row..].as_mut_ptr();
-                // SAFETY: LANES rows and columns from here on lie inside both views.
-                unsafe { isa.transpose_tile(from, from_stride, to, to_stride) };
+    let [rows, depth] = source.shape();
+    assert_eq!([rows, depth.div_ceil(E::Factor::DEPTH)], target.shape());
+    for row in 0..rows {
+        let (from, to) = (source.row(row), target.row_mut(row));
+        let later = source.row((row + ROWS_AHEAD).min(rows - 1));
+        for (place, to) in to.chunks_mut(I::LANES).enumerate() {
+            let start = place * I::LANES * E::Factor::DEPTH;
+            isa.prefetch(later[start..].as_ptr().cast());
+            let whole = (depth - start).min(to.len() * E::Factor::DEPTH) / E::Factor::DEPTH;
+            match E::as_factors(&from[start..]) {
+                Some(from) => isa.store_factors(&mut to[..whole], isa.load_factors(&from[..whole])),
+                None => isa.store_factors(&mut to[..whole], isa.read_first(&from[start..])),
+            }
+            if whole < to.len() {
+                to[whole] = E::factor(&from[start + whole * E::Factor::DEPTH..]);
             }
         }
-        transpose_numbers(source, &mut target, 0..full_rows, full_columns..columns);
-        transpose_numbers(source, &mut target, full_rows..rows, 0..columns);
-    } else {
-        transpose_numbers(source, &mut target, 0..rows, 0..columns);
     }
 }
 
+/// The factor at `place` of a row, whatever the strides.
 #[inline(always)]
-fn transpose_numbers<T: Real>(
-    source: View<'_, T, 2>,
-    target: &mut ViewMut<'_, T, 2>,
-    rows: std::ops::Range<usize>,
-    columns: std::ops::Range<usize>,
+fn factor<E: Element>(rows: View<'_, E, 2>, row: usize, place: usize) -> E::Factor {
+    let start = place * E::Factor::DEPTH;
+    let count = (rows.columns() - start).min(E::Factor::DEPTH);
+    let mut numbers = [E::default(); DEEPEST];
+    for (offset, number) in numbers.iter_mut().enumerate().take(count) {
+        *number = rows.get([row, start + offset]);
+    }
+    E::factor(&numbers[..count])
+}
+
+#[inline(always)]
+fn join_rows<E: Element, I: Storage<E>>(
+    isa: I,
+    source: View<'_, E, 2>,
+    mut target: ViewMut<'_, E::Factor, 2>,
 ) {
-    for row in rows {
-        let from = source.row(row);
-        for column in columns.clone() {
-            target.set([column, row], from[column]);
+    let [depth, columns] = source.shape();
+    let row_or_none = |row: usize| if row < depth { source.row(row) } else { &[] };
+    let whole = columns - columns % I::LANES;
+    for place in 0..target.rows() {
+        let to = target.row_mut(place);
+        let first = place * E::Factor::DEPTH;
+        let rows = [row_or_none(first), row_or_none(first + 1)];
+        let later = source.row((first + ROWS_AHEAD).min(depth - 1));
+        let complete = first + E::Factor::DEPTH <= depth;
+        let vectors = if complete { whole } else { 0 };
+        for start in (0..vectors).step_by(I::LANES) {
+            isa.prefetch(later[start..].as_ptr().cast());
+            let mut parts = [isa.zero(); DEEPEST];
+            for (part, row) in parts.iter_mut().zip(rows).take(E::Factor::DEPTH) {
+                *part = isa.read(&row[start..]);
+            }
+            let joined = isa.join(&parts[..E::Factor::DEPTH]);
+            isa.store_factors(&mut to[start..start + I::LANES], joined);
+        }
+        for start in (vectors..columns).step_by(I::LANES) {
+            let mut parts = [isa.zero(); DEEPEST];
+            for (part, row) in parts.iter_mut().zip(rows).take(E::Factor::DEPTH) {
+                *part = isa.read_first(row.get(start..).unwrap_or_default());
+            }
+            isa.store_factors(&mut to[start..], isa.join(&parts[..E::Factor::DEPTH]));
+        }
+    }
+}
+
+/// Writes the transpose of `source`, `(columns, depth)`, into `target`; rows of both are contiguous.
+#[inline(always)]
+fn transpose_tiles<E: Element, I: Storage<E>>(
+    isa: I,
+    source: View<'_, E, 2>,
+    mut target: ViewMut<'_, E::Factor, 2>,
+) {
+    let [depth, columns] = target.shape();
+    let whole = source.columns() / E::Factor::DEPTH;
+    let direct = factors(source.slice(1, 0..whole * E::Factor::DEPTH));
+    let target_stride = target.strides()[0];
+    for column in (0..columns).step_by(I::LANES) {
+        let width = I::LANES.min(columns - column);
+        for place in (0..depth).step_by(I::LANES) {
+            let height = I::LANES.min(depth - place);
+            let inside = width == I::LANES && place + I::LANES <= whole;
+            if let (true, Some(direct), Ok(to_stride)) =
+                (inside, direct, usize::try_from(target_stride))
+                && let Ok(from_stride) = usize::try_from(direct.strides()[0])
+            {
+                let from = direct.row(column)[place..].as_ptr().cast();
+                let to = target.row_mut(place)[column..].as_mut_ptr().cast();
+                // SAFETY: LANES rows and columns from here on lie inside both views, and factors
+                // are as large as numbers.
+                unsafe { isa.transpose_tile(from, from_stride, to, to_stride) };
+                continue;
+            }
+            let mut tile = [E::Real::default(); WIDEST * WIDEST];
+            let mut turned = [E::Real::default(); WIDEST * WIDEST];
+            for row in 0..width {
+                let numbers = &source.row(column + row)[place * E::Factor::DEPTH..];
+                let to = &mut tile[row * I::LANES..][..I::LANES];
+                if inside && E::as_factors(&[]).is_none() {
+                    isa.store(to, isa.read(numbers));
+                    continue;
+                }
+                let mut staged = [E::Factor::default(); WIDEST];
+                let numbers = numbers.chunks(E::Factor::DEPTH);
+                for (to, numbers) in staged[..height].iter_mut().zip(numbers) {
+                    *to = E::factor(numbers);
+                }
+                isa.store(to, isa.load_factors(&staged[..I::LANES]));
+            }
+            // SAFETY: both tiles hold LANES rows of LANES.
+            unsafe {
+                isa.transpose_tile(tile.as_ptr(), I::LANES, turned.as_mut_ptr(), I::LANES);
+            }
+            for row in 0..height {
+                let to = &mut target.row_mut(place + row)[column..column + width];
+                isa.store_factors(to, isa.load(&turned[row * I::LANES..]));
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The product against its definition: every instruction set, edge sizes, strides, NaN outputs.
 
-use fusewire_simd::{Kernel, Lanes, Real, available, set_selected};
+use fusewire_simd::{Element, Kernel, Lanes, Real, available, set_selected};
 use proptest::prelude::*;
 
 use super::{
@@ -8,6 +8,8 @@ use super::{
 };
 use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
+
+mod factors;
 
 /// Numbers in [−1, 1] without a pattern.
 fn numbers<T: Real>(count: usize, seed: u64) -> Vec<T> {
@@ -32,7 +34,7 @@ fn assert_close<T: Real>(got: &[T], expected: &[f64], depth: usize, context: &st
 }
 
 /// A matrix whose rows, or columns where `transposed`, are contiguous with a gap behind each.
-fn strided<T: Real>(data: &[T], rows: usize, columns: usize, transposed: bool) -> View<'_, T, 2> {
+fn strided<T>(data: &[T], rows: usize, columns: usize, transposed: bool) -> View<'_, T, 2> {
     let (outer, inner) = if transposed { (columns, rows) } else { (rows, columns) };
     let whole = View::contiguous(&data[..outer * (inner + 3)], [outer, inner + 3]).expect("fits");
     let view = whole.slice(1, 1..inner + 1);
@@ -50,7 +52,7 @@ impl<T: Real> Kernel<T> for BlockProduct<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) {
-        multiply_block(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
+        multiply_block::<T, _, _>(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
     }
 }
 
@@ -225,7 +227,7 @@ impl Kernel<f32> for Collect {
         let a = View::contiguous(&a, [7, 2]).expect("fits");
         let b = View::contiguous(&b, [2, 40]).expect("fits");
         let c = ViewMut::contiguous(&mut c, [7, 40]).expect("fits");
-        multiply_block(isa, a, b, c, Start::Zero, &mut self);
+        multiply_block::<f32, _, _>(isa, a, b, c, Start::Zero, &mut self);
         assert!(self.0.iter().all(|(_, column)| column % I::LANES == 0));
         self.0.sort_unstable();
         let count = self.0.len();

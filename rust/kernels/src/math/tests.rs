@@ -1,6 +1,6 @@
 //! Each function on each instruction set against the standard library's in float64.
 
-use fusewire_simd::{Kernel, Lanes, Real, available};
+use fusewire_simd::{Element, Kernel, Lanes, available};
 
 use super::{Elementary, exp2, exp2_minus_one, ln, relu, sigmoid, silu, silu_derivative, tanh};
 

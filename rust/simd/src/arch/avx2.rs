@@ -1,19 +1,23 @@
 //! AVX2 with FMA: 8 numbers of 32 bits or 4 of 64, 16 registers, masks as vectors of sign bits.
 #![allow(unsafe_code)]
 
+mod half;
+
 use std::arch::x86_64::*;
 
 use super::{proved, single_intrinsics};
-use crate::{Isa, Kernel, Lanes};
+use crate::{Element, Isa, Kernel, Lanes, Storage};
 
-/// Proof that the CPU has AVX2 and FMA.
+/// Proof that the CPU has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx2(());
 
 impl Avx2 {
     /// The token, if this CPU has the instructions.
     pub fn detect() -> Option<Self> {
-        let present = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        let present = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
         present.then_some(Self(()))
     }
 }
@@ -21,15 +25,19 @@ impl Avx2 {
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const REGISTERS: usize = 16;
-}
 
-#[inline(never)]
-#[target_feature(enable = "avx2,fma")]
-fn run<T: crate::Real, K: Kernel<T>>(isa: Avx2, kernel: K) -> K::Output
-where
-    Avx2: Lanes<T>,
-{
-    kernel.run(isa)
+    #[inline(always)]
+    fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output
+    where
+        Self: Storage<E>,
+    {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn run<E: Element, I: Storage<E>, K: Kernel<E>>(isa: I, kernel: K) -> K::Output {
+            kernel.run(isa)
+        }
+        proved!(run(self, kernel))
+    }
 }
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
@@ -48,10 +56,6 @@ impl Lanes<f32> for Avx2 {
         _mm256_min_ps _mm256_max_ps _mm256_fmadd_ps _mm256_fnmadd_ps
         _mm256_loadu_ps _mm256_storeu_ps);
 
-    #[inline(always)]
-    fn vectorize<K: Kernel<f32>>(self, kernel: K) -> K::Output {
-        proved!(run(self, kernel))
-    }
     #[inline(always)]
     fn round(self, a: __m256) -> __m256 {
         proved!(_mm256_round_ps::<NEAREST>(a))
@@ -173,10 +177,6 @@ impl Lanes<f64> for Avx2 {
         _mm256_min_pd _mm256_max_pd _mm256_fmadd_pd _mm256_fnmadd_pd
         _mm256_loadu_pd _mm256_storeu_pd);
 
-    #[inline(always)]
-    fn vectorize<K: Kernel<f64>>(self, kernel: K) -> K::Output {
-        proved!(run(self, kernel))
-    }
     #[inline(always)]
     fn round(self, a: __m256d) -> __m256d {
         proved!(_mm256_round_pd::<NEAREST>(a))

@@ -1,16 +1,18 @@
 //! AVX-512: 16 numbers of 32 bits or 8 of 64, 32 registers, masks in registers of their own.
 #![allow(unsafe_code)]
 
+mod half;
+
 use std::arch::x86_64::*;
 
 use super::{proved, single_intrinsics};
-use crate::{Isa, Kernel, Lanes};
+use crate::{Element, Isa, Kernel, Lanes, Storage};
 
-/// Proof that the CPU has AVX-512 F, BW, DQ and VL.
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL; with `PAIRS`, BF16 too.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512(());
+pub struct Avx512<const PAIRS: bool>(());
 
-impl Avx512 {
+impl<const PAIRS: bool> Avx512<PAIRS> {
     /// The token, if this CPU has the instructions.
     pub fn detect() -> Option<Self> {
         let present = is_x86_feature_detected!("avx512f")
@@ -18,28 +20,43 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx2")
-            && is_x86_feature_detected!("fma");
+            && is_x86_feature_detected!("fma")
+            && (!PAIRS || is_x86_feature_detected!("avx512bf16"));
         present.then_some(Self(()))
     }
 }
 
-impl Isa for Avx512 {
-    const NAME: &'static str = "avx512";
-    const REGISTERS: usize = 32;
+macro_rules! token {
+    ($pairs:literal, $name:literal, $features:literal) => {
+        impl Isa for Avx512<$pairs> {
+            const NAME: &'static str = $name;
+            const REGISTERS: usize = 32;
+
+            #[inline(always)]
+            fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output
+            where
+                Self: Storage<E>,
+            {
+                #[inline(never)]
+                #[target_feature(enable = $features)]
+                fn run<E: Element, I: Storage<E>, K: Kernel<E>>(isa: I, kernel: K) -> K::Output {
+                    kernel.run(isa)
+                }
+                proved!(run(self, kernel))
+            }
+        }
+    };
 }
 
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn run<T: crate::Real, K: Kernel<T>>(isa: Avx512, kernel: K) -> K::Output
-where
-    Avx512: Lanes<T>,
-{
-    kernel.run(isa)
-}
+token!(false, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
+token!(true, "avx512bf16", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma");
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
-impl Lanes<f32> for Avx512 {
+impl<const PAIRS: bool> Lanes<f32> for Avx512<PAIRS>
+where
+    Self: Isa,
+{
     type Vector = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
@@ -48,10 +65,6 @@ impl Lanes<f32> for Avx512 {
         _mm512_min_ps _mm512_max_ps _mm512_fmadd_ps _mm512_fnmadd_ps
         _mm512_loadu_ps _mm512_storeu_ps);
 
-    #[inline(always)]
-    fn vectorize<K: Kernel<f32>>(self, kernel: K) -> K::Output {
-        proved!(run(self, kernel))
-    }
     #[inline(always)]
     fn round(self, a: __m512) -> __m512 {
         proved!(_mm512_roundscale_ps::<NEAREST>(a))
@@ -152,7 +165,10 @@ impl Lanes<f32> for Avx512 {
     }
 }
 
-impl Lanes<f64> for Avx512 {
+impl<const PAIRS: bool> Lanes<f64> for Avx512<PAIRS>
+where
+    Self: Isa,
+{
     type Vector = __m512d;
     type Mask = __mmask8;
     const LANES: usize = 8;
@@ -161,10 +177,6 @@ impl Lanes<f64> for Avx512 {
         _mm512_min_pd _mm512_max_pd _mm512_fmadd_pd _mm512_fnmadd_pd
         _mm512_loadu_pd _mm512_storeu_pd);
 
-    #[inline(always)]
-    fn vectorize<K: Kernel<f64>>(self, kernel: K) -> K::Output {
-        proved!(run(self, kernel))
-    }
     #[inline(always)]
     fn round(self, a: __m512d) -> __m512d {
         proved!(_mm512_roundscale_pd::<NEAREST>(a))

@@ -1,7 +1,7 @@
 //! Plain arrays, which the compiler turns into whatever the baseline CPU has.
 #![allow(unsafe_code)]
 
-use crate::{Isa, Kernel, Lanes};
+use crate::{Bf16, Element, F16, HalfLanes, Isa, Kernel, Lanes, Storage};
 
 /// Needs no proof: every CPU can do it.
 #[derive(Clone, Copy, Debug)]
@@ -10,6 +10,14 @@ pub struct Portable;
 impl Isa for Portable {
     const NAME: &'static str = "portable";
     const REGISTERS: usize = 8; // in pairs: a vector takes two on most baseline CPUs
+
+    #[inline(never)]
+    fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output
+    where
+        Self: Storage<E>,
+    {
+        kernel.run(self)
+    }
 }
 
 macro_rules! portable_lanes {
@@ -20,10 +28,6 @@ macro_rules! portable_lanes {
             type Mask = [bool; $lanes];
             const LANES: usize = $lanes;
 
-            #[inline(never)]
-            fn vectorize<K: Kernel<$number>>(self, kernel: K) -> K::Output {
-                kernel.run(self)
-            }
             #[inline(always)]
             fn splat(self, x: $number) -> Self::Vector {
                 [x; $lanes]
@@ -141,7 +145,7 @@ macro_rules! portable_lanes {
                 std::array::from_fn(|lane| {
                     if mask[lane] {
                         // SAFETY: the caller promised that the lanes of the mask are readable.
-                        unsafe { *source.add(lane) }
+                        unsafe { source.add(lane).read_unaligned() }
                     } else {
                         0.0
                     }
@@ -152,7 +156,7 @@ macro_rules! portable_lanes {
                 for lane in 0..$lanes {
                     if mask[lane] {
                         // SAFETY: the caller promised that the lanes of the mask are writable.
-                        unsafe { *target.add(lane) = a[lane] }
+                        unsafe { target.add(lane).write_unaligned(a[lane]) }
                     }
                 }
             }
@@ -162,3 +166,89 @@ macro_rules! portable_lanes {
 
 portable_lanes!(f32, u32, 8, mantissa: 23, bias: 127, round: 12_582_912.0);
 portable_lanes!(f64, u64, 4, mantissa: 52, bias: 1023, round: 6_755_399_441_055_744.0);
+
+impl HalfLanes for Portable {
+    type Halves = [u16; 8];
+
+    #[inline(always)]
+    unsafe fn load_halves(self, source: *const u16) -> [u16; 8] {
+        // SAFETY: the caller promised LANES readable halves.
+        unsafe { source.cast::<[u16; 8]>().read_unaligned() }
+    }
+    #[inline(always)]
+    unsafe fn store_halves(self, target: *mut u16, a: [u16; 8]) {
+        // SAFETY: the caller promised LANES writable halves.
+        unsafe { target.cast::<[u16; 8]>().write_unaligned(a) }
+    }
+    #[inline(always)]
+    unsafe fn load_halves_masked(self, source: *const u16, mask: [bool; 8]) -> [u16; 8] {
+        let mut halves = [0; 8];
+        for lane in 0..8 {
+            if mask[lane] {
+                // SAFETY: the caller promised that the lanes of the mask are readable.
+                halves[lane] = unsafe { *source.add(lane) };
+            }
+        }
+        halves
+    }
+    #[inline(always)]
+    unsafe fn store_halves_masked(self, target: *mut u16, mask: [bool; 8], a: [u16; 8]) {
+        for lane in 0..8 {
+            if mask[lane] {
+                // SAFETY: the caller promised that the lanes of the mask are writable.
+                unsafe { *target.add(lane) = a[lane] }
+            }
+        }
+    }
+    #[inline(always)]
+    fn widen_bf16(self, a: [u16; 8]) -> [f32; 8] {
+        let mut wide = [0.0; 8];
+        for lane in 0..8 {
+            wide[lane] = Bf16(a[lane]).to_f32();
+        }
+        wide
+    }
+    #[inline(always)]
+    fn narrow_bf16(self, a: [f32; 8]) -> [u16; 8] {
+        let mut halves = [0; 8];
+        for lane in 0..8 {
+            halves[lane] = Bf16::from_f32(a[lane]).0;
+        }
+        halves
+    }
+    #[inline(always)]
+    fn widen_f16(self, a: [u16; 8]) -> [f32; 8] {
+        let mut wide = [0.0; 8];
+        for lane in 0..8 {
+            wide[lane] = F16(a[lane]).to_f32();
+        }
+        wide
+    }
+    #[inline(always)]
+    fn narrow_f16(self, a: [f32; 8]) -> [u16; 8] {
+        let mut halves = [0; 8];
+        for lane in 0..8 {
+            halves[lane] = F16::from_f32(a[lane]).0;
+        }
+        halves
+    }
+    #[inline(always)]
+    fn pair(self, low: [f32; 8], high: [f32; 8]) -> [f32; 8] {
+        let mut pairs = [0.0; 8];
+        for lane in 0..8 {
+            let half = |x| u32::from(Bf16::from_f32(x).0);
+            pairs[lane] = f32::from_bits(half(high[lane]) << 16 | half(low[lane]));
+        }
+        pairs
+    }
+    #[inline(always)]
+    fn split_pairs(self, pairs: [f32; 8]) -> ([f32; 8], [f32; 8]) {
+        let (mut low, mut high) = ([0.0; 8], [0.0; 8]);
+        for lane in 0..8 {
+            let bits = pairs[lane].to_bits();
+            low[lane] = f32::from_bits(bits << 16);
+            high[lane] = f32::from_bits(bits & 0xffff_0000);
+        }
+        (low, high)
+    }
+}

@@ -193,7 +193,7 @@ impl<T: Elementary> QueryBlock<'_, T> {
         let b = packed.query.view(0..self.key.columns(), columns.clone())?;
         let c = step.powers.view_mut(keys.clone(), columns.clone())?;
         let mut power = Power { lse: &packed.lse[columns.clone()] };
-        multiply_block(isa, a, b, c, step.start, &mut power);
+        multiply_block::<T, _, _>(isa, a, b, c, step.start, &mut power);
 
         let a = self.value.slice(0, step.keys(group));
         let b = packed.upstream.view(0..self.value.columns(), columns.clone())?;
@@ -202,7 +202,7 @@ impl<T: Elementary> QueryBlock<'_, T> {
             powers: step.powers.view(keys.clone(), columns.clone())?,
             delta: &packed.delta[columns.clone()],
         };
-        multiply_block(isa, a, b, c, Start::Zero, &mut slope);
+        multiply_block::<T, _, _>(isa, a, b, c, Start::Zero, &mut slope);
         Ok(())
     }
 
@@ -221,7 +221,7 @@ impl<T: Elementary> QueryBlock<'_, T> {
         let powers = step.powers.view(group.keys.clone(), queries.clone())?;
         let slopes = step.slopes.view(group.keys.clone(), queries.clone())?;
         let product = |a, b, c| {
-            multiply_block(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
+            multiply_block::<T, _, _>(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
         };
         product(
             powers,

@@ -69,7 +69,7 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
                     let panel = panel.slice(0, run.gates(sizes.hidden_size));
                     for first in (0..panel.rows()).step_by(DEPTH) {
                         let depth = first..panel.rows().min(first + DEPTH);
-                        multiply_block(
+                        multiply_block::<T, _, _>(
                             isa,
                             sums.slice(1, depth.clone()),
                             panel.slice(0, depth),

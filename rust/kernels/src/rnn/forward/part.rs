@@ -77,7 +77,7 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
             let mut target = ViewMut::contiguous(target, [count, projected_stride])?;
             for block in 0..blocks {
                 let columns = block * C::COLUMNS..(block + 1) * C::COLUMNS;
-                multiply_block(
+                multiply_block::<T, _, _>(
                     isa,
                     inputs.slice(1, 0..sizes.input_size),
                     self.layer.input_panels.panel(block)?,
@@ -95,7 +95,7 @@ impl<T: Elementary, C: Cell> Part<'_, '_, T, C> {
                     let hidden = &states.hidden[..active * states.strides[0]];
                     let hidden = View::contiguous(hidden, [active, states.strides[0]])?;
                     let product_rows = &mut product[..active * C::COLUMNS];
-                    multiply_block(
+                    multiply_block::<T, _, _>(
                         isa,
                         hidden.slice(1, 0..sizes.hidden_size),
                         self.layer.hidden_panels.panel(block)?,
