@@ -17,7 +17,7 @@ import pytest
 
 from fusewire.models.gan import MlpConfig
 from fusewire.recipes import gan
-from fusewire.training.adversarial import train
+from fusewire.training.adversarial.loop import train
 from fusewire.training.metrics import read_metrics
 
 GOLDEN = Path(__file__).with_name("gan_losses.json")
@@ -26,7 +26,7 @@ NAMES = ("discriminator_loss", "generator_loss")
 
 def ten_steps(folder: Path) -> list[list[float]]:
     config = gan.demo()
-    assert config.model == MlpConfig(image_shape=(1, 28, 28), hidden_sizes=(128, 128))
+    assert config.model == MlpConfig(hidden_sizes=(128, 128))
     config = dataclasses.replace(config, steps=10, log_every=1, checkpoint_every=10)
     path = train(config, folder).path
     return [[row[name] or 0.0 for name in NAMES] for row in read_metrics(path / "metrics.jsonl")]

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from fusewire.models.language import RecurrentConfig, TransformerConfig
-from fusewire.training import sequence
 from fusewire.training.metrics import read_metrics
-from fusewire.training.sequence_config import LanguageConfig, SamplingConfig
+from fusewire.training.sequence import language
+from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
 
 GOLDEN = json.loads((Path(__file__).parent / "language_losses.json").read_text())
 MODELS = {
@@ -36,7 +36,7 @@ def losses_of_ten_steps(model: str, path: Path) -> list[float]:
         save_every=10,
         sampling=SamplingConfig(length=5),
     )
-    sequence.train(config, path)
+    language.train(config, path)
     return [row["loss"] for row in read_metrics(path / "metrics.jsonl")]
 
 

@@ -19,7 +19,7 @@ from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.plots import plot_losses
 from fusewire.training.progress import TrainingProgress
 from fusewire.training.seeds import RandomStreams
-from fusewire.training.stopping import GracefulStop, require_finite
+from fusewire.training.stopping import GracefulStop, require_sane
 
 
 def test_log_is_readable_while_it_is_written(tmp_path: Path) -> None:
@@ -104,6 +104,6 @@ def test_signals_become_a_request() -> None:
 
 
 def test_divergence_is_told(tmp_path: Path) -> None:
-    require_finite({"loss": 1.0}, 3, tmp_path)
+    require_sane({"loss": 1.0}, 3, tmp_path)
     with pytest.raises(InputError, match=r"loss is nan at step 3; .*no checkpoint had been saved"):
-        require_finite({"loss": float("nan")}, 3, tmp_path)
+        require_sane({"loss": float("nan")}, 3, tmp_path)

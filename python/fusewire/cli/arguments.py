@@ -23,12 +23,17 @@ from tyro.conf import (
 from fusewire.errors import InputError
 
 
+def _hint(default: str) -> object:
+    """What help says of an option whose default is found out later."""
+    return arg(help_behavior_hint=f"(default: {default})")
+
+
 @dataclass(frozen=True)
 class Demo:
     """Train a GAN, a Transformer and an LSTM on the samples in the package: about two minutes."""
 
-    out: Path | None = None
-    """Directory to make, with one run directory for each model. By default a new one in runs/."""
+    out: Annotated[Path | None, _hint("a new one in runs/")] = None
+    """Directory to make, with one run directory for each model."""
 
 
 @dataclass(frozen=True)
@@ -43,38 +48,81 @@ class LanguageModel:
     """What a token is. Bytes can write any text; characters only those that the file holds."""
     context: int = 128
     """Tokens that a Transformer sees, or steps of truncated backpropagation."""
-    steps: int | None = None
+    steps: Annotated[int | None, _hint("2000")] = None
     """Optimiser steps."""
-    batch: int | None = None
+    batch: Annotated[int | None, _hint("16, for recurrent models 32")] = None
     """Rows of context per step."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, _hint("by the model")] = None
     """Highest learning rate of the schedule."""
     seed: int = 0
     """Decides initial weights and the order of the data."""
     device: str = "cpu"
     """Where to train, such as cpu or cuda."""
-    out: Path | None = None
-    """Run directory to make. By default a new one in runs/."""
+    sharding: Literal["replicate", "split"] = "replicate"
+    """What many processes, started by torchrun, do with the weights: each holds all, or a part."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too."""
+    out: Annotated[Path | None, _hint("a new one in runs/")] = None
+    """Run directory to make."""
 
 
 @dataclass(frozen=True)
 class Gan:
-    """Train a generative adversarial network on images."""
+    """Train a generative adversarial network on images, sound, points or words."""
 
-    data: Path
-    """An IDX file, an .npz file or a folder of PNGs, all images of one size."""
-    steps: int | None = None
-    """Updates of each network."""
-    batch: int | None = None
-    """Images per step."""
-    learning_rate: float | None = None
-    """Learning rate of both networks."""
+    data: Annotated[Path | None, _hint("a sample in the package")] = None
+    """Images: an IDX file, an .npz file or a folder of PNGs, all of one size. Audio: a folder of
+    WAV files. Vectors: an .npy file. Words: a UTF-8 text file."""
+    kind: Literal["images", "audio", "vectors", "ring8", "grid25", "words"] = "images"
+    """What the data are; ring8 and grid25 are points around known centres, and need no file."""
+    length: Annotated[int | None, _hint("4096, 5")] = None
+    """Numbers of each clip (audio), letters of each word (words)."""
+    model: Annotated[
+        Literal["mlp", "convolutional", "residual"] | None, _hint("mlp, for audio convolutional")
+    ] = None
+    """Dense networks, strided convolutions (DCGAN, WaveGAN), or residual ones (R3GAN)."""
+    loss: Annotated[
+        Literal[
+            "minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"
+        ]
+        | None,
+        _hint("by the model"),
+    ] = None
+    """What both networks minimise; norm, penalties and rates follow."""
+    steps: Annotated[int | None, _hint("20000, for points 10000")] = None
+    """Updates of the generator."""
+    batch: Annotated[int | None, _hint("64, for points 256")] = None
+    """Samples per update."""
+    generator_learning_rate: Annotated[float | None, _hint("by the loss")] = None
+    """Learning rate of the generator."""
+    discriminator_learning_rate: Annotated[float | None, _hint("by the loss")] = None
+    """Learning rate of the discriminator."""
+    discriminator_steps: Annotated[int | None, _hint("1, for wasserstein 5")] = None
+    """Updates of the discriminator for each of the generator."""
+    real_target: float = 1.0
+    """What the discriminator should say of real samples (minimax and non_saturating)."""
+    weight_clip: Annotated[float | None, _hint("none")] = None
+    """Largest absolute weight of the discriminator."""
+    augmentations: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ()
+    """Changes to what the discriminator sees, for few images."""
+    conditioning: Annotated[Literal["concatenation", "projection"] | None, _hint("none")] = None
+    """How the networks are told the class, for data with labels."""
+    estimator: Literal["gumbel", "reinforce"] = "gumbel"
+    """How the generator learns through the draw of a letter (words)."""
     seed: int = 0
     """Decides initial weights, noise and the order of the data."""
     device: str = "cpu"
     """Where to train, such as cpu or cuda."""
-    out: Path | None = None
-    """Run directory to make. By default a new one in runs/."""
+    threads: Annotated[int | None, _hint("as many as samples of this size keep busy")] = None
+    """CPU threads."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints and pictures."""
+    frames: bool = False
+    """Keep the picture of every checkpoint, for `fusewire sample --show film`."""
+    out: Annotated[Path | None, _hint("a new one in runs/")] = None
+    """Run directory to make."""
 
 
 @dataclass(frozen=True)
@@ -90,29 +138,35 @@ class Resume:
 
     run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
+    steps: Annotated[int | None, _hint("as many as it was started with")] = None
+    """Go on to this step."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw text or images from a trained model."""
+    """Draw text, images, sound or points from a trained model."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
-    prompt: str | None = None
+    prompt: Annotated[str | None, _hint("a new line")] = None
     """Text to continue (language models)."""
-    length: int | None = None
-    """Tokens to add (language models). 600 by default."""
-    temperature: float | None = None
-    """Below 1 makes likely tokens likelier, 0 takes the likeliest (language models).
-    0.8 by default."""
-    top_k: int | None = None
+    length: Annotated[int | None, _hint("600")] = None
+    """Tokens to add (language models)."""
+    temperature: Annotated[float | None, _hint("0.8")] = None
+    """Below 1 makes likely tokens likelier, 0 takes the likeliest (language models)."""
+    top_k: Annotated[int | None, _hint("all")] = None
     """Draw from the k likeliest tokens only (language models)."""
-    count: int | None = None
-    """Texts or images to draw. One text or 100 images by default."""
+    show: Annotated[Literal["interpolation", "classes", "film"] | None, _hint("samples")] = None
+    """Instead of samples: ways between them, each class in its row, or the training as a GIF
+    (GANs)."""
+    count: Annotated[int | None, _hint("1 text, 100 samples, or 10 rows or columns")] = None
+    """Texts or samples to draw."""
     seed: int = 0
     """The same seed gives the same samples."""
-    out: Path | None = None
-    """File to write. By default text is printed, and images go to RUN_DIR/samples-SEED.png."""
+    out: Annotated[
+        Path | None, _hint("text is printed, others go to RUN_DIR/samples-SEED with their suffix")
+    ] = None
+    """File to write."""
 
 
 @dataclass(frozen=True)

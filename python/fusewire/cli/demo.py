@@ -10,8 +10,9 @@ from rich.console import Console
 from fusewire.cli.arguments import Demo
 from fusewire.cli.report import exit_code, free_path, print_results
 from fusewire.recipes import gan, language
-from fusewire.training import adversarial, sequence
+from fusewire.training.adversarial import loop as adversarial
 from fusewire.training.run_directory import RunResult, refuse_unusable
+from fusewire.training.sequence import language as language_training
 
 _LINES_SHOWN = 12
 
@@ -22,8 +23,8 @@ def run(command: Demo) -> int:
     refuse_unusable(out)
     trainings: dict[str, Callable[[Path], RunResult]] = {
         "gan": lambda path: adversarial.train(gan.demo(), path),
-        "transformer": lambda path: sequence.train(language.demo_transformer(), path),
-        "lstm": lambda path: sequence.train(language.demo_lstm(), path),
+        "transformer": lambda path: language_training.train(language.demo_transformer(), path),
+        "lstm": lambda path: language_training.train(language.demo_lstm(), path),
     }
     results: list[RunResult] = []
     for name, train in trainings.items():

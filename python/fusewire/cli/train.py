@@ -8,9 +8,38 @@ from typing import Any, TypeVar
 
 from fusewire.cli.arguments import Gan, LanguageModel, Train
 from fusewire.cli.report import exit_code, free_path, print_results
+from fusewire.errors import InputError
 from fusewire.training.run_directory import RunResult
 
 Config = TypeVar("Config")
+
+_LANGUAGE_OPTIONS = (
+    "steps",
+    "batch",
+    "learning_rate",
+    "seed",
+    "device",
+    "sharding",
+    "tensorboard",
+)
+_GAN_OPTIONS = (
+    "steps",
+    "batch",
+    "generator_learning_rate",
+    "discriminator_learning_rate",
+    "discriminator_steps",
+    "real_target",
+    "weight_clip",
+    "augmentations",
+    "conditioning",
+    "estimator",
+    "seed",
+    "device",
+    "threads",
+    "tensorboard",
+    "checkpoint_every",
+    "frames",
+)
 
 
 def run(command: Train) -> int:
@@ -23,36 +52,34 @@ def run(command: Train) -> int:
 
 def _train_language_model(what: LanguageModel) -> RunResult:
     from fusewire.recipes import language
-    from fusewire.training import sequence
+    from fusewire.training.sequence.language import train
 
     config = language.default(
         what.data.absolute(), what.model, context=what.context, tokenizer=what.tokenizer
     )
-    config = _change(
-        config,
-        steps=what.steps,
-        batch=what.batch,
-        learning_rate=what.learning_rate,
-        seed=what.seed,
-        device=what.device,
-    )
-    return sequence.train(config, what.out or free_path(Path("runs"), what.model))
+    config = _change(config, what, *_LANGUAGE_OPTIONS)
+    return train(config, what.out or free_path(Path("runs"), what.model))
 
 
 def _train_gan(what: Gan) -> RunResult:
     from fusewire.recipes import gan
-    from fusewire.training import adversarial
+    from fusewire.training.adversarial.data import DataConfig
+    from fusewire.training.adversarial.loop import train
 
-    config = _change(
-        gan.default(what.data.absolute(), seed=what.seed, device=what.device),
-        steps=what.steps,
-        batch_size=what.batch,
-        generator_learning_rate=what.learning_rate,
-        discriminator_learning_rate=what.learning_rate,
-    )
-    return adversarial.train(config, what.out or free_path(Path("runs"), "gan"))
+    path = None if what.data is None else what.data.absolute()
+    config = gan.default(DataConfig(what.kind, path, what.length), what.model, what.loss)
+    config = _change(config, what, *_GAN_OPTIONS)
+    return train(config, what.out or free_path(Path("runs"), "gan"))
 
 
-def _change(config: Config, **values: Any) -> Config:
-    given = {name: value for name, value in values.items() if value is not None}
-    return dataclasses.replace(config, **given)  # type: ignore[type-var]
+def _change(config: Config, what: object, *names: str) -> Config:
+    """Replaces the fields that were given as options of the same name."""
+    asked: dict[str, Any] = {name: getattr(what, name) for name in names}
+    given = {name: value for name, value in asked.items() if value is not None}
+    try:
+        return dataclasses.replace(config, **given)  # type: ignore[type-var]
+    except InputError as refusal:
+        # The configuration knows fields; who typed a command knows options.
+        field, rest = str(refusal).split(" ", 1)
+        option = f"--{field.replace('_', '-')}" if field in given else field
+        raise InputError(f"{option} {rest}") from None

@@ -1,56 +1,168 @@
-"""Complete configurations for adversarial training."""
+"""Complete configurations of adversarial training.
+
+Settings are the papers' own where they hold for small networks on a CPU, else what worked best
+here (docs/log.md).
+"""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, TypeAlias
 
-from fusewire.data.images import load_images
-from fusewire.data.samples import FASHION_IMAGES
 from fusewire.errors import InputError
-from fusewire.models.gan import MlpConfig
-from fusewire.training.adversarial_config import GanConfig
+from fusewire.models.gan import (
+    ConvolutionalConfig,
+    GanModel,
+    HeadKind,
+    LossName,
+    MlpConfig,
+    Penalty,
+    ResidualConfig,
+)
+from fusewire.training.adversarial.config import GanConfig
+from fusewire.training.adversarial.data import DataConfig, DataKind
 
-# Images smaller than this (channels x height x width) keep one core busy and no more: waking a
-# second thread for each of the hundred small operators of a step costs more than it saves.
-_SIZE_FOR_THREADS = 4096
+ModelKind: TypeAlias = Literal["mlp", "convolutional", "residual"]
 
-# Both networks, the running mean and the optimisers hold about 3.6 kB for each number of an image.
-_LARGEST_SIZE = 3 * 256 * 256
+_R1 = Penalty("real", weight=0.3)
 
 
-def default(data: Path, *, steps: int = 20_000, seed: int = 0, device: str = "cpu") -> GanConfig:
-    """Two networks of two hidden layers on any images.
+def default(
+    data: DataConfig, model: ModelKind | None = None, loss: LossName | None = None
+) -> GanConfig:
+    """The settings that suit some data, with networks and a loss of one's choice.
 
     Args:
-        data: an IDX file, an `.npz` or a folder of PNGs, see `fusewire.data.images.load_images`.
-        steps: how long to train.
-        seed: of weights, noise and order of the data.
-        device: where to train.
+        data: what to learn from.
+        model: kind of networks; by default dense ones, and convolutions for sound.
+        loss: what both networks minimise; by default the one that suits them.
 
     Returns:
         The run.
 
     Raises:
-        InputError: the data cannot be used.
+        InputError: the networks do not read such data.
     """
-    shape = load_images(data).shape
-    if math.prod(shape) > _LARGEST_SIZE:
-        channels, height, width = shape
-        raise InputError(
-            f"{data} holds images of {width} x {height} pixels and {channels} channels, too many "
-            "for networks of dense layers; scale them down to 256 x 256 or less"
-        )
-    return GanConfig(
-        data=data,
-        model=MlpConfig(image_shape=shape),
-        steps=steps,
-        seed=seed,
-        device=device,
-        threads=1 if math.prod(shape) < _SIZE_FOR_THREADS else None,
-    )
+    model = model or ("convolutional" if data.kind == "audio" else "mlp")
+    if model != "mlp" and data.kind in ("vectors", "ring8", "grid25"):
+        raise InputError(f"model {model} reads images and signals; for {data.kind} take mlp")
+    config = _RECIPES[model](data)
+    return config if loss is None else with_loss(config, loss)
 
 
 def demo(seed: int = 0) -> GanConfig:
     """The embedded pictures of clothes, in well under a minute on two cores."""
-    return default(FASHION_IMAGES, steps=6_000, seed=seed)
+    return dataclasses.replace(mlp(DataConfig()), steps=6_000, seed=seed)
+
+
+def mlp(data: DataConfig) -> GanConfig:
+    """The mission's dense networks with the non-saturating loss and R1; wider for points."""
+    if data.kind in ("ring8", "grid25", "vectors"):
+        return GanConfig(
+            data=data,
+            model=MlpConfig(hidden_sizes=(128, 128, 128), head="identity"),
+            steps=10_000,
+            batch=256,
+            loss="relativistic",
+            penalties=(Penalty("real", 0.1), Penalty("fake", 0.1)),
+            average_decay=0.999,
+        )
+    return GanConfig(data=data, model=MlpConfig(head=_head(data, "sigmoid")), penalties=(_R1,))
+
+
+def convolutional(data: DataConfig) -> GanConfig:
+    """DCGAN for images, WaveGAN for sound, the same in one dimension for words."""
+    if data.kind == "images":
+        return with_loss(GanConfig(data=data, model=ConvolutionalConfig()), "non_saturating")
+    model = ConvolutionalConfig(head=_head(data, "tanh"), generator_norm="none")
+    return with_loss(GanConfig(data=data, model=model), "wasserstein")
+
+
+def residual(data: DataConfig) -> GanConfig:
+    """R3GAN's kind of networks with its loss."""
+    model = ResidualConfig(head=_head(data, "tanh"))
+    return with_loss(GanConfig(data=data, model=model), "relativistic")
+
+
+def with_loss(config: GanConfig, loss: LossName) -> GanConfig:
+    """Changes the loss, and what goes with it: norm, penalties, rates and the order of moves."""
+    settings = _CONVOLUTION_SETTINGS if not config.model.flat else _DENSE_SETTINGS
+    chosen = settings[loss]
+    model: GanModel = config.model
+    if isinstance(model, ConvolutionalConfig):
+        norm = chosen.discriminator_norm
+        model = dataclasses.replace(model, discriminator_norm=norm)
+    return dataclasses.replace(
+        config,
+        loss=loss,
+        model=model,
+        penalties=chosen.penalties,
+        weight_clip=chosen.weight_clip,
+        discriminator_steps=chosen.discriminator_steps,
+        generator_learning_rate=chosen.generator_learning_rate,
+        discriminator_learning_rate=chosen.discriminator_learning_rate,
+        betas=chosen.betas,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _LossSettings:
+    generator_learning_rate: float = 2e-4
+    discriminator_learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)
+    penalties: tuple[Penalty, ...] = ()
+    weight_clip: float | None = None
+    discriminator_steps: int = 1
+    discriminator_norm: Literal["none", "batch", "spectral"] = "none"
+
+
+_WASSERSTEIN = _LossSettings(
+    generator_learning_rate=1e-4,
+    discriminator_learning_rate=1e-4,
+    betas=(0.5, 0.9),
+    penalties=(Penalty("between", 10.0),),
+    discriminator_steps=5,
+)
+
+_CONVOLUTION_SETTINGS: dict[str, _LossSettings] = {
+    "minimax": _LossSettings(discriminator_norm="batch"),
+    "non_saturating": _LossSettings(discriminator_norm="batch"),
+    "least_squares": _LossSettings(discriminator_norm="batch"),
+    "hinge": _LossSettings(
+        betas=(0.0, 0.9), discriminator_learning_rate=4e-4, discriminator_norm="spectral"
+    ),
+    "wasserstein": _WASSERSTEIN,
+    "relativistic": _LossSettings(
+        betas=(0.0, 0.99), penalties=(Penalty("real", 1.0), Penalty("fake", 1.0))
+    ),
+}
+
+_DENSE = _LossSettings(
+    generator_learning_rate=1e-3,
+    discriminator_learning_rate=2e-3,
+    betas=(0.0, 0.99),
+    penalties=(_R1,),
+)
+
+_DENSE_SETTINGS: dict[str, _LossSettings] = {
+    "minimax": _DENSE,
+    "non_saturating": _DENSE,
+    "least_squares": _DENSE,
+    "hinge": _DENSE,
+    "wasserstein": _WASSERSTEIN,
+    "relativistic": dataclasses.replace(
+        _DENSE, penalties=(Penalty("real", 0.1), Penalty("fake", 0.1))
+    ),
+}
+
+_RECIPES: dict[ModelKind, Callable[[DataConfig], GanConfig]] = {
+    "mlp": mlp,
+    "convolutional": convolutional,
+    "residual": residual,
+}
+
+
+def _head(data: DataConfig, for_pixels: HeadKind) -> HeadKind:
+    heads: dict[DataKind, HeadKind] = {"images": for_pixels, "audio": "tanh", "words": "softmax"}
+    return heads.get(data.kind, "identity")

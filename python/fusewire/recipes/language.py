@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.models.language import RecurrentConfig, TransformerConfig
-from fusewire.training.sequence_config import LanguageConfig
+from fusewire.training.sequence.config import LanguageConfig
 
 ModelKind: TypeAlias = Literal["transformer", "lstm", "gru", "rnn"]
 

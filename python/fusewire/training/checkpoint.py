@@ -1,10 +1,10 @@
 """Checkpoints that survive a crash and continue a run bit for bit.
 
 A checkpoint is a folder `step-N`: a `NAME.safetensors` for each model, a
-`NAME.optimizer.safetensors` for each optimiser, `state.json` for everything else, and
-`manifest.json` with the SHA-256 of each. It is written under another name, synced, and renamed, so
-that a folder of this name is complete; reading checks the hashes and goes back to the checkpoint
-before when one is wrong. Nothing is pickled.
+`NAME.optimizer.safetensors` for each optimiser, `state.json` for everything else (the random state
+of every process among it), and `manifest.json` with the SHA-256 of each. It is written under
+another name, synced, and renamed, so that a folder of this name is complete; reading checks the
+hashes and goes back to the checkpoint before when one is wrong. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import safetensors.torch
-import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from fusewire.config import JSON
 from fusewire.errors import InputError
 from fusewire.training.durable import sync_folder, write_synced
+from fusewire.training.packing import (
+    fill_model,
+    fill_optimizer,
+    pack_model,
+    pack_optimizer,
+    unpack_model,
+    unpack_optimizer,
+)
+from fusewire.training.processes import Processes
 from fusewire.training.seeds import RandomStreams
 
 _MANIFEST = "manifest.json"
@@ -54,8 +61,11 @@ def save_checkpoint(
     state: Mapping[str, JSON],
     streams: RandomStreams | None = None,
     keep: int = 2,
+    processes: Processes | None = None,
 ) -> Path:
     """Writes `folder/step-N` and removes all but the newest `keep` checkpoints.
+
+    The first process writes; all take part.
 
     Args:
         folder: holds the checkpoints of one run; created when it does not exist.
@@ -65,6 +75,7 @@ def save_checkpoint(
         state: whatever else the loop must know to continue.
         streams: the random state, stored when given.
         keep: how many checkpoints stay.
+        processes: those of the run; None is one alone.
 
     Returns:
         The path of the new checkpoint.
@@ -74,28 +85,37 @@ def save_checkpoint(
     """
     files: dict[str, bytes] = {}
     for name, model in models.items():
-        files[f"{name}.safetensors"] = _pack_model(name, model, last_checkpoint(folder))
+        files[f"{name}.safetensors"] = pack_model(name, model, last_checkpoint(folder))
     rest: dict[str, JSON] = {"step": step, "state": state, "optimizers": {}}
     described: dict[str, JSON] = {}
     for name, optimizer in optimizers.items():
-        tensors, described[name] = _split_optimizer(optimizer)
-        files[f"{name}.optimizer.safetensors"] = safetensors.torch.save(tensors)
+        files[f"{name}.optimizer.safetensors"], described[name] = pack_optimizer(optimizer)
     rest["optimizers"] = described
-    rest["streams"] = streams.state() if streams else None
+    random_state = streams.state() if streams else None
+    rest["streams"] = processes.gather(random_state) if processes else [random_state]
+    final = folder / f"step-{step}"
+    if processes is None or processes.is_main:
+        _write(final, files, rest, keep)
+    if processes:
+        processes.wait()
+    return final
+
+
+def _write(final: Path, files: dict[str, bytes], rest: Mapping[str, JSON], keep: int) -> None:
+    folder, step = final.parent, rest["step"]
     files[_STATE] = json.dumps(rest).encode()
     hashes = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     files[_MANIFEST] = json.dumps({"step": step, "sha256": hashes}, indent=1).encode()
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        final = _write_folder(folder / f"step-{step}", files)
-        _remove_all_but(folder, keep, newest=step)
+        _write_folder(final, files)
+        _remove_all_but(folder, keep, newest=cast(int, step))
     except OSError as failure:
         reason = failure.strerror or failure
         raise InputError(
             f"cannot write a checkpoint to {folder}: {reason}; {last_checkpoint(folder)}"
         ) from failure
-    return final
 
 
 def load_checkpoint(
@@ -103,6 +123,7 @@ def load_checkpoint(
     models: Mapping[str, nn.Module],
     optimizers: Mapping[str, Optimizer] | None = None,
     streams: RandomStreams | None = None,
+    rank: int = 0,
 ) -> Checkpoint:
     """Puts the newest undamaged checkpoint of `folder` into models, optimisers and streams.
 
@@ -111,6 +132,7 @@ def load_checkpoint(
         models: those to fill; a checkpoint may hold more.
         optimizers: those to fill, built over the same parameters as when saved.
         streams: put back to where they stood, when given.
+        rank: of this process, whose random state is taken; one that was not there gets a new one.
 
     Returns:
         The step and state that were stored.
@@ -138,20 +160,24 @@ def load_checkpoint(
 
     rest = json.loads(files[_STATE])
     # Nothing is changed before everything has been found.
-    weights = {name: _unpack_model(_member(files, path, name)) for name in models}
+    weights = {name: unpack_model(_member(files, path, name)) for name in models}
     moments = {
-        name: _join_optimizer(_member(files, path, f"{name}.optimizer"), rest["optimizers"][name])
+        name: unpack_optimizer(_member(files, path, f"{name}.optimizer"), rest["optimizers"][name])
         for name in optimizers or {}
     }
     try:
         for name, model in models.items():
-            model.load_state_dict(weights[name])
+            fill_model(model, weights[name])
         for name, optimizer in (optimizers or {}).items():
-            optimizer.load_state_dict(moments[name])
+            fill_optimizer(optimizer, moments[name])
     except (RuntimeError, ValueError) as mismatch:
         raise InputError(f"checkpoint {path} belongs to another model: {mismatch}") from mismatch
-    if streams and rest["streams"]:
-        streams.restore(rest["streams"])
+    if streams:
+        random_states = rest["streams"]
+        if rank < len(random_states) and random_states[rank]:
+            streams.restore(random_states[rank])
+        else:
+            streams.diverge(rank, rest["step"])
     return Checkpoint(step=step, state=rest["state"], path=path)
 
 
@@ -163,7 +189,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
-def _write_folder(final: Path, files: Mapping[str, bytes]) -> Path:
+def _write_folder(final: Path, files: Mapping[str, bytes]) -> None:
     unfinished = final.with_name(final.name + ".tmp")
     replaced = final.with_name(final.name + ".old")
     for leftover in (unfinished, replaced):  # of a run that was killed here
@@ -181,7 +207,6 @@ def _write_folder(final: Path, files: Mapping[str, bytes]) -> Path:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     sync_folder(final.parent)
-    return final
 
 
 def _remove_all_but(folder: Path, keep: int, newest: int) -> None:
@@ -212,60 +237,6 @@ def _member(files: Mapping[str, bytes], path: Path, name: str) -> bytes:
     except KeyError:
         held = ", ".join(sorted(files))
         raise InputError(f"checkpoint {path} holds no {name}.safetensors, only {held}") from None
-
-
-def _pack_model(name: str, model: nn.Module, advice: str) -> bytes:
-    tensors: dict[str, torch.Tensor] = {}
-    aliases: dict[str, str] = {}
-    first_names: dict[tuple[object, ...], str] = {}
-    for key, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(
-                f"training diverged: weights of the {name} are no longer finite ({key}); {advice}"
-            )
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
-        if tensor.numel() and place in first_names:
-            aliases[key] = first_names[place]
-        else:
-            first_names[place] = key
-            # A view of a larger tensor is stored alone; safetensors takes no shared memory.
-            tensors[key] = tensor.detach().cpu().contiguous().clone()
-    return safetensors.torch.save(tensors, metadata={"tied": json.dumps(aliases)})
-
-
-def _unpack_model(content: bytes) -> dict[str, torch.Tensor]:
-    tensors = safetensors.torch.load(content)
-    # The metadata sits in the JSON header, whose length is the first eight bytes.
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    aliases = json.loads(header.get("__metadata__", {}).get("tied", "{}"))
-    return tensors | {name: tensors[first] for name, first in aliases.items()}
-
-
-def _split_optimizer(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], JSON]:
-    # A parameter's state is tensors (moments, step counts) and plain numbers; groups are plain.
-    content = optimizer.state_dict()
-    tensors: dict[str, torch.Tensor] = {}
-    plain: dict[str, dict[str, JSON]] = {}
-    for index, entries in content["state"].items():
-        plain[str(index)] = {}
-        for key, value in entries.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = value.detach().cpu().contiguous().clone()
-            else:
-                plain[str(index)][key] = value
-    return tensors, {"state": plain, "param_groups": content["param_groups"]}
-
-
-def _join_optimizer(content: bytes, described: Mapping[str, Any]) -> dict[str, Any]:
-    state = {int(index): dict(plain) for index, plain in described["state"].items()}
-    for name, tensor in safetensors.torch.load(content).items():
-        index, key = name.split(".", 1)
-        state[int(index)][key] = tensor
-    groups = [
-        {key: tuple(value) if key == "betas" else value for key, value in group.items()}
-        for group in described["param_groups"]
-    ]
-    return {"state": cast(Any, state), "param_groups": groups}
 
 
 def last_checkpoint(folder: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fusewire.errors import InputError
+
 
 def write_synced(path: Path, content: bytes) -> None:
     """Writes `content` to `path` and returns once it is on the disk."""
@@ -35,3 +37,15 @@ def replace_file(path: Path, content: bytes) -> None:
         unfinished.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def replace_file_or_refuse(path: Path, content: bytes) -> None:
+    """Replaces a file that a person wants to have.
+
+    Raises:
+        InputError: it cannot be written; the old file is as it was.
+    """
+    try:
+        replace_file(path, content)
+    except OSError as failure:
+        raise InputError(f"cannot write {path}: {failure.strerror or failure}") from failure

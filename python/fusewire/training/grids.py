@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fusewire.errors import InputError
-from fusewire.training.durable import replace_file
+from fusewire.training.durable import replace_file_or_refuse
 
 _GAP = 2  # pixels between images, before enlarging
 _GAP_GREY = 64
 _PREFERRED_WIDTH = 960  # pixels; small images are enlarged by whole factors up to here
 
 
-def image_grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lays images out in rows, about as many as columns.
+def image_grid(images: NDArray[np.uint8], columns: int | None = None) -> NDArray[np.uint8]:
+    """Lays images out in rows.
 
     Args:
         images: (images, channels, height, width), 1 or 3 channels.
+        columns: images in a row; by default about as many as there are rows.
 
     Returns:
         One image, (grid height, grid width, channels).
     """
     count, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     cell_height, cell_width = height + _GAP, width + _GAP
     grid = np.full(
@@ -41,22 +41,20 @@ def image_grid(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grid
 
 
-def write_image_grid(images: NDArray[np.uint8], path: Path) -> None:
+def write_image_grid(images: NDArray[np.uint8], path: Path, columns: int | None = None) -> None:
     """Writes the grid of `images` to a PNG, enlarged when they are small.
 
     Args:
         images: (images, channels, height, width), 1 or 3 channels.
         path: the PNG; an older file is replaced.
+        columns: images in a row; by default about as many as there are rows.
 
     Raises:
         InputError: the file cannot be written.
     """
-    grid = image_grid(images)
+    grid = image_grid(images, columns)
     factor = max(1, _PREFERRED_WIDTH // grid.shape[1])
     enlarged = grid.repeat(factor, axis=0).repeat(factor, axis=1)
     content = io.BytesIO()
     Image.fromarray(enlarged[..., 0] if enlarged.shape[2] == 1 else enlarged).save(content, "PNG")
-    try:
-        replace_file(path, content.getvalue())
-    except OSError as failure:
-        raise InputError(f"cannot write {path}: {failure.strerror or failure}") from failure
+    replace_file_or_refuse(path, content.getvalue())

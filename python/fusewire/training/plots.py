@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fusewire.errors import InputError
-from fusewire.training.durable import replace_file
+from fusewire.training.durable import replace_file_or_refuse
 from fusewire.training.metrics import Row
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 _POINTS_IN_VIEW = 400
+_FLOOR = 1e-7  # keeps the logarithm of silence finite
 
 
 def plot_losses(rows: Sequence[Row], path: Path, title: str, curves: Mapping[str, str]) -> None:
@@ -52,12 +53,55 @@ def plot_losses(rows: Sequence[Row], path: Path, title: str, curves: Mapping[str
     axes.grid(alpha=0.3)
     if axes.lines:
         axes.legend()
+    _write(figure, path)
+
+
+def plot_points(points: NDArray[np.float32], path: Path) -> None:
+    """Draws the first two numbers of each vector as a point.
+
+    Args:
+        points: (points, numbers).
+        path: the PNG to write.
+
+    Raises:
+        InputError: the PNG cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(points[:, 0], points[:, min(1, points.shape[1] - 1)], s=4)
+    axes.grid(alpha=0.3)
+    _write(figure, path)
+
+
+def plot_spectrograms(clips: NDArray[np.float32], rate: int, path: Path) -> None:
+    """Draws the spectrogram of each clip, louder is brighter.
+
+    Args:
+        clips: (clips, numbers).
+        rate: numbers per second.
+        path: the PNG to write.
+
+    Raises:
+        InputError: the PNG cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(5, len(clips))
+    rows = -(-len(clips) // columns)
+    figure = Figure(figsize=(2 * columns, 1.8 * rows), dpi=120, layout="constrained")
+    window = min(256, clips.shape[1])
+    for axes, clip in zip(figure.subplots(rows, columns, squeeze=False).flat, clips, strict=False):
+        axes.specgram(clip + _FLOOR, NFFT=window, Fs=rate, noverlap=window * 3 // 4)
+        axes.set(xticks=[], yticks=[])
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
     content = io.BytesIO()
     figure.savefig(content, format="png")
-    try:
-        replace_file(path, content.getvalue())
-    except OSError as failure:
-        raise InputError(f"cannot write {path}: {failure.strerror or failure}") from failure
+    replace_file_or_refuse(path, content.getvalue())
 
 
 def _running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:

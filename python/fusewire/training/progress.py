@@ -29,6 +29,7 @@ class TrainingProgress:
         unit: what `per_step` counts, such as "images" or "tokens".
         per_step: how many of them one step takes.
         console: where to write; standard output when not given.
+        silent: write nothing, for all but one of many processes.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class TrainingProgress:
         unit: str = "steps",
         per_step: int = 1,
         console: Console | None = None,
+        silent: bool = False,
     ) -> None:
         self._label, self._total, self._first = label, total, done
         self._unit, self._per_step = unit, per_step
         self._console = console or Console()
+        self._silent = silent
         self._start = self._last_line = time.monotonic()
         self._bar = Progress(
             SpinnerColumn(),
@@ -52,7 +55,7 @@ class TrainingProgress:
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=silent or not self._console.is_terminal,
         )
         self._task = self._bar.add_task(label, total=total, completed=done, numbers="")
 
@@ -77,7 +80,7 @@ class TrainingProgress:
         values = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
         numbers = f"{values} · {speed:,.0f} {self._unit}/s"
         self._bar.update(self._task, completed=step, numbers=numbers)
-        if self._console.is_terminal:
+        if self._silent or self._console.is_terminal:
             return
         # Long runs speak less often, so that a log of hours stays readable.
         pause = max(_SECONDS_BETWEEN_LINES, elapsed / 20)

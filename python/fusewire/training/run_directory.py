@@ -3,7 +3,7 @@
 RUN/config.json      kind, configuration, versions, fingerprint of the data
 RUN/metrics.jsonl    one line per logged step
 RUN/losses.png       the loss curves
-RUN/samples.png      (images) or RUN/samples.txt (text)
+RUN/samples.*        png for images and points, txt for text, wav for sound, npy for vectors
 RUN/checkpoint/      step-N folders, see `fusewire.training.checkpoint`
 """
 
@@ -119,7 +119,7 @@ class RunDirectory:
         """
         return config_from_json(kind, self.settings, f"{self.path / _CONFIG}: config")
 
-    def reconfigured(self, config: object) -> RunDirectory:
+    def rewrite_config(self, config: object) -> None:
         """Writes another configuration, for a run that is resumed to go further.
 
         Raises:
@@ -130,7 +130,6 @@ class RunDirectory:
             run._write_description()
         except OSError as failure:
             raise _unwritable(self.path, failure) from failure
-        return run
 
     def require_same_data(self, data_fingerprint: str) -> None:
         """Refuses to continue a run on other data than it began with.
@@ -163,11 +162,6 @@ class RunDirectory:
     def losses_path(self) -> Path:
         """The plot of the losses."""
         return self.path / "losses.png"
-
-    @property
-    def sample_image_path(self) -> Path:
-        """The grid of generated images."""
-        return self.path / "samples.png"
 
     @property
     def sample_text_path(self) -> Path:

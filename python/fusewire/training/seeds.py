@@ -29,10 +29,23 @@ class RandomStreams:
     """
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         for_python, for_numpy, for_torch = np.random.SeedSequence(seed).spawn(3)
         random.seed(_integer(for_python))
         torch.manual_seed(_integer(for_torch))
         self.numpy = np.random.Generator(np.random.PCG64(for_numpy))
+
+    def diverge(self, rank: int, step: int = 0) -> None:
+        """Gives every process but the first its own numbers from here on, such as for dropout.
+
+        Called after the initial weights are drawn, which are the same everywhere.
+
+        Args:
+            rank: of this process.
+            step: at which a run is resumed, so that numbers drawn before it do not come again.
+        """
+        if rank > 0:
+            torch.manual_seed(_integer(np.random.SeedSequence((self._seed, rank, step))))
 
     def state(self) -> JSON:
         """Returns where every stream stands, in a form that JSON can hold."""

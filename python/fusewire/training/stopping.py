@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 from collections.abc import Mapping
@@ -11,6 +10,8 @@ from types import FrameType, TracebackType
 
 from fusewire.errors import InputError
 from fusewire.training.checkpoint import last_checkpoint
+
+_EXPLODED = 1e10
 
 
 class GracefulStop:
@@ -50,8 +51,8 @@ class GracefulStop:
         self.requested = True
 
 
-def require_finite(losses: Mapping[str, float], step: int, checkpoint_folder: Path) -> None:
-    """Ends a run whose losses are no longer numbers.
+def require_sane(losses: Mapping[str, float], step: int, checkpoint_folder: Path) -> None:
+    """Ends a run whose losses are no longer numbers, or beyond anything that learning gives.
 
     Args:
         losses: the losses of this step by name.
@@ -59,11 +60,11 @@ def require_finite(losses: Mapping[str, float], step: int, checkpoint_folder: Pa
         checkpoint_folder: where the run saves, to name the last good checkpoint.
 
     Raises:
-        InputError: a loss is NaN or infinite.
+        InputError: a loss is NaN, infinite or larger than 10^10.
     """
     for name, loss in losses.items():
-        if not math.isfinite(loss):
+        if not abs(loss) <= _EXPLODED:  # NaN fails too
             raise InputError(
-                f"training diverged: {name} is {loss} at step {step}; "
+                f"training diverged: {name} is {loss:g} at step {step}; "
                 f"try a lower learning rate; {last_checkpoint(checkpoint_folder)}"
             )

@@ -1,19 +1,36 @@
 """Adversarial networks: a generator learns to make what a discriminator takes for real."""
 
-from fusewire.models.gan.losses import (
-    GeneratorLoss,
-    discriminator_loss,
-    generator_loss,
-    gradient_penalty,
-)
-from fusewire.models.gan.mlp import Discriminator, Generator, MlpConfig
+from typing import TypeAlias
+
+from fusewire.models.gan.augmentation import AugmentationKind, augment
+from fusewire.models.gan.convolutional import ConvolutionalConfig
+from fusewire.models.gan.draws import Draws
+from fusewire.models.gan.heads import HeadKind, SoftmaxSampling
+from fusewire.models.gan.losses import Loss, LossName, make_loss
+from fusewire.models.gan.mlp import MlpConfig
+from fusewire.models.gan.networks import Conditioning, Discriminator, Generator
+from fusewire.models.gan.normalisation import BatchNorm
+from fusewire.models.gan.penalties import Penalty
+from fusewire.models.gan.residual import ResidualConfig
+
+GanModel: TypeAlias = MlpConfig | ConvolutionalConfig | ResidualConfig
 
 __all__ = [
+    "AugmentationKind",
+    "BatchNorm",
+    "Conditioning",
+    "ConvolutionalConfig",
     "Discriminator",
+    "Draws",
+    "GanModel",
     "Generator",
-    "GeneratorLoss",
+    "HeadKind",
+    "Loss",
+    "LossName",
     "MlpConfig",
-    "discriminator_loss",
-    "generator_loss",
-    "gradient_penalty",
+    "Penalty",
+    "ResidualConfig",
+    "SoftmaxSampling",
+    "augment",
+    "make_loss",
 ]

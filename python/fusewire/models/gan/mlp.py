@@ -1,4 +1,4 @@
-"""A generator and a discriminator of two hidden layers each, for images of any shape."""
+"""Networks of dense layers, for samples of any shape: the mission's own."""
 
 from __future__ import annotations
 
@@ -6,105 +6,61 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fusewire.errors import InputError
+from fusewire.models.gan.heads import HeadKind
+from fusewire.models.gan.networks import Shape
 from fusewire.nn import Linear
 
 _LEAK = 0.2
 
+# Both networks, the running mean and the optimisers hold about 3.6 kB for each number of a sample.
+_LARGEST_SAMPLE = 3 * 256 * 256
+
 
 @dataclass(frozen=True)
 class MlpConfig:
-    """Sizes of both networks.
+    """Dense networks: `head(W3 relu(W2 relu(W1 z + b1) + b2) + b3)` and the like for logits.
+
+    The discriminator's activation is a leaky ReLU, because a generator learns nothing through units
+    that are off.
 
     Attributes:
-        image_shape: channels, height, width.
-        noise_size: numbers from which the generator makes one image.
+        noise_size: numbers from which the generator makes one sample.
         hidden_sizes: widths of the hidden layers, the same in both networks.
+        head: what the last layer's values go through.
+        spectral: divide the discriminator's weights by their largest singular value.
     """
 
-    image_shape: tuple[int, int, int] = (1, 28, 28)
     noise_size: int = 32
     hidden_sizes: tuple[int, ...] = (128, 128)
+    head: HeadKind = "sigmoid"
+    spectral: bool = False
+
+    flat = True
 
     def __post_init__(self) -> None:
-        for name in ("image_shape", "hidden_sizes"):
-            if not all(size >= 1 for size in getattr(self, name)):
-                raise InputError(f"{name}: expected sizes of at least 1, got {getattr(self, name)}")
+        if not self.hidden_sizes or not all(size >= 1 for size in self.hidden_sizes):
+            raise InputError(f"hidden_sizes: expected sizes of at least 1, got {self.hidden_sizes}")
         if self.noise_size < 1:
             raise InputError(f"noise_size: expected at least 1, got {self.noise_size}")
 
+    def generator_body(self, inputs: int, shape: Shape) -> nn.Module:
+        """Hidden layers with ReLU, and a last one without."""
+        numbers = math.prod(shape)
+        if numbers > _LARGEST_SAMPLE:
+            raise InputError(
+                f"samples of {' x '.join(map(str, shape))} numbers are too many for networks of "
+                f"dense layers, which take {_LARGEST_SAMPLE}; scale them down"
+            )
+        sizes = (inputs, *self.hidden_sizes)
+        hidden = [Linear(*pair, activation="relu") for pair in itertools.pairwise(sizes)]
+        return nn.Sequential(*hidden, Linear(sizes[-1], numbers))
 
-class Generator(nn.Module):
-    """Noise to images: `sigmoid(W3 relu(W2 relu(W1 z + b1) + b2) + b3)`.
-
-    Args:
-        config: the sizes.
-
-    Example:
-        >>> generator = Generator(MlpConfig(image_shape=(3, 8, 6)))
-        >>> generator(generator.noise(5)).shape
-        torch.Size([5, 3, 8, 6])
-    """
-
-    def __init__(self, config: MlpConfig) -> None:
-        super().__init__()
-        self.config = config
-        sizes = (config.noise_size, *config.hidden_sizes, math.prod(config.image_shape))
-        self.layers = _layers(sizes, nn.ReLU())
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Returns images, (batch, channels, height, width), with pixels between 0 and 1.
-
-        Args:
-            noise: (batch, noise_size).
-        """
-        pixels: Tensor = self.layers(noise)
-        return pixels.sigmoid().view(-1, *self.config.image_shape)
-
-    def noise(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws standard normal noise for `batch` images, on the device of the weights.
-
-        The numbers are drawn on the CPU, so that a seed gives the same images on every device.
-        """
-        drawn = torch.randn(batch, self.config.noise_size, generator=generator)
-        return drawn.to(next(self.parameters()).device)
-
-
-class Discriminator(nn.Module):
-    """Images to one logit each: positive means taken for real.
-
-    The activation is a leaky ReLU, because a generator learns nothing through units that are off.
-
-    Args:
-        config: the sizes.
-    """
-
-    def __init__(self, config: MlpConfig) -> None:
-        super().__init__()
-        self.layers = _layers(
-            (math.prod(config.image_shape), *config.hidden_sizes, 1), nn.LeakyReLU(_LEAK)
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns logits, (batch,).
-
-        Args:
-            images: (batch, channels, height, width), pixels between 0 and 1.
-        """
-        centred = 2 * images.flatten(1) - 1
-        logits: Tensor = self.layers(centred)
-        return logits.squeeze(1)
-
-    def predict_proba(self, images: Tensor) -> Tensor:
-        """Returns the probability that each image is real, (batch,)."""
-        return torch.sigmoid(self(images))
-
-
-def _layers(sizes: tuple[int, ...], activation: nn.Module) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for input_size, output_size in itertools.pairwise(sizes):
-        layers += [Linear(input_size, output_size), activation]
-    return nn.Sequential(*layers[:-1])  # the head belongs to each network
+    def discriminator_body(self, shape: Shape) -> tuple[nn.Module, int]:
+        """Hidden layers with leaky ReLU."""
+        layers: list[nn.Module] = []
+        for pair in itertools.pairwise((*shape, *self.hidden_sizes)):
+            layers += [Linear(*pair), nn.LeakyReLU(_LEAK)]
+        return nn.Sequential(*layers), self.hidden_sizes[-1]

@@ -18,11 +18,13 @@ import torch
 from fusewire.data.text import RandomWindows, make_corpus
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig, TransformerConfig
-from fusewire.training import sequence
 from fusewire.training.checkpoint import checkpoint_steps
 from fusewire.training.metrics import read_metrics
-from fusewire.training.sequence import CarriedState, build_model, learning_rate, mean_loss
-from fusewire.training.sequence_config import LanguageConfig, SamplingConfig
+from fusewire.training.processes import Processes
+from fusewire.training.sequence import language
+from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
+from fusewire.training.sequence.language import build_learner, build_model, learning_rate, mean_loss
+from fusewire.training.sequence.learner import CarriedState
 
 TEXT = "the cat sat on the mat, and the dog ran to the log. " * 40
 MODELS = {
@@ -69,7 +71,7 @@ def make_config(text_file: Path, model: str = "lstm", **changes: object) -> Lang
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_directory_holds_everything(model: str, text_file: Path, tmp_path: Path) -> None:
-    result = sequence.train(make_config(text_file, model), tmp_path / "run")
+    result = language.train(make_config(text_file, model), tmp_path / "run")
 
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
         *("config.json", "tokenizer.json", "metrics.jsonl"),
@@ -92,7 +94,7 @@ def test_a_text_that_repeats_itself_is_learnt(model: str, text_file: Path, tmp_p
     config = make_config(
         text_file, model, steps=150, learning_rate=0.03, validate_every=150, save_every=150
     )
-    result = sequence.train(config, tmp_path / "run")
+    result = language.train(config, tmp_path / "run")
     assert result.metrics["validation_loss"] < 1.0  # 2.6 is the entropy of its letters
 
 
@@ -101,13 +103,13 @@ def test_a_resumed_run_equals_one_that_never_stopped(
     model: str, text_file: Path, tmp_path: Path
 ) -> None:
     config = make_config(text_file, model, steps=8, save_every=5, batch=2)
-    sequence.train(config, tmp_path / "whole")
+    language.train(config, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     # As if the process had been killed between steps 5 and 8.
     shutil.rmtree(tmp_path / "stopped" / "checkpoint" / "step-8")
     (tmp_path / "stopped" / "samples.txt").unlink()
 
-    assert sequence.resume(tmp_path / "stopped").step == 8
+    assert language.resume(tmp_path / "stopped").step == 8
 
     for name in ("metrics.jsonl", "samples.txt"):
         whole, stopped = (tmp_path / run / name for run in ("whole", "stopped"))
@@ -118,7 +120,7 @@ def test_a_signal_ends_the_step_and_saves(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = RandomWindows.at
-    sequence.train(make_config(text_file, "transformer"), tmp_path / "whole")
+    language.train(make_config(text_file, "transformer"), tmp_path / "whole")
 
     def interrupt(windows: RandomWindows, step: int):
         if step == 2:
@@ -127,26 +129,26 @@ def test_a_signal_ends_the_step_and_saves(
 
     monkeypatch.setattr(RandomWindows, "at", interrupt)
     config = make_config(text_file, "transformer")
-    result = sequence.train(config, tmp_path / "run")
+    result = language.train(config, tmp_path / "run")
     assert (result.step, result.stopped_early) == (3, True)
     assert checkpoint_steps(tmp_path / "run" / "checkpoint") == [3]
     monkeypatch.undo()
 
-    assert sequence.resume(tmp_path / "run").step == 8
+    assert language.resume(tmp_path / "run").step == 8
     whole, stopped = (
         [row["loss"] for row in read_metrics(tmp_path / run / "metrics.jsonl")]
         for run in ("whole", "run")
     )
     assert stopped == whole
-    with pytest.raises(InputError, match="is finished: it has done all its 8 steps"):
-        sequence.resume(tmp_path / "run")
+    with pytest.raises(InputError, match="is finished: it has done 8 steps of 8"):
+        language.resume(tmp_path / "run")
 
 
 def test_changed_data_are_refused_on_resume(text_file: Path, tmp_path: Path) -> None:
-    sequence.train(make_config(text_file), tmp_path / "run")
+    language.train(make_config(text_file), tmp_path / "run")
     text_file.write_text(TEXT.replace("cat", "cow"))
     with pytest.raises(InputError, match="data has changed"):
-        sequence.resume(tmp_path / "run")
+        language.resume(tmp_path / "run")
 
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
@@ -213,7 +215,7 @@ def test_gradients_are_clipped(text_file: Path, tmp_path: Path, monkeypatch) -> 
         return step(optimizer, *arguments)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", watch)
-    sequence.train(make_config(text_file, gradient_clip=0.01), tmp_path / "run")
+    language.train(make_config(text_file, gradient_clip=0.01), tmp_path / "run")
     logged = [row["gradient_norm"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     np.testing.assert_allclose(norms, 0.01, rtol=1e-3)
     assert min(logged) > 0.01
@@ -231,7 +233,7 @@ def test_the_learning_rate_rises_and_falls(text_file: Path) -> None:
 
 
 def test_only_matrices_decay(text_file: Path) -> None:
-    learner = sequence.Learner(make_config(text_file, weight_decay=0.5), 30)
+    learner = build_learner(make_config(text_file, weight_decay=0.5), 30, Processes("cpu"))
     for group in learner.optimizer.param_groups:
         matrices = {parameter.dim() >= 2 for parameter in group["params"]}
         assert matrices == {group["weight_decay"] == 0.5}
@@ -239,20 +241,20 @@ def test_only_matrices_decay(text_file: Path) -> None:
 
 def test_a_diverging_run_says_so(text_file: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="training diverged"):
-        sequence.train(
+        language.train(
             make_config(text_file, steps=50, learning_rate=1e30, warmup_steps=0), tmp_path / "run"
         )
 
 
 def test_samples_continue_the_prompt(text_file: Path, tmp_path: Path) -> None:
-    sequence.train(make_config(text_file), tmp_path / "run")
+    language.train(make_config(text_file), tmp_path / "run")
     settings = SamplingConfig(prompt="the dog", length=9, seed=4)
-    text = sequence.sample(tmp_path / "run", settings)
-    assert text == sequence.sample(tmp_path / "run", settings)
+    text = language.sample(tmp_path / "run", settings)
+    assert text == language.sample(tmp_path / "run", settings)
     assert text.startswith("the dog")
     assert len(text) <= 7 + 9 + 1
     with pytest.raises(InputError, match="unknown to this model: 'é'"):
-        sequence.sample(tmp_path / "run", SamplingConfig(prompt="é"))
+        language.sample(tmp_path / "run", SamplingConfig(prompt="é"))
 
 
 @pytest.mark.parametrize(
@@ -278,5 +280,5 @@ def test_a_refused_run_leaves_nothing(
     changes: dict[str, object], text_file: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError):
-        sequence.train(make_config(text_file, **changes), tmp_path / "deep" / "run")
+        language.train(make_config(text_file, **changes), tmp_path / "deep" / "run")
     assert not (tmp_path / "deep").exists()

@@ -16,25 +16,21 @@ import pytest
 import torch
 from PIL import Image
 
-from fusewire.data.samples import FASHION_IMAGES
 from fusewire.errors import InputError
-from fusewire.models.gan import Generator, MlpConfig
-from fusewire.recipes import gan
-from fusewire.training.adversarial import (
-    Players,
-    discriminator_move,
-    generate,
-    generator_move,
-    resume,
-    sample,
-    train,
-)
-from fusewire.training.adversarial_config import GanConfig
+from fusewire.models.gan import Draws, Generator, MlpConfig, Penalty
+from fusewire.training.adversarial.config import GanConfig
+from fusewire.training.adversarial.data import DataConfig, SampleFormat
+from fusewire.training.adversarial.loop import resume, train
+from fusewire.training.adversarial.moves import discriminator_move, generator_move
+from fusewire.training.adversarial.players import Players
+from fusewire.training.adversarial.samples import TrainedGenerator, sample
 from fusewire.training.checkpoint import CheckpointWarning, checkpoint_steps, load_checkpoint
 from fusewire.training.metrics import read_metrics
 from fusewire.training.order import ShuffledOrder
+from fusewire.training.processes import Processes
 
-SMALL = MlpConfig(image_shape=(3, 4, 5), noise_size=6, hidden_sizes=(8, 8))
+SMALL = MlpConfig(noise_size=6, hidden_sizes=(8, 8))
+FORM = SampleFormat("images", (3, 4, 5))
 
 
 @pytest.fixture
@@ -42,10 +38,11 @@ def config(tmp_path: Path) -> GanConfig:
     pixels = np.random.default_rng(0).integers(0, 256, (11, 3, 4, 5), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", pixels)
     return GanConfig(
-        data=tmp_path / "data.npz",
+        data=DataConfig("images", tmp_path / "data.npz"),
         model=SMALL,
+        penalties=(Penalty("real", 0.3),),
         steps=6,
-        batch_size=4,
+        batch=4,
         log_every=1,
         checkpoint_every=4,
         threads=1,
@@ -65,18 +62,23 @@ def losses(path: Path) -> list[tuple[object, ...]]:
     return [(row["step"], row["discriminator_loss"], row["generator_loss"]) for row in rows]
 
 
-def test_each_move_changes_one_player_only(config: GanConfig) -> None:
+def make_players(config: GanConfig) -> Players:
     torch.manual_seed(0)
-    players, real = Players(config), torch.rand(4, 3, 4, 5)
+    return Players(config, FORM, Processes("cpu"))
+
+
+def test_each_move_changes_one_player_only(config: GanConfig) -> None:
+    players, real = make_players(config), torch.rand(4, 3, 4, 5)
+    draws = Draws(0, 1, batch=4)
     g, d = weights(players.generator), weights(players.discriminator)
-    discriminator_move(config, players, real)
+    discriminator_move(config, players, real, None, draws, 0)
     assert all(unchanged(players.generator, g))
     assert not any(unchanged(players.discriminator, d))
     assert all(weight.grad is None for weight in players.generator.parameters())
 
     d = weights(players.discriminator)
     gradients = [weight.grad.clone() for weight in players.discriminator.parameters()]
-    generator_move(config, players, 4)
+    generator_move(config, players, real, None, draws)
     assert not any(unchanged(players.generator, g))
     assert all(unchanged(players.discriminator, d))
     for weight, gradient in zip(players.discriminator.parameters(), gradients, strict=True):
@@ -85,7 +87,7 @@ def test_each_move_changes_one_player_only(config: GanConfig) -> None:
 
 
 def test_optimizers_hold_the_parameters_of_one_player_each(config: GanConfig) -> None:
-    players = Players(config)
+    players = make_players(config)
     for optimizer, module in [
         (players.generator_optimizer, players.generator),
         (players.discriminator_optimizer, players.discriminator),
@@ -96,18 +98,22 @@ def test_optimizers_hold_the_parameters_of_one_player_each(config: GanConfig) ->
 
 
 def test_discriminator_learns_to_tell(config: GanConfig) -> None:
-    torch.manual_seed(0)
-    config = dataclasses.replace(config, penalty=0.0, discriminator_learning_rate=0.01)
-    players, real = Players(config), torch.rand(4, 3, 4, 5)
-    history = [discriminator_move(config, players, real.clone())[0].item() for _ in range(60)]
+    config = dataclasses.replace(config, penalties=(), discriminator_learning_rate=0.01)
+    players, real = make_players(config), torch.rand(4, 3, 4, 5)
+    history = [
+        discriminator_move(config, players, real, None, Draws(0, step, 4), step)["loss"].item()
+        for step in range(60)
+    ]
     assert history[-1] < 0.8 * history[0]
 
 
 def test_generator_learns_to_deceive(config: GanConfig) -> None:
-    torch.manual_seed(0)
     config = dataclasses.replace(config, generator_learning_rate=0.01)
-    players = Players(config)
-    history = [generator_move(config, players, 16)[0].item() for _ in range(60)]
+    players, real = make_players(config), torch.rand(4, 3, 4, 5)
+    history = [
+        generator_move(config, players, real, None, Draws(0, step, 4))["loss"].item()
+        for step in range(60)
+    ]
     assert history[-1] < 0.8 * history[0]
 
 
@@ -151,18 +157,19 @@ def test_resumed_run_equals_the_uninterrupted_one(
         assert path.read_bytes() == (halves / "checkpoint" / "step-6" / path.name).read_bytes()
 
 
-def test_a_finished_run_can_be_resumed_to_no_effect(config: GanConfig, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_resumed(config: GanConfig, tmp_path: Path) -> None:
     path = train(config, tmp_path / "run").path
     before = losses(path)
-    assert resume(path).step == 6
+    for steps in (None, 5, 6):
+        with pytest.raises(InputError, match="is finished: it has done 6 steps"):
+            resume(path, steps)
     assert losses(path) == before
-    with pytest.raises(InputError, match="has done 6 already"):
-        resume(path, steps=5)
+    assert resume(path, steps=7).step == 7
 
 
 def test_other_data_are_refused_on_resume(config: GanConfig, tmp_path: Path) -> None:
     path = train(config, tmp_path / "run").path
-    np.savez(config.data, np.zeros((11, 3, 4, 5), np.uint8))
+    np.savez(config.data.path, np.zeros((11, 3, 4, 5), np.uint8))
     with pytest.raises(InputError, match="data has changed"):
         resume(path)
 
@@ -170,9 +177,10 @@ def test_other_data_are_refused_on_resume(config: GanConfig, tmp_path: Path) -> 
 def test_bad_input_leaves_no_directory(config: GanConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
     for changes in (
-        {"data": tmp_path / "missing"},
-        {"data": FASHION_IMAGES},  # of another shape than the model
+        {"data": DataConfig("images", tmp_path / "missing")},
+        {"data": DataConfig("ring8")},  # of another range than the model's head
         {"device": "nonsense"},
+        {"conditioning": "projection"},  # without labels
     ):
         with pytest.raises(InputError):
             train(dataclasses.replace(config, **changes), run)
@@ -185,10 +193,12 @@ def test_bad_input_leaves_no_directory(config: GanConfig, tmp_path: Path) -> Non
     "changes",
     [
         {"steps": 0},
-        {"batch_size": 0},
+        {"batch": 0},
         {"generator_learning_rate": float("nan")},
         {"betas": (1.0, 0.9)},
-        {"penalty": -1.0},
+        {"weight_clip": -1.0},
+        {"discriminator_steps": 0},
+        {"temperature": (1.0, 0.0)},
         {"average_decay": 1.5},
         {"seed": -1},
         {"threads": 0},
@@ -209,32 +219,34 @@ def test_divergence_names_the_last_good_checkpoint(config: GanConfig, tmp_path: 
 
 def test_sampling_is_reproducible_and_uses_the_average(config: GanConfig, tmp_path: Path) -> None:
     path = train(config, tmp_path / "run").path
-    assert generate(path, 5).shape == (5, 3, 4, 5)
-    assert np.array_equal(generate(path, 5, seed=2), generate(path, 5, seed=2))
-    assert not np.array_equal(generate(path, 5, seed=2), generate(path, 5, seed=3))
-    averaged = Generator(SMALL)
+    trained = TrainedGenerator.open(path)
+    assert trained.draw(5).shape == (5, 3, 4, 5)
+    assert np.array_equal(trained.draw(5, seed=2), trained.draw(5, seed=2))
+    assert not np.array_equal(trained.draw(5, seed=2), trained.draw(5, seed=3))
+    averaged = Generator(SMALL, (3, 4, 5))
     load_checkpoint(path / "checkpoint", {"generator_average": averaged})
     with torch.no_grad():
         expected = averaged(averaged.noise(5, torch.Generator().manual_seed(0))) * 255
-    assert np.array_equal(generate(path, 5), expected.round().to(torch.uint8).numpy())
+    assert np.array_equal(trained.draw(5), expected.round().to(torch.uint8).numpy())
     assert sample(path, tmp_path / "out.png", count=3, seed=1).exists()
     with pytest.raises(InputError, match="cannot write"):
         sample(path, tmp_path / "missing" / "out.png")
     with pytest.raises(InputError, match="at least 1"):
-        generate(path, 0)
+        trained.draw(0)
 
 
 def start_long_run(config: GanConfig, run: Path) -> subprocess.Popen[bytes]:
     code = (
         "import sys; from pathlib import Path; from fusewire.models.gan import MlpConfig\n"
-        "from fusewire.training.adversarial import train\n"
-        "from fusewire.training.adversarial_config import GanConfig\n"
-        "model = MlpConfig((3, 4, 5), 6, (8, 8))\n"
-        "train(GanConfig(Path(sys.argv[1]), model, steps=10**9, batch_size=4, threads=1,"
+        "from fusewire.training.adversarial.loop import train\n"
+        "from fusewire.training.adversarial.config import GanConfig\n"
+        "from fusewire.training.adversarial.data import DataConfig\n"
+        "data, model = DataConfig('images', Path(sys.argv[1])), MlpConfig(6, (8, 8))\n"
+        "train(GanConfig(data, model, steps=10**9, batch=4, threads=1,"
         " checkpoint_every=5), Path(sys.argv[2]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code, config.data, run],
+        [sys.executable, "-c", code, config.data.path, run],
         stdout=subprocess.DEVNULL,
     )
     while not checkpoint_steps(run / "checkpoint"):
@@ -267,14 +279,4 @@ def test_signal_saves_and_ends_cleanly(config: GanConfig, tmp_path: Path, number
     process.send_signal(number)
     assert process.wait() == 0
     assert (run / "losses.png").exists()
-    assert generate(run, 2).shape == (2, 3, 4, 5)
-
-
-def test_recipes_fit_the_data(config: GanConfig) -> None:
-    assert gan.default(config.data).model.image_shape == (3, 4, 5)
-    assert gan.demo().model == MlpConfig((1, 28, 28), hidden_sizes=(128, 128))
-    with pytest.raises(InputError):
-        gan.default(config.data.with_name("missing"))
-    np.savez(config.data, np.zeros((1, 3, 300, 256), np.uint8))
-    with pytest.raises(InputError, match="256 x 300 pixels and 3 channels, too many"):
-        gan.default(config.data)
+    assert TrainedGenerator.open(run).draw(2).shape == (2, 3, 4, 5)

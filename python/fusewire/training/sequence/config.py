@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
@@ -16,6 +17,8 @@ from fusewire.training.settings import (
     require_positive,
     require_seed,
 )
+
+Sharding: TypeAlias = Literal["replicate", "split"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class LanguageConfig:
         seed: decides the initial weights, the order of the data and dropout.
         device: where to train, such as ``"cpu"`` or ``"cuda"``.
         threads: CPU threads of PyTorch while training; ``None`` leaves them as they are.
+        sharding: what many processes do with the parameters: ``"replicate"`` them (DDP), or
+            ``"split"`` them and the optimiser's moments (FSDP2), for models that one cannot hold.
+        tensorboard: write the log for TensorBoard too.
         sampling: how samples.txt is drawn.
     """
 
@@ -92,6 +98,8 @@ class LanguageConfig:
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None
+    sharding: Sharding = "replicate"
+    tensorboard: bool = False
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,101 @@
+"""Penalties on the discriminator's gradient with respect to its input.
+
+They keep the discriminator smooth, which is what makes the game converge. All differentiate a
+gradient, but for the finite-difference form, which needs first derivatives only and so works where
+double backward does not (fused attention, FSDP).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fusewire.errors import InputError
+from fusewire.models.gan.draws import Draws
+
+Critic = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Penalty:
+    r"""A penalty on :math:`g = \partial D / \partial x` at some samples :math:`x`.
+
+    - at ``"real"`` (R1, Mescheder et al. 2018) and ``"fake"`` (R2): :math:`E |g|^2 / 2`
+    - ``"between"`` (WGAN-GP, Gulrajani et al. 2017): :math:`E (|g| - 1)^2`, at
+      :math:`x = u x_{real} + (1 - u) x_{fake}` with a uniform :math:`u` for each pair
+
+    Attributes:
+        at: where the gradient is taken.
+        weight: of the penalty in the discriminator's loss.
+        every: take it in one of so many steps, and so many times as strongly (lazy regularisation,
+            Karras et al. 2020).
+        finite_difference: σ to estimate :math:`|g|^2` by
+            :math:`E_\epsilon (D(x + σ\epsilon) - D(x))^2 / σ^2`, None to differentiate. Not for
+            ``"between"``, whose length the square does not tell.
+    """
+
+    at: Literal["real", "fake", "between"]
+    weight: float
+    every: int = 1
+    finite_difference: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < float("inf"):
+            raise InputError(f"weight of a penalty must be at least 0, got {self.weight}")
+        if self.every < 1:
+            raise InputError(f"every of a penalty must be at least 1, got {self.every}")
+        if self.finite_difference is not None:
+            if not 0 < self.finite_difference < float("inf"):
+                raise InputError(
+                    f"finite_difference must be more than 0, got {self.finite_difference}"
+                )
+            if self.at == "between":
+                raise InputError('a penalty "between" cannot be taken by finite_difference')
+
+    def is_due(self, step: int) -> bool:
+        """Whether the penalty is taken in this step."""
+        return self.weight > 0 and step % self.every == 0
+
+    def differentiates(self, at: str) -> bool:
+        """Whether samples of this kind need a gradient of their own."""
+        return self.at == at and self.finite_difference is None
+
+    def term(
+        self, critic: Critic, seen: Mapping[str, tuple[Tensor, Tensor]], draws: Draws
+    ) -> Tensor:
+        """What is added to the discriminator's loss.
+
+        Args:
+            critic: the discriminator, samples to logits.
+            seen: "real" and "fake" samples, (batch, ...), each with the logits they got.
+            draws: random numbers of this step.
+
+        Returns:
+            A scalar, weighted.
+        """
+        if self.at == "between":
+            (real, _), (fake, _) = seen["real"], seen["fake"]
+            part = draws.uniform(*(1,) * (real.ndim - 1))
+            mixed = torch.lerp(fake.detach(), real.detach(), part).requires_grad_()
+            lengths = _gradient(critic(mixed), mixed).norm(dim=1)
+            value = (lengths - 1).square().mean()
+        elif self.finite_difference is None:
+            samples, logits = seen[self.at]
+            value = _gradient(logits, samples).square().sum(1).mean() / 2
+        else:
+            samples, logits = seen[self.at]
+            shift = self.finite_difference * draws.normal(*samples.shape[1:])
+            rise = (critic(samples.detach() + shift) - logits) / self.finite_difference
+            value = rise.square().mean() / 2
+        term: Tensor = self.weight * self.every * value
+        return term
+
+
+def _gradient(logits: Tensor, samples: Tensor) -> Tensor:
+    """The gradient of each logit at its sample, (batch, numbers of a sample)."""
+    (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
+    return gradient.flatten(1)

@@ -1,0 +1,134 @@
+"""Where a run computes: in one process, or in those that `torchrun` started together.
+
+The processes of a run share each batch: all know the whole order of the data, each takes its rows.
+Gradients are averaged by PyTorch's `DistributedDataParallel`, so that a step in many processes is
+the step of one process with the whole batch, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import broadcast_object_list, gather_object
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
+from fusewire.errors import InputError
+from fusewire.training.devices import require_device
+
+T = TypeVar("T")
+
+
+class Processes:
+    """The processes of a run; every one of them makes this object and calls its methods in step.
+
+    Args:
+        device: where to compute, such as "cpu" or "cuda".
+
+    Raises:
+        InputError: the device cannot be used.
+
+    Example:
+        >>> processes = Processes("cpu")
+        >>> processes.rank, processes.count, processes.rows(8)
+        (0, 1, slice(0, 8, None))
+    """
+
+    def __init__(self, device: str) -> None:
+        require_device(device)
+        wanted = torch.device(device)
+        _forget_other_device(wanted)
+        if wanted.type == "cuda" and wanted.index is not None:
+            torch.cuda.set_device(wanted)
+        self._accelerator = Accelerator(
+            cpu=wanted.type == "cpu",
+            # Buffers move the same in every process; sending them would change tensors that an
+            # earlier call of the same network still needs for its gradient.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+        self.device = self._accelerator.device
+        if self.device.type != wanted.type:
+            raise InputError(f'device "{device}" cannot be used: accelerate chose {self.device}')
+        self.rank = self._accelerator.process_index
+        self.count = self._accelerator.num_processes
+        self.is_main = self._accelerator.is_main_process
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """Moves a model to the device; the result averages gradients over all processes."""
+        shared: nn.Module = self._accelerator.prepare_model(model)
+        return shared
+
+    def shard(self, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
+        """Spreads a model's parameters over all processes (FSDP2), in place.
+
+        Args:
+            model: its optimiser must be made afterwards.
+            blocks: parts whose parameters are fetched together, such as a Transformer's layers.
+        """
+        model.to(self.device)
+        if self.count > 1:
+            mesh = init_device_mesh(self.device.type, (self.count,))
+            for part in (*blocks, model):
+                fully_shard(part, mesh=mesh)
+        return model
+
+    def rows(self, batch: int) -> slice:
+        """The rows of a batch that belong to this process.
+
+        Raises:
+            InputError: the batch cannot be shared out evenly.
+        """
+        if batch % self.count:
+            raise InputError(
+                f"batch must be a multiple of the number of processes, {self.count}, got {batch}"
+            )
+        share = batch // self.count
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def mean(self, values: Mapping[str, Tensor]) -> dict[str, float]:
+        """Averages numbers over all processes."""
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        if self.count > 1:
+            stacked = self._accelerator.reduce(stacked, "mean")
+        return dict(zip(values, stacked.tolist(), strict=True))
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set in any of the processes."""
+        if self.count == 1:
+            return flag
+        total = self._accelerator.reduce(torch.tensor(float(flag), device=self.device))
+        return bool(total.item() > 0)
+
+    def gather_rows(self, rows: Tensor) -> Tensor:
+        """Joins the rows of all processes, (rows of one, ...) to (rows of all, ...)."""
+        if self.count == 1:
+            return rows
+        joined: Tensor = self._accelerator.gather(rows.contiguous())
+        return joined
+
+    def gather(self, value: T) -> list[T]:
+        """Collects one object of each process, in order of their ranks."""
+        return [value] if self.count == 1 else list(gather_object([value]))
+
+    def agreed(self, value: T) -> T:
+        """What the first process says."""
+        if self.count == 1:
+            return value
+        agreed: T = broadcast_object_list([value])[0]
+        return agreed
+
+    def wait(self) -> None:
+        """Returns when every process has come here."""
+        self._accelerator.wait_for_everyone()
+
+
+def _forget_other_device(wanted: torch.device) -> None:
+    # accelerate keeps the device of a process's first run for all that follow.
+    state = PartialState._shared_state
+    if state and state["device"].type != wanted.type:
+        AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,0 +1,249 @@
+"""What a run has around its steps, whatever it trains: log, progress, signals and checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from fusewire.config import config_to_json
+from fusewire.errors import InputError
+from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
+from fusewire.training.devices import torch_threads
+from fusewire.training.metrics import MetricsLog, read_metrics
+from fusewire.training.plots import plot_losses
+from fusewire.training.processes import Processes
+from fusewire.training.progress import TrainingProgress
+from fusewire.training.run_directory import RunDirectory, RunResult, refuse_unusable
+from fusewire.training.seeds import RandomStreams
+from fusewire.training.stopping import GracefulStop, require_sane
+from fusewire.training.tensorboard import TensorBoardLog
+
+
+class Learner(Protocol):
+    """Everything that a step changes, and so everything that a checkpoint keeps."""
+
+    processes: Processes
+    streams: RandomStreams
+
+    def models(self) -> Mapping[str, nn.Module]:
+        """By name; all processes ask for them together."""
+
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """By name."""
+
+
+class RunConfig(Protocol):
+    """What every configuration of a run says beside what it trains."""
+
+    @property
+    def steps(self) -> int:
+        """The step at which the run ends."""
+
+    @property
+    def tensorboard(self) -> bool:
+        """Whether the log is written for TensorBoard too."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How a run looks to a person.
+
+    Attributes:
+        label: what is trained, in a word or two.
+        title: stands above the plot of the losses.
+        curves: measured values to plot, to their names in the legend.
+        unit: what `per_step` counts, such as "images" or "tokens".
+        per_step: how many of them one step takes.
+    """
+
+    label: str
+    title: str
+    curves: Mapping[str, str]
+    unit: str
+    per_step: int
+
+
+@contextlib.contextmanager
+def new_run(
+    processes: Processes, path: Path, kind: str, config: object, data_fingerprint: str
+) -> Iterator[RunDirectory]:
+    """Makes a run directory, once, and gives it to every process; see `RunDirectory.create`."""
+    if processes.is_main:
+        with RunDirectory.create(path, kind, config, data_fingerprint) as run:
+            yield run
+    else:
+        yield RunDirectory(path, kind, config_to_json(config), data_fingerprint)
+
+
+def agree_on_path(processes: Processes, path: Path) -> Path:
+    """The run directory that the first process wants, refused early where it cannot be made."""
+    path = processes.agreed(path)
+    if processes.is_main:
+        refuse_unusable(path)
+    return path
+
+
+def restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
+    """Puts the newest checkpoint of a run into its learner.
+
+    Args:
+        learner: freshly built.
+        run: the run.
+        config: its configuration from here on, which is written down.
+
+    Returns:
+        How many steps it has done.
+
+    Raises:
+        InputError: there is no undamaged checkpoint, or nothing is left to do.
+    """
+    done = load_checkpoint(
+        run.checkpoint_folder,
+        learner.models(),
+        learner.optimizers(),
+        learner.streams,
+        learner.processes.rank,
+    ).step
+    if done >= config.steps:
+        raise InputError(
+            f"{run.path} is finished: it has done {done} steps of {config.steps}; give more steps "
+            "to go on"
+        )
+    if learner.processes.is_main:
+        run.rewrite_config(config)
+    return done
+
+
+class Session:
+    """The time in which a run makes its steps; a context manager around the loop.
+
+    Args:
+        run: where everything is written.
+        learner: what is saved.
+        config: the run.
+        appearance: what a person sees.
+        done: steps that the learner has made before.
+        threads: CPU threads of PyTorch meanwhile; None leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        learner: Learner,
+        config: RunConfig,
+        appearance: Appearance,
+        done: int,
+        threads: int | None,
+    ) -> None:
+        self.run = run
+        self.measured: dict[str, float] = {}
+        self._learner, self._processes = learner, learner.processes
+        self._appearance, self._threads = appearance, threads
+        self._total, self._tensorboard = config.steps, config.tensorboard
+        self._done = self.step = done
+        self._ended = False
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Session:
+        enter = self._stack.enter_context
+        shown, main = self._appearance, self._processes.is_main
+        enter(torch_threads(self._threads))
+        self._stop = enter(GracefulStop())
+        self._logs: list[MetricsLog | TensorBoardLog] = []
+        self._progress = TrainingProgress(
+            shown.label, self._total, self._done, shown.unit, shown.per_step, silent=not main
+        )
+        if main:
+            self._logs.append(enter(MetricsLog(self.run.metrics_path, resume_step=self._done)))
+            if self._tensorboard:
+                self._logs.append(enter(TensorBoardLog(self.run.path, resume_step=self._done)))
+        enter(self._progress)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def steps(self) -> Iterator[int]:
+        """Counts the steps from 1, or from where the run stood, until `ends` has said yes."""
+        while self.step < self._total and not self._ended:
+            self.step += 1
+            yield self.step
+
+    def ends(self) -> bool:
+        """Whether this step is the last one: of the run, or because a signal came to a process.
+
+        To be asked once in each step, by all processes.
+        """
+        self._ended = self.step == self._total or self._processes.any(self._stop.requested)
+        return self._ended
+
+    def log(self, shown: Mapping[str, float], **others: float) -> None:
+        """Writes what a step has measured.
+
+        Args:
+            shown: losses by name, which must be numbers and not absurd, and are shown live.
+            others: what is only written.
+
+        Raises:
+            InputError: training has diverged.
+        """
+        require_sane(shown, self.step, self.run.checkpoint_folder)
+        self.measured |= shown
+        for log in self._logs:
+            log.write(self.step, **shown, **others)
+        self._progress.update(self.step, self.measured)
+
+    def save(self) -> None:
+        """Writes a checkpoint and the plot of the losses.
+
+        Raises:
+            InputError: weights are no longer finite, or the disk refuses.
+        """
+        learner, folder = self._learner, self.run.checkpoint_folder
+        save_checkpoint(
+            folder,
+            self.step,
+            learner.models(),
+            learner.optimizers(),
+            {},
+            learner.streams,
+            processes=self._processes,
+        )
+        if self._processes.is_main:
+            plot_losses(
+                read_metrics(self.run.metrics_path),
+                self.run.losses_path,
+                self._appearance.title,
+                self._appearance.curves,
+            )
+
+    def result(self, made: Mapping[str, Path]) -> RunResult:
+        """What the run has left behind.
+
+        Args:
+            made: what a person may want to look at first, label to path.
+        """
+        return RunResult(
+            path=self.run.path,
+            made={
+                **made,
+                "losses": self.run.losses_path,
+                "metrics": self.run.metrics_path,
+                "checkpoint": self.run.checkpoint_folder,
+            },
+            step=self.step,
+            metrics=self.measured,
+            stopped_early=self.step < self._total,
+        )
