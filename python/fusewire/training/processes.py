@@ -7,7 +7,7 @@ the step of one process with the whole batch, to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from fusewire.errors import InputError
 from fusewire.training.devices import require_device
@@ -63,18 +63,21 @@ class Processes:
         shared: nn.Module = self._accelerator.prepare_model(model)
         return shared
 
-    def shard(self, model: nn.Module, blocks: list[nn.Module]) -> nn.Module:
+    def shard(self, model: nn.Module, blocks: list[nn.Module], methods: Sequence[str]) -> nn.Module:
         """Spreads a model's parameters over all processes (FSDP2), in place.
 
         Args:
             model: its optimiser must be made afterwards.
             blocks: parts whose parameters are fetched together, such as a Transformer's layers.
+            methods: those of the model, beside `forward`, that use its parameters.
         """
         model.to(self.device)
         if self.count > 1:
             mesh = init_device_mesh(self.device.type, (self.count,))
             for part in (*blocks, model):
                 fully_shard(part, mesh=mesh)
+            for method in methods:
+                register_fsdp_forward_method(model, method)
         return model
 
     def rows(self, batch: int) -> slice:

@@ -167,7 +167,7 @@ class Discriminator(nn.Module):
             samples: (batch, *shape), as the generator's head gives them.
             labels: class numbers, (batch,), where the class is told.
         """
-        inputs = (self._scale * samples + self._shift).view(-1, *self.shape)
+        inputs = (self._scale * samples + self._shift).reshape(-1, *self.shape)
         if self.conditioning == "concatenation":
             told = _classes_of(inputs, labels, self.classes)
             planes = told.view(*told.shape, *(1,) * (inputs.ndim - 2))

@@ -117,7 +117,7 @@ def build_learner(config: LanguageConfig, vocab_size: int, processes: Processes)
     model = build_model(config.model, vocab_size)
     if config.sharding == "split":
         blocks = list(model.blocks) if isinstance(model, Transformer) else []
-        shared: nn.Module = processes.shard(model, blocks)
+        shared: nn.Module = processes.shard(model, blocks, ["begin"])
     else:
         shared = processes.share(model)
     groups = decaying_groups(model, config.weight_decay)
