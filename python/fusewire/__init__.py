@@ -12,9 +12,14 @@ from fusewire.ops.rnn import gru, lstm, rnn
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
-    from fusewire import nn
+    from fusewire import dropin, nn
+    from fusewire.dropin import disable, enable, enabled
 
 __all__ = [
+    "disable",
+    "dropin",
+    "enable",
+    "enabled",
     "get_num_threads",
     "gru",
     "linear",
@@ -26,10 +31,13 @@ __all__ = [
     "show_config",
 ]
 
-_NEED_TORCH = {"nn"}
+_ROOMS = {"dropin", "nn"}
+_DROPIN = {"disable", "enable", "enabled"}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_TORCH:
+    if name in _ROOMS:
         return importlib.import_module(f"fusewire.{name}")
+    if name in _DROPIN:
+        return getattr(importlib.import_module("fusewire.dropin"), name)
     raise AttributeError(f"module 'fusewire' has no attribute {name!r}")

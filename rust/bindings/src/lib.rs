@@ -9,6 +9,7 @@ mod config;
 mod gate;
 mod linear;
 mod rnn;
+mod sdpa;
 mod team;
 mod torch_abi;
 
@@ -28,7 +29,7 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
             .map_err(|_| Failure::Internal("PyTorch's operators could not be registered".into()))?;
         if registered.is_none() {
             torch_abi::attach(folder, version)?;
-            let library = torch_abi::Library::open()?;
+            let library = torch_abi::Library::open(c"fusewire")?;
             attention::register(&library)?;
             linear::register(&library)?;
             rnn::register(&library)?;
@@ -53,5 +54,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_saved_columns, module)?)?;
+    module.add_function(wrap_pyfunction!(sdpa::replace_sdpa, module)?)?;
     Ok(())
 }

@@ -125,12 +125,32 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
         Ok(unsafe { View::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
     }
 
+    /// The elements, repeated along dimensions of length 1 and along missing ones before the first.
+    fn view_expanded<T: Element, const N: usize>(
+        &self,
+        name: &str,
+        shape: [usize; N],
+    ) -> Result<View<'_, T, N>> {
+        let mut layout = self.layout(name)?;
+        let missing = N.saturating_sub(layout.rank);
+        let (lengths, steps) = (layout.shape, layout.strides);
+        for axis in 0..N {
+            let length = if axis < missing { 1 } else { lengths[axis - missing] };
+            layout.shape[axis] = if length == 1 { shape[axis] } else { length };
+            layout.strides[axis] = if length == 1 { 0 } else { steps[axis - missing] };
+        }
+        layout.rank += missing;
+        let (shape, strides) = geometry::<T, N>(&layout, name)?;
+        // SAFETY: as for `view`; a step of 0 along a dimension of length 1 stays where it was.
+        Ok(unsafe { View::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
+    }
+
     /// The numbers of a new array, to be written.
     fn view_mut<T: Number, const N: usize>(&mut self, name: &str) -> Result<ViewMut<'_, T, N>> {
         let layout = self.layout(name)?;
         let (shape, strides) = geometry::<T, N>(&layout, name)?;
         // SAFETY: the trait promises writable memory without other readers for what came from
-        // `empty`, and doors hand out nothing else mutably; it is contiguous.
+        // `empty`, and doors hand out nothing else mutably; no two positions are the same number.
         Ok(unsafe { ViewMut::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
     }
 }

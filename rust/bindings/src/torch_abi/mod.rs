@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod loaded;
+mod native;
 mod operator;
 mod symbols;
 mod team;
@@ -14,6 +15,7 @@ mod value;
 
 use std::ffi::c_void;
 
+pub(crate) use native::{FlashAttention, flash_attention, flash_attention_backward};
 pub(crate) use operator::{Library, Operator};
 pub(crate) use symbols::{attach, is_attached};
 pub(crate) use team::TorchTeam;

@@ -13,7 +13,7 @@ use crate::gate::{Failure, Result, contain};
 
 /// A function of tensors with the name and the types of its schema in Python.
 pub(crate) trait Operator {
-    /// The name behind `fusewire::`.
+    /// The name in its library's namespace.
     const NAME: &CStr;
     /// The schema's arguments.
     type Arguments: Arguments;
@@ -24,20 +24,27 @@ pub(crate) trait Operator {
     fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<Self::Results>;
 }
 
-/// Our operators' CPU kernels; they stay registered as long as the process lives.
+/// CPU kernels of operators; they stay registered as long as the value lives.
 pub(crate) struct Library(Handle);
 
-// SAFETY: libtorch's registrations are behind a lock of its own, and the handle is not freed.
+// SAFETY: libtorch's registrations are behind a lock of its own.
 unsafe impl Send for Library {}
 
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned, and used no more.
+        unsafe { (symbols().aoti_torch_delete_library_object)(self.0) };
+    }
+}
+
 impl Library {
-    /// Opens the namespace `fusewire` for kernels of the CPU.
-    pub(crate) fn open() -> Result<Self> {
+    /// Opens a namespace for kernels of the CPU.
+    pub(crate) fn open(namespace: &CStr) -> Result<Self> {
         let mut library = null_mut();
         // SAFETY: the strings end with NUL, and the last argument is a place for the library.
         let status = unsafe {
             (symbols().aoti_torch_library_init_impl)(
-                c"fusewire".as_ptr(),
+                namespace.as_ptr(),
                 c"CPU".as_ptr(),
                 c"fusewire".as_ptr(),
                 0,

@@ -22,6 +22,7 @@ pub(super) type RangeTask = unsafe extern "C" fn(i64, i64, *mut c_void);
 macro_rules! symbols {
     ($($name:ident: fn($($argument:ty),*) $(-> $returns:ty)?;)*) => {
         /// Addresses in libtorch, resolved once.
+        #[allow(non_snake_case)] // the names are libtorch's
         pub(super) struct Symbols {
             $(pub(super) $name: unsafe extern "C-unwind" fn($($argument),*) $(-> $returns)?,)*
             pub(super) free_value: unsafe extern "C-unwind" fn(*mut u64),
@@ -29,6 +30,7 @@ macro_rules! symbols {
         }
 
         impl Symbols {
+            #[allow(non_snake_case)]
             fn resolve(library: &LoadedLibrary) -> Option<Self> {
                 $(
                     let name = CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes());
@@ -54,6 +56,7 @@ macro_rules! symbols {
 
 symbols! {
     aoti_torch_delete_tensor_object: fn(Handle) -> Status;
+    aoti_torch_is_defined: fn(Handle, *mut bool) -> Status;
     aoti_torch_get_dim: fn(Handle, *mut i64) -> Status;
     aoti_torch_get_sizes: fn(Handle, *mut *mut i64) -> Status;
     aoti_torch_get_strides: fn(Handle, *mut *mut i64) -> Status;
@@ -66,6 +69,15 @@ symbols! {
     aoti_torch_library_init_impl:
         fn(*const c_char, *const c_char, *const c_char, u32, *mut Handle) -> Status;
     aoti_torch_library_impl: fn(Handle, *const c_char, BoxedKernel) -> Status;
+    aoti_torch_delete_library_object: fn(Handle) -> Status;
+    aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu:
+        fn(Handle, Handle, Handle, f64, i32, *const Handle, *const f64, *mut Handle, *mut Handle)
+        -> Status;
+    aoti_torch_cpu__scaled_dot_product_flash_attention_for_cpu_backward:
+        fn(
+            Handle, Handle, Handle, Handle, Handle, Handle, f64, i32, *const Handle, *const f64,
+            *mut Handle, *mut Handle, *mut Handle
+        ) -> Status;
     torch_parallel_for: fn(i64, i64, i64, RangeTask, *mut c_void) -> Status;
     torch_get_num_threads: fn(*mut u32) -> Status;
     torch_list_size: fn(Handle, *mut usize) -> Status;

@@ -32,11 +32,58 @@ impl Tensor {
         Self(handle)
     }
 
+    /// The handle, for as long as the value lives.
+    pub(super) fn handle(&self) -> Handle {
+        self.0
+    }
+
+    /// Whether there is a tensor behind the handle.
+    pub(super) fn is_defined(&self) -> bool {
+        let mut defined = false;
+        // SAFETY: the handle is live, and the last argument is a place for the answer.
+        let status = unsafe { (symbols().aoti_torch_is_defined)(self.0, &mut defined) };
+        status == 0 && defined
+    }
+
     /// Gives the handle away.
     pub(super) fn into_handle(self) -> Handle {
         let handle = self.0;
         std::mem::forget(self);
         handle
+    }
+}
+
+impl Tensor {
+    /// A new tensor with anything in it; `strides` are those of a permutation of a contiguous one.
+    pub(crate) fn empty_strided<T: Number>(shape: &[usize], strides: &[isize]) -> Result<Self> {
+        let (mut sizes, mut steps) = ([1_i64; MAX_RANK], [1_i64; MAX_RANK]);
+        for axis in 0..shape.len() {
+            (sizes[axis], steps[axis]) = (shape[axis] as i64, strides[axis] as i64);
+        }
+        let constants = &symbols().constants;
+        let dtype = match T::FLOAT {
+            Float::Float32 => constants.float32,
+            Float::Float64 => constants.float64,
+        };
+        let mut handle = null_mut();
+        // SAFETY: sizes and strides hold as many numbers as the rank says; the handle is a place
+        // for the new reference.
+        let status = unsafe {
+            (symbols().aoti_torch_empty_strided)(
+                shape.len() as i64,
+                sizes.as_ptr(),
+                steps.as_ptr(),
+                dtype,
+                constants.cpu,
+                -1,
+                &mut handle,
+            )
+        };
+        if status == 0 {
+            Ok(Self(handle))
+        } else {
+            Err(Failure::Memory(format!("PyTorch has no memory for a tensor of shape {shape:?}")))
+        }
     }
 }
 
@@ -89,36 +136,10 @@ unsafe impl Array for Tensor {
     }
 
     fn empty<T: Number>(shape: &[usize]) -> Result<Self> {
-        let (mut sizes, mut strides) = ([1_i64; MAX_RANK], [1_i64; MAX_RANK]);
-        for axis in (0..shape.len()).rev() {
-            sizes[axis] = shape[axis] as i64;
-            if axis + 1 < shape.len() {
-                strides[axis] = strides[axis + 1].saturating_mul(sizes[axis + 1].max(1));
-            }
+        let mut strides = [1_isize; MAX_RANK];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1) as isize);
         }
-        let constants = &symbols().constants;
-        let dtype = match T::FLOAT {
-            Float::Float32 => constants.float32,
-            Float::Float64 => constants.float64,
-        };
-        let mut handle = null_mut();
-        // SAFETY: sizes and strides hold as many numbers as the rank says; the handle is a place
-        // for the new reference.
-        let status = unsafe {
-            (symbols().aoti_torch_empty_strided)(
-                shape.len() as i64,
-                sizes.as_ptr(),
-                strides.as_ptr(),
-                dtype,
-                constants.cpu,
-                -1,
-                &mut handle,
-            )
-        };
-        if status == 0 {
-            Ok(Self(handle))
-        } else {
-            Err(Failure::Memory(format!("PyTorch has no memory for a tensor of shape {shape:?}")))
-        }
+        Self::empty_strided::<T>(shape, &strides[..shape.len()])
     }
 }

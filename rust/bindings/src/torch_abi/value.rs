@@ -15,6 +15,11 @@ pub(crate) trait Argument: Sized {
     /// # Safety
     /// `value` must encode this type, and must be read once only.
     unsafe fn read(value: u64) -> Result<Self>;
+
+    /// Whether an optional argument with this value is there.
+    fn is_given(&self) -> bool {
+        true
+    }
 }
 
 /// All arguments of an operator.
@@ -46,6 +51,11 @@ impl Argument for Tensor {
     unsafe fn read(value: u64) -> Result<Self> {
         // SAFETY: the caller says that this is a tensor, which comes as an owned handle.
         Ok(unsafe { Self::from_handle(value as Handle) })
+    }
+
+    /// PyTorch's autograd passes what was not given as a tensor that is not defined.
+    fn is_given(&self) -> bool {
+        self.is_defined()
     }
 }
 
@@ -81,7 +91,7 @@ impl<T: Argument> Argument for Option<T> {
         unsafe {
             let inner = T::read(*boxed);
             (symbols().free_value)(boxed);
-            inner.map(Some)
+            inner.map(|value| value.is_given().then_some(value))
         }
     }
 }

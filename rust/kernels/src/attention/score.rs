@@ -70,6 +70,11 @@ pub(super) struct Segment {
 }
 
 impl<T: Real> Score<'_, T> {
+    /// Scaled products of every query and every key, and nothing else.
+    pub fn plain(scale: f64) -> Self {
+        Self { scale, band: Band::FULL, query_lengths: None, key_lengths: None, mask: Mask::Absent }
+    }
+
     /// The reach of queries in the batch row `batch`, of at most `queries` and `keys`.
     pub(super) fn reach(&self, batch: usize, [queries, keys]: [usize; 2]) -> Reach {
         // Lengths were checked where the operands were.

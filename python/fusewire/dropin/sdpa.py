@@ -1,0 +1,185 @@
+"""PyTorch's own attention on the CPU, computed by our kernels for as long as that is enabled.
+
+`torch.nn.functional.scaled_dot_product_attention` ends in one of two operators: a fused one,
+which the extension module replaces beneath PyTorch's autograd, or, where that refuses (dropout, a
+mask that wants a gradient, values of another size than queries, strided last dimensions), one
+composed of matrix products, which is replaced here. Everything else of PyTorch stays what it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fusewire import _native
+from fusewire.dropin import fastpath
+from fusewire.ops.attention import scaled_dot_product_attention
+from fusewire.ops.door import attach
+
+_FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+_COMPOSED = torch.ops.aten._scaled_dot_product_attention_math.default
+
+_lock = threading.RLock()
+_owners: set[object] = set()
+_replacements: torch.library.Library | None = None
+
+
+def enable() -> None:
+    """Lets PyTorch's own attention on the CPU run our kernels, forward and backward.
+
+    Holds for the whole process until :func:`disable`, for whoever calls
+    `torch.nn.functional.scaled_dot_product_attention`, and for the inference fast path of
+    `torch.nn.MultiheadAttention` and `torch.nn.TransformerEncoderLayer`. PyTorch's autograd,
+    autocast and `torch.compile` go on as before; so do other devices, and what is asked to run
+    without fused kernels (``sdpa_kernel(SDPBackend.MATH)``). A second call changes nothing.
+
+    Raises:
+        RuntimeError: If PyTorch is older than 2.10.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> fw.enable()
+        >>> x = torch.ones(1, 1, 2, 4)
+        >>> torch.nn.functional.scaled_dot_product_attention(x, x, x, is_causal=True).sum()
+        tensor(8.)
+        >>> fw.disable()
+    """
+    _hold(enable)
+
+
+def disable() -> None:
+    """Gives PyTorch its own attention back; see :func:`enable`."""
+    with _lock:
+        _owners.clear()
+        _settle()
+
+
+@contextmanager
+def enabled() -> Iterator[None]:
+    """Like :func:`enable`, for the length of a `with` block.
+
+    Blocks may be nested and may overlap in threads: the last one to end gives PyTorch its attention
+    back, but where :func:`enable` was called before.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> x = torch.ones(1, 1, 2, 4)
+        >>> with fw.enabled():
+        ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    """
+    owner = object()
+    _hold(owner)
+    try:
+        yield
+    finally:
+        _release(owner)
+
+
+class _Activation:
+    """What `torch.nn.attention.activate_flash_attention_impl("fusewire")` holds."""
+
+    def __init__(self) -> None:
+        _hold(self)
+
+    def remove(self) -> None:
+        _release(self)
+
+
+# A name in PyTorch's list of implementations; nothing happens before it is activated.
+torch.nn.attention.register_flash_attention_impl("fusewire", register_fn=_Activation)
+
+
+def _hold(owner: object) -> None:
+    with _lock:
+        _owners.add(owner)
+        try:
+            _settle()
+        except BaseException:
+            _owners.discard(owner)
+            raise
+
+
+def _release(owner: object) -> None:
+    with _lock:
+        _owners.discard(owner)
+        _settle()
+
+
+def _settle() -> None:
+    """Makes PyTorch's dispatcher what the owners want it to be."""
+    global _replacements
+    if _owners and _replacements is None:
+        attach(torch)
+        _native.replace_sdpa(True)
+        library = torch.library.Library("aten", "IMPL")
+        for key in ("CPU", "AutogradCPU"):
+            library.impl("_scaled_dot_product_attention_math", _composed_attention, key)
+        fastpath.replace(library)
+        _replacements = library
+    elif not _owners and _replacements is not None:
+        _replacements._destroy()
+        _replacements = None
+        _native.replace_sdpa(False)
+
+
+def _composed_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    dropout_mask: torch.Tensor | None = None,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`aten::_scaled_dot_product_attention_math`; the weights, which nobody reads, are left out."""
+    simple = dropout_mask is None and 0 <= dropout_p <= 1
+    if simple and _is_ours(query, key, value, attn_mask, is_causal, enable_gqa):
+        output = scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa
+        )
+        return output, query.new_empty(0)
+    results: tuple[torch.Tensor, torch.Tensor] = _COMPOSED.decompose(
+        query,
+        key,
+        value,
+        attn_mask,
+        dropout_p,
+        is_causal,
+        dropout_mask,
+        scale=scale,
+        enable_gqa=enable_gqa,
+    )
+    return results
+
+
+def _is_ours(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    is_causal: bool,
+    enable_gqa: bool,
+) -> bool:
+    """Whether our operator serves the call; PyTorch tells what is wrong with the others."""
+    if not torch.backends.cuda.flash_sdp_enabled():
+        return False  # The caller wants what is composed.
+    kinds = {operand.dtype for operand in (query, key, value)}
+    if len(kinds) != 1 or not kinds <= _FLOATS or query.dim() < 2:
+        return False
+    if attn_mask is not None and (is_causal or attn_mask.dtype not in {torch.bool, *kinds}):
+        return False
+    if query.shape[:-2] != key.shape[:-2]:
+        grouped = enable_gqa and query.dim() > 3 and query.dim() == key.dim()
+        if not grouped or query.shape[:-3] != key.shape[:-3]:
+            return False
+        if not key.shape[-3] or query.shape[-3] % key.shape[-3]:
+            return False
+    return query.shape[-1] == key.shape[-1] and key.shape[:-1] == value.shape[:-1]

@@ -1,0 +1,189 @@
+//! PyTorch's attention on the CPU: our kernels in the place of its own, for as long as one wants.
+//!
+//! Results have the layouts of PyTorch's kernels, which compiled code relies on.
+
+use std::ffi::CStr;
+use std::sync::Mutex;
+
+use fusewire_kernels::attention::{
+    Attention, Band, Gradients, Mask, Saved, Score, Upstream, backward, forward,
+};
+use fusewire_kernels::parallel::Team;
+use fusewire_kernels::view::ViewMut;
+use pyo3::prelude::*;
+
+use crate::array::{Array, Dtype, Float, Number, with_number};
+use crate::gate::{self, Failure, Result};
+use crate::torch_abi::{
+    self, FlashAttention, Library, Operator, Tensor, flash_attention, flash_attention_backward,
+};
+
+/// Puts our kernels in the place of PyTorch's, or takes them away again.
+#[pyfunction]
+pub(crate) fn replace_sdpa(replaced: bool) -> PyResult<()> {
+    static REPLACED: Mutex<Option<Library>> = Mutex::new(None);
+    let replace = || -> gate::Result<()> {
+        let mut library = REPLACED
+            .lock()
+            .map_err(|_| Failure::Internal("PyTorch's attention could not be replaced".into()))?;
+        if !replaced {
+            *library = None;
+        } else if !torch_abi::is_attached() {
+            return Err(Failure::Internal("PyTorch must be attached first".into()));
+        } else if library.is_none() {
+            let opened = Library::open(c"aten")?;
+            opened.add::<Forward>()?;
+            opened.add::<Backward>()?;
+            *library = Some(opened);
+        }
+        Ok(())
+    };
+    Ok(replace()?)
+}
+
+/// The kind of number if our kernels compute with all operands, else nothing.
+fn served(of: &FlashAttention) -> Result<Option<Float>> {
+    let kind = |tensor: &Tensor| tensor.layout("operand").ok().map(|layout| layout.dtype);
+    let dtype = kind(&of.query);
+    let alike = kind(&of.key) == dtype && kind(&of.value) == dtype;
+    let mask = of.attn_mask.as_ref().map(kind);
+    let masked = mask.is_none_or(|mask| mask == dtype || mask == Some(Dtype::Bool));
+    Ok(match dtype {
+        Some(Dtype::Float(float)) if alike && masked && of.dropout_p == 0.0 => Some(float),
+        _ => None,
+    })
+}
+
+impl FlashAttention {
+    fn attention<T: Number>(&self) -> Result<Attention<'_, T>> {
+        let (query, key) = (self.query.view("query")?, self.key.view("key")?);
+        let ([batch, heads, query_len, head_dim], [_, _, key_len, _]) =
+            (query.shape(), key.shape());
+        let scores = [batch, heads, query_len, key_len];
+        let mask = match &self.attn_mask {
+            None => Mask::Absent,
+            Some(mask) if mask.layout("attn_mask")?.dtype == Dtype::Bool => {
+                Mask::Attend(mask.view_expanded("attn_mask", scores)?)
+            }
+            Some(mask) => Mask::Bias(mask.view_expanded("attn_mask", scores)?),
+        };
+        let right = self.is_causal.then_some(0);
+        let scale = self.scale.unwrap_or_else(|| 1.0 / (head_dim.max(1) as f64).sqrt());
+        Ok(Attention {
+            query,
+            key,
+            value: self.value.view("value")?,
+            score: Score { band: Band { right, ..Band::FULL }, mask, ..Score::plain(scale) },
+        })
+    }
+}
+
+struct Forward;
+
+impl Operator for Forward {
+    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu";
+    type Arguments = (Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>);
+    type Results = [Tensor; 2];
+
+    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
+        let (query, key, value, dropout_p, is_causal, attn_mask, scale) = arguments;
+        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
+        let Some(float) = served(&of)? else { return flash_attention(&of) };
+        with_number!(float, T => {
+            let attention = of.attention::<T>()?;
+            let shape = attention.output_shape();
+            let [batch, heads, query_len] = attention.lse_shape();
+            let strides = dense_strides(shape, attention.query.strides());
+            let mut output = Tensor::empty_strided::<T>(&shape, &strides)?;
+            let steps = [(query_len * heads) as isize, 1, heads as isize];
+            let mut lse = Tensor::empty_strided::<T>(&[batch, heads, query_len], &steps)?;
+            forward(&attention, output.view_mut("output")?, lse.view_mut("lse")?, team)?;
+            if of.attn_mask.is_some() {
+                keep_finite::<T>(lse.view_mut("lse")?);
+            }
+            Ok([output, lse])
+        })
+    }
+}
+
+struct Backward;
+
+impl Operator for Backward {
+    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu_backward";
+    #[rustfmt::skip]
+    type Arguments = (
+        Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>,
+    );
+    type Results = [Tensor; 3];
+
+    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 3]> {
+        let (grad_output, query, key, value, output, lse, ..) = arguments;
+        let (.., dropout_p, is_causal, attn_mask, scale) = arguments;
+        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
+        let Some(float) = served(&of)? else {
+            return flash_attention_backward(&of, &grad_output, &output, &lse);
+        };
+        with_number!(float, T => {
+            let attention = of.attention::<T>()?;
+            let empty = |[batch, heads, length, size]: [usize; 4]| {
+                let row = heads * size;
+                let strides = [length * row, size, row, 1].map(|step| step as isize);
+                Tensor::empty_strided::<T>(&[batch, heads, length, size], &strides)
+            };
+            let mut query = empty(attention.query.shape())?;
+            let mut key = empty(attention.key.shape())?;
+            let mut value = empty(attention.value.shape())?;
+            let gradients = Gradients {
+                query: query.view_mut("grad_query")?,
+                key: key.view_mut("grad_key")?,
+                value: value.view_mut("grad_value")?,
+            };
+            let saved = Saved { output: output.view("output")?, lse: lse.view("lse")? };
+            let upstream = Upstream { output: grad_output.view("grad_output")?, lse: None };
+            backward(&attention, saved, upstream, gradients, team)?;
+            Ok([query, key, value])
+        })
+    }
+}
+
+/// A query without keys has a sum of 0, whose logarithm PyTorch's kernels write as 0; either's
+/// backward pass may follow the other's forward pass.
+fn keep_finite<T: Number>(mut lse: ViewMut<'_, T, 3>) {
+    let [batch, heads, query_len] = lse.shape();
+    for row in 0..batch {
+        for query in 0..query_len {
+            for head in 0..heads {
+                if lse.as_view().get([row, head, query]) == T::NEG_INFINITY {
+                    lse.set([row, head, query], T::ZERO);
+                }
+            }
+        }
+    }
+}
+
+/// The strides that `torch.empty_like` gives a tensor of `shape`, like one with `strides`: those
+/// very ones where they leave no gap, else dense ones in their order.
+fn dense_strides(shape: [usize; 4], strides: [isize; 4]) -> [isize; 4] {
+    let mut axes = [3, 2, 1, 0];
+    // A stable order from the nearest neighbours to the farthest; a stride of 0 stays in its place.
+    for sorted in 1..4 {
+        for place in (1..=sorted).rev() {
+            let (near, far) = (axes[place - 1], axes[place]);
+            let (near_step, far_step) = (strides[near], strides[far]);
+            if near_step == 0 || far_step == 0 {
+                continue;
+            }
+            if (near_step, shape[near]) <= (far_step, shape[far]) {
+                break;
+            }
+            axes.swap(place - 1, place);
+        }
+    }
+    let (mut dense, mut step) = ([0; 4], 1);
+    for axis in axes {
+        dense[axis] = step;
+        step *= shape[axis].max(1) as isize;
+    }
+    let same = (0..4).all(|axis| shape[axis] == 1 || dense[axis] == strides[axis]);
+    if same { strides } else { dense }
+}
