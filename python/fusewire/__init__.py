@@ -13,13 +13,14 @@ from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
     from fusewire import dropin, nn
-    from fusewire.dropin import disable, enable, enabled
+    from fusewire.dropin import disable, enable, enabled, fuse
 
 __all__ = [
     "disable",
     "dropin",
     "enable",
     "enabled",
+    "fuse",
     "get_num_threads",
     "gru",
     "linear",
@@ -32,7 +33,7 @@ __all__ = [
 ]
 
 _ROOMS = {"dropin", "nn"}
-_DROPIN = {"disable", "enable", "enabled"}
+_DROPIN = {"disable", "enable", "enabled", "fuse"}
 
 
 def __getattr__(name: str) -> Any:

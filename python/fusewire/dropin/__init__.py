@@ -1,8 +1,10 @@
 """Our kernels inside models that exist already.
 
-``fw.enable()`` lets PyTorch's own attention run them.
+``fw.enable()`` lets PyTorch's own attention run them, ``fw.fuse(model)`` the recurrent and
+attention modules of a model, and `fusewire.dropin.transformers` the models of Hugging Face.
 """
 
+from fusewire.dropin.modules import Fusion, fuse
 from fusewire.dropin.sdpa import disable, enable, enabled
 
-__all__ = ["disable", "enable", "enabled"]
+__all__ = ["Fusion", "disable", "enable", "enabled", "fuse"]

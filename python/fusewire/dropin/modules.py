@@ -1,0 +1,182 @@
+"""Recurrent and attention modules of a model, computed by our kernels from now on.
+
+A module keeps its identity: only its class changes. So parameters stay those that the optimiser
+has, and hooks, tied weights, buffers, training mode and references to the module survive.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.nn.utils import parametrize
+
+from fusewire import nn
+
+_CACHES = ("_flat_weights", "_flat_weights_names", "_flat_weight_refs")
+"""What `torch.nn.RNNBase` keeps of its weights; our classes look them up when they are called."""
+
+_ORIGIN = "_fused_from"
+"""The attribute in which a module remembers what it was."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What :func:`fuse` did: the names of modules, and what happened or why nothing did."""
+
+    changed: dict[str, str] = field(default_factory=dict)
+    left_alone: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{name or 'the model'}: {what}" for name, what in self.changed.items()]
+        lines += [
+            f"{name or 'the model'} left alone: {why}" for name, why in self.left_alone.items()
+        ]
+        return "\n".join(lines) or "nothing to fuse"
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """What a module was before."""
+
+    kind: type
+    replaced: dict[str, Any]
+    added: frozenset[str]
+
+
+_CLASSES: dict[type, type] = {
+    torch.nn.RNN: nn.RNN,
+    torch.nn.LSTM: nn.LSTM,
+    torch.nn.GRU: nn.GRU,
+    torch.nn.RNNCell: nn.RNNCell,
+    torch.nn.LSTMCell: nn.LSTMCell,
+    torch.nn.GRUCell: nn.GRUCell,
+    torch.nn.MultiheadAttention: nn.MultiheadAttention,
+}
+
+_DETOURS: dict[type, dict[str, Any]] = {
+    # Either would hand the parameters of its attention to an operator of PyTorch's.
+    torch.nn.TransformerEncoderLayer: {"activation_relu_or_gelu": 0},
+    torch.nn.TransformerEncoder: {"use_nested_tensor": False},
+}
+"""Modules whose inference fast path goes around their attention, and what turns it off."""
+
+
+def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
+    """Lets the recurrent and attention modules of a model run our kernels, in place.
+
+    `torch.nn.RNN`, `LSTM`, `GRU`, their cells and `torch.nn.MultiheadAttention` get the class of
+    that name of `fusewire.nn`, wherever in the model they are; parameters, state_dict keys, hooks,
+    parametrizations and modes stay what they are. On other devices than the CPU, and in half
+    precision where our kernels do not serve it, they go on running PyTorch's operators.
+
+    Args:
+        model: Any module; may itself be one of the above.
+        undo: Whether to make all modules what they were before instead.
+
+    Returns:
+        The names of the modules that were changed, and of those left alone with the reason: classes
+        derived from the above, compiled and quantised ones, and where `forward` was replaced.
+
+    Example:
+        >>> import torch
+        >>> import fusewire as fw
+        >>> model = torch.nn.Sequential(torch.nn.GRU(4, 8))
+        >>> print(fw.fuse(model))
+        0: GRU
+        >>> model(torch.ones(5, 2, 4))[0].shape
+        torch.Size([5, 2, 8])
+        >>> print(fw.fuse(model, undo=True))
+        0: GRU as before
+    """
+    report = Fusion()
+    for name, module in model.named_modules():
+        if undo:
+            if _ORIGIN in vars(module):
+                _restore(module)
+                report.changed[name] = f"{_kind(module).__name__} as before"
+            continue
+        kind = _kind(module)
+        family = _family(module)
+        if family is None or _ORIGIN in vars(module):
+            continue
+        reason = _obstacle(module, kind, family)
+        if reason is not None:
+            report.left_alone[name] = reason
+        elif family in _DETOURS:
+            _change(module, type(module), _DETOURS[family])
+            report.changed[name] = f"{kind.__name__}, which now calls its attention in inference"
+        else:
+            _replace_class(module, kind)
+            report.changed[name] = kind.__name__
+    return report
+
+
+def _kind(module: torch.nn.Module) -> type:
+    """The class of a module without its parametrizations."""
+    kind = type(module)
+    return kind.__bases__[0] if parametrize.is_parametrized(module) else kind
+
+
+def _family(module: torch.nn.Module) -> type | None:
+    """The class of `torch.nn` that we have something for and that the module is one of."""
+    if isinstance(module, tuple(_CLASSES.values())):
+        return None
+    for family in (*_CLASSES, *_DETOURS):
+        if isinstance(module, family):
+            return family
+        if isinstance(module, torch.jit.ScriptModule) and module.original_name == family.__name__:
+            return family
+    return None
+
+
+def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
+    """Why a module stays what it is; None where nothing speaks against a change."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "TorchScript has compiled it"
+    if kind is not family:
+        return f"{kind.__name__} is a class of its own, derived from {family.__name__}"
+    if "forward" in vars(module):
+        return "its forward was replaced"
+    if family is torch.nn.MultiheadAttention and (
+        module.bias_k is not None or module.add_zero_attn
+    ):
+        return "add_bias_kv and add_zero_attn append keys that our kernels do not know"
+    return None
+
+
+def _replace_class(module: torch.nn.Module, kind: type) -> None:
+    ours = _CLASSES[kind]
+    lender = ours(1, 1, device="meta")
+    if parametrize.is_parametrized(module):
+        # PyTorch made a class for this module whose properties compute the parameters.
+        own = {name: value for name, value in vars(type(module)).items() if name not in _OF_CLASSES}
+        ours = type(type(module).__name__, (ours,), own)
+    lent = {name: value for name, value in vars(lender).items() if name not in vars(module)}
+    for name in _CACHES:
+        vars(module).pop(name, None)
+    _change(module, ours, lent)
+
+
+_OF_CLASSES = ("__dict__", "__weakref__")
+
+
+def _change(module: torch.nn.Module, kind: type, attributes: dict[str, Any]) -> None:
+    own = vars(module)
+    replaced = {name: own[name] for name in attributes if name in own}
+    own[_ORIGIN] = _Origin(type(module), replaced, frozenset(attributes) - replaced.keys())
+    own.update(attributes)
+    module.__class__ = kind
+
+
+def _restore(module: torch.nn.Module) -> None:
+    own = vars(module)
+    origin = own.pop(_ORIGIN)
+    for name in origin.added:
+        own.pop(name, None)
+    module.__class__ = origin.kind
+    own.update(origin.replaced)
+    if isinstance(module, torch.nn.RNNBase):
+        module._flat_weights_names = [name for names in module._all_weights for name in names]
+        module._init_flat_weights()

@@ -1,0 +1,194 @@
+"""Modules of existing models, changed in place."""
+
+import copy
+import io
+
+import pytest
+import torch
+from torch.nn.utils import parametrizations, parametrize, weight_norm
+from torch.nn.utils.rnn import pack_padded_sequence
+
+import fusewire as fw
+
+
+class Model(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = torch.nn.LSTM(6, 8, num_layers=2, bidirectional=True, batch_first=True)
+        self.gru = torch.nn.GRU(16, 8)
+        self.rnn = torch.nn.RNN(8, 8, nonlinearity="relu")
+        self.cells = torch.nn.ModuleList(
+            [torch.nn.RNNCell(8, 8), torch.nn.GRUCell(8, 8), torch.nn.LSTMCell(8, 8)]
+        )
+        self.attention = torch.nn.MultiheadAttention(8, 2)
+        self.head = torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.lstm(x)[0]
+        x = self.rnn(self.gru(x)[0])[0]
+        step = self.cells[1](self.cells[0](x[0]))
+        step = self.cells[2](step)[0]
+        return self.head(self.attention(x, x, x, need_weights=False)[0] + step)
+
+
+def gradients(model, x):
+    x = x.clone().requires_grad_()
+    output = model(x)
+    upstream = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
+    return [output, *torch.autograd.grad(output, [x, *model.parameters()], upstream)]
+
+
+def test_a_model_computes_the_same_before_and_after():
+    model, x = Model(), torch.randn(4, 5, 6)
+    expected, parameters = gradients(model, x), list(model.parameters())
+    keys, modules = list(model.state_dict()), list(model.modules())
+    report = fw.fuse(model)
+    assert list(report.changed) == [
+        "lstm",
+        "gru",
+        "rnn",
+        "cells.0",
+        "cells.1",
+        "cells.2",
+        "attention",
+    ]
+    assert not report.left_alone
+    assert isinstance(model.lstm, fw.nn.LSTM)
+    torch.testing.assert_close(gradients(model, x), expected, rtol=1e-4, atol=2e-6)
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
+    assert list(model.state_dict()) == keys
+    assert not fw.fuse(model).changed
+    assert list(fw.fuse(model, undo=True).changed) == list(report.changed)
+    assert type(model.lstm) is torch.nn.LSTM
+    torch.testing.assert_close(gradients(model, x), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_what_is_done_to_a_fused_model_survives_its_undoing():
+    model, x = Model(), torch.randn(4, 5, 6, dtype=torch.float64)
+    fw.fuse(model)
+    model.double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)
+    expected = gradients(model, x)
+    fw.fuse(model, undo=True)
+    torch.testing.assert_close(gradients(model, x), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_copies_files_and_states():
+    model, x = Model(), torch.randn(4, 5, 6)
+    fw.fuse(model)
+    expected = model(x)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert torch.equal(other(x), expected)
+        fw.fuse(other, undo=True)
+        torch.testing.assert_close(other(x), expected, rtol=1e-4, atol=2e-6)
+    plain = Model()
+    plain.load_state_dict(model.state_dict())
+    torch.testing.assert_close(plain(x), expected, rtol=1e-4, atol=2e-6)
+    model.load_state_dict(plain.state_dict())
+
+
+def test_hooks_modes_and_tied_weights():
+    model, x = Model(), torch.randn(4, 5, 6)
+    model.gru.weight_hh_l0 = torch.nn.Parameter(model.gru.weight_hh_l0)
+    model.rnn.weight_hh_l0 = model.rnn.weight_ih_l0
+    model.eval()
+    model.gru.bias_hh_l0.requires_grad_(False)
+    seen = []
+    model.gru.register_forward_hook(lambda *_: seen.append("gru"))
+    expected = model(x)
+    fw.fuse(model)
+    assert model.rnn.weight_hh_l0 is model.rnn.weight_ih_l0
+    assert not model.gru.training
+    assert not model.gru.bias_hh_l0.requires_grad
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=2e-6)
+    assert seen == ["gru", "gru"]
+
+
+@pytest.mark.parametrize("norm", [parametrizations.weight_norm, weight_norm])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+def test_parametrizations(norm):
+    model, x = Model(), torch.randn(4, 5, 6)
+    norm(model.gru, "weight_hh_l0")
+    norm(model.cells[1], "weight_ih")
+    fw.fuse(model)
+    with torch.no_grad():
+        for parameter in model.gru.parameters():
+            parameter.mul_(1.5)  # PyTorch's layers do not see this before they are called again.
+    before = gradients(model, x)
+    fw.fuse(model, undo=True)
+    if norm is weight_norm:
+        torch.testing.assert_close(gradients(model, x), before, rtol=1e-4, atol=2e-6)
+    else:
+        fw.fuse(model)
+        parametrize.remove_parametrizations(model.gru, "weight_hh_l0")
+        assert type(model.gru) is fw.nn.GRU
+        torch.testing.assert_close(model(x), before[0], rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    model, x = Model().to(dtype), torch.randn(4, 5, 6, dtype=dtype)
+    expected = model(x)
+    fw.fuse(model)
+    actual = model(x)
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, expected, rtol=5e-2, atol=5e-2)
+
+
+def test_packed_sequences():
+    model = torch.nn.LSTM(3, 4, batch_first=True)
+    packed = pack_padded_sequence(
+        torch.randn(3, 5, 3), [2, 5, 4], batch_first=True, enforce_sorted=False
+    )
+    expected = model(packed)
+    assert list(fw.fuse(model).changed) == [""]
+    actual = model(packed)
+    torch.testing.assert_close(actual[0].data, expected[0].data, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+class Own(torch.nn.GRU):
+    pass
+
+
+def test_what_is_left_alone_and_why():
+    model = torch.nn.ModuleDict(
+        {
+            "own": Own(2, 3),
+            "replaced": torch.nn.GRU(2, 3),
+            "biased": torch.nn.MultiheadAttention(4, 2, add_bias_kv=True),
+            "ours": fw.nn.LSTM(2, 3),
+            "plain": torch.nn.Linear(2, 3),
+        }
+    )
+    model["replaced"].forward = model["replaced"].forward
+    report = fw.fuse(model)
+    assert not report.changed
+    assert report.left_alone == {
+        "own": "Own is a class of its own, derived from GRU",
+        "replaced": "its forward was replaced",
+        "biased": "add_bias_kv and add_zero_attn append keys that our kernels do not know",
+    }
+    assert "own left alone: Own is a class of its own" in str(report)
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+def test_transformers_call_their_attention_in_inference():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = torch.nn.TransformerEncoder(layer, 2).eval()
+    x, padding = torch.randn(3, 5, 8), torch.arange(5) >= torch.tensor([5, 2, 3])[:, None]
+    with torch.no_grad():
+        expected = encoder(x), encoder(x, src_key_padding_mask=padding)
+        fw.fuse(encoder)
+        actual = encoder(x), encoder(x, src_key_padding_mask=padding)
+        fw.fuse(encoder, undo=True)
+        again = encoder(x)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(actual[1][~padding], expected[1][~padding], rtol=1e-5, atol=2e-6)
+    assert torch.equal(again, expected[0])
