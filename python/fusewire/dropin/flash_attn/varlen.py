@@ -1,0 +1,160 @@
+"""Batches whose sequences lie behind each other, each of its own length."""
+
+from __future__ import annotations
+
+import torch
+
+from fusewire.dropin.flash_attn.padded import Probabilities, attend
+
+
+def flash_attn_varlen_func(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: torch.Tensor | None = None,
+    deterministic: bool = False,  # noqa: ARG001
+    return_attn_probs: bool = False,
+    block_table: torch.Tensor | None = None,
+) -> torch.Tensor | Probabilities:
+    """Attends within sequences; see `flash_attn.flash_attn_varlen_func`.
+
+    Args:
+        q: ``(total_queries, heads, head_dim)``.
+        k: ``(total_keys, kv_heads, head_dim)``, or with `block_table` pages, ``(pages, page_len,
+            kv_heads, head_dim)``.
+        v: Like `k`, with value_dim.
+        cu_seqlens_q: ``(batch + 1)``, int32: where each sequence's queries begin, and the total.
+        cu_seqlens_k: ``(batch + 1)``, the same for keys.
+        max_seqlen_q: Queries of the longest sequence.
+        max_seqlen_k: Keys of the longest sequence.
+        dropout_p: As for :func:`flash_attn_func`; so are the others that are not told here.
+        softmax_scale: See there.
+        causal: See there, with the lengths of each sequence.
+        window_size: See there.
+        softcap: See there.
+        alibi_slopes: See there.
+        deterministic: See there.
+        return_attn_probs: See there.
+        block_table: ``(batch, pages of the longest)``, int32: the pages of each sequence.
+
+    Returns:
+        ``(total_queries, heads, value_dim)``; asked for, also the logarithms ``(heads,
+        total_queries)``, and None.
+
+    Example:
+        >>> import torch
+        >>> from fusewire.dropin.flash_attn import flash_attn_varlen_func
+        >>> q = torch.ones(7, 2, 4)
+        >>> starts = torch.tensor([0, 3, 7], dtype=torch.int32)
+        >>> flash_attn_varlen_func(q, q, q, starts, starts, 4, 4, causal=True).shape
+        torch.Size([7, 2, 4])
+    """
+    query_lengths, key_lengths = (starts.diff().long() for starts in (cu_seqlens_q, cu_seqlens_k))
+    if block_table is None:
+        keys, values = (_pad(x, cu_seqlens_k, max_seqlen_k) for x in (k, v))
+    else:
+        keys, values = (x[block_table.long()].flatten(1, 2) for x in (k, v))
+    output, lse = attend(
+        _pad(q, cu_seqlens_q, max_seqlen_q),
+        keys,
+        values,
+        dropout_p=dropout_p,
+        softmax_scale=softmax_scale,
+        causal=causal,
+        window_size=window_size,
+        softcap=softcap,
+        alibi_slopes=alibi_slopes,
+        query_lengths=query_lengths,
+        key_lengths=key_lengths,
+    )
+    there = torch.arange(max_seqlen_q, device=q.device) < query_lengths[:, None]
+    rows = output[there]
+    return (rows, lse.transpose(1, 2)[there].T, None) if return_attn_probs else rows
+
+
+def _pad(rows: torch.Tensor, starts: torch.Tensor, longest: int) -> torch.Tensor:
+    """``(total, ...)`` as ``(batch, longest, ...)``; what lies behind a sequence is any row."""
+    if not len(rows):
+        return rows.new_zeros(len(starts) - 1, longest, *rows.shape[1:])
+    places = starts[:-1, None].long() + torch.arange(longest, device=rows.device)
+    return rows[places.clamp(max=len(rows) - 1)]
+
+
+def flash_attn_varlen_qkvpacked_func(
+    qkv: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    max_seqlen: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: torch.Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> torch.Tensor | Probabilities:
+    """:func:`flash_attn_varlen_func` of ``(total, 3, heads, head_dim)``."""
+    q, k, v = qkv.unbind(1)
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        cu_seqlens,
+        cu_seqlens,
+        max_seqlen,
+        max_seqlen,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )
+
+
+def flash_attn_varlen_kvpacked_func(
+    q: torch.Tensor,
+    kv: torch.Tensor,
+    cu_seqlens_q: torch.Tensor,
+    cu_seqlens_k: torch.Tensor,
+    max_seqlen_q: int,
+    max_seqlen_k: int,
+    dropout_p: float = 0.0,
+    softmax_scale: float | None = None,
+    causal: bool = False,
+    window_size: tuple[int, int] = (-1, -1),
+    softcap: float = 0.0,
+    alibi_slopes: torch.Tensor | None = None,
+    deterministic: bool = False,
+    return_attn_probs: bool = False,
+) -> torch.Tensor | Probabilities:
+    """:func:`flash_attn_varlen_func` with keys and values in ``(total, 2, kv_heads, head_dim)``."""
+    k, v = kv.unbind(1)
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        cu_seqlens_q,
+        cu_seqlens_k,
+        max_seqlen_q,
+        max_seqlen_k,
+        dropout_p,
+        softmax_scale,
+        causal,
+        window_size,
+        softcap,
+        alibi_slopes,
+        deterministic,
+        return_attn_probs,
+    )
