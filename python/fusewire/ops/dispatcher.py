@@ -57,10 +57,27 @@ def is_served(operand: torch.Tensor) -> bool:
     They do on the CPU in float32 and float64, outside the transforms of `torch.func`, which cannot
     look into an autograd Function of the quick kind.
     """
-    return (
-        operand.is_cpu
-        and operand.dtype in _SERVED
-        and torch._C._functorch.maybe_current_level() is None
+    return operand.is_cpu and operand.dtype in _SERVED and not is_transformed()
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def autocast(*operands: Any) -> tuple[Any, ...]:
+    """The operands in the type that PyTorch's autocast on the CPU gives those of its products."""
+    if not torch.is_autocast_enabled("cpu"):
+        return operands
+    dtype = torch.get_autocast_dtype("cpu")
+    return tuple(
+        operand.to(dtype)
+        if isinstance(operand, torch.Tensor)
+        and operand.is_cpu
+        and operand.is_floating_point()
+        and operand.dtype != torch.float64
+        else operand
+        for operand in operands
     )
 
 

@@ -109,6 +109,8 @@ def attention(
     return_lse: bool,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """See :func:`fusewire.scaled_dot_product_attention`."""
+    if torch.is_autocast_enabled("cpu"):
+        query, key, value = dispatcher.autocast(query, key, value)
     given: dict[str, Any] = {"query": query, "key": key, "value": value, "attn_mask": attn_mask}
     given |= {"query_lengths": query_lengths, "key_lengths": key_lengths}
     try:

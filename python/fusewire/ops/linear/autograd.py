@@ -93,6 +93,8 @@ def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
 ) -> torch.Tensor:
     """See :func:`fusewire.linear`; `activation` is ``"identity"`` for none."""
+    if torch.is_autocast_enabled("cpu"):
+        input, weight, bias = dispatcher.autocast(input, weight, bias)
     if not dispatcher.is_served(input):
         return composed.linear(input, weight, bias, activation)
     if input.dim() == 0:

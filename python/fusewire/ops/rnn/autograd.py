@@ -5,7 +5,7 @@ Imported by the first call with a tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -146,7 +146,8 @@ class _Engine:
         states: list[torch.Tensor],
         weights: Weights,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        if not dispatcher.is_served(rows) or weights[0].weight_hr is not None:
+        steps = dispatcher.is_served(rows) or dispatcher.is_transformed()
+        if not steps or weights[0].weight_hr is not None:
             return composed.stack(options, rows, batch_sizes, states, weights)
         output, finals = sequences.each_layer(
             partial(_layer, options.kind, batch_sizes),
@@ -182,7 +183,12 @@ def _layer(
     cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
     operands = (rows, hidden, cell, *weights[:4])
     try:
-        if dispatcher.needs_gradient(*operands):
+        if dispatcher.is_transformed():
+            # PyTorch's own layers know no transform either.
+            output, *finals = composed.layer(
+                *operands, kind=kind, batch_sizes=batch_sizes, reverse=reverse
+            )
+        elif dispatcher.needs_gradient(*operands):
             output, *finals = _Layer.apply(*operands, kind, batch_sizes, reverse)
         else:
             output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
@@ -200,7 +206,12 @@ def run(
     weights: Sequence[Sequence[Any]],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
-    return sequences.run(_Engine(), options, input, states, weights)
+    return _autocast(
+        lambda x, states: sequences.run(_Engine(), options, x, states, weights),
+        input,
+        states,
+        weights,
+    )
 
 
 def run_packed(
@@ -216,6 +227,32 @@ def run_packed(
     """
     engine = _Engine()
     weights = sequences.name_weights(options, entries)
-    states = sequences.initial_states(engine, options, rows, states, weights, batch_sizes[0])
-    sequences.check_features(rows, weights)
-    return engine.stack(options, rows, batch_sizes, states, weights)
+
+    def layers(
+        rows: torch.Tensor, states: list[torch.Tensor] | None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        initial = sequences.initial_states(engine, options, rows, states, weights, batch_sizes[0])
+        sequences.check_features(rows, weights)
+        return engine.stack(options, rows, batch_sizes, initial, weights)
+
+    return _autocast(layers, rows, states, entries)
+
+
+def _autocast(
+    layers: Callable[[Any, Any], tuple[torch.Tensor, list[torch.Tensor]]],
+    input: torch.Tensor,
+    states: list[torch.Tensor] | None,
+    entries: Sequence[Sequence[Any]],
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Runs layers of input and states; where autocast is on, gives results of its type.
+
+    The layers compute in the weights' type then, which is the more exact one.
+    """
+    if not (input.is_cpu and torch.is_autocast_enabled("cpu")):
+        return layers(input, states)
+    dtype = entries[0][0].dtype
+    with torch.autocast("cpu", enabled=False):
+        initial = None if states is None else [state.to(dtype) for state in states]
+        output, finals = layers(input.to(dtype), initial)
+    output, *finals = dispatcher.autocast(output, *finals)
+    return output, finals

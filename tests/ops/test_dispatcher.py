@@ -1,0 +1,134 @@
+"""What every operator is to PyTorch: autocast, transforms, compilation, copies, processes."""
+
+import copy
+import io
+import subprocess
+import sys
+import textwrap
+
+import torch
+from torch.func import functional_call, grad, jacrev, vmap
+
+import fusewire as fw
+
+
+class Everything(torch.nn.Module):
+    """One module of each kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = fw.nn.LSTM(5, 6)
+        self.gru = fw.nn.GRU(6, 6, bidirectional=True)
+        self.attention = fw.nn.MultiheadAttention(12, 2)
+        self.head = fw.nn.Linear(12, 3, activation="silu")
+
+    def forward(self, x):
+        x = self.gru(self.lstm(x)[0])[0]
+        return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+
+def test_autocast_gives_the_types_that_pytorchs_layers_have():
+    x = torch.randn(4, 2, 6)
+    heads = torch.randn(1, 2, 4, 6)
+    pairs = [
+        (fw.scaled_dot_product_attention, torch.nn.functional.scaled_dot_product_attention),
+        (fw.nn.Linear(6, 3), torch.nn.Linear(6, 3)),
+        (fw.nn.LSTM(6, 3), torch.nn.LSTM(6, 3)),
+        (fw.nn.GRU(6, 3), torch.nn.GRU(6, 3)),
+    ]
+    for ours, theirs in pairs:
+        operands = [heads] * 3 if ours is fw.scaled_dot_product_attention else [x]
+        with torch.autocast("cpu", torch.bfloat16):
+            actual, expected = ours(*operands), theirs(*operands)
+        if isinstance(actual, tuple):
+            actual, expected = actual[0], expected[0]
+        assert actual.dtype == expected.dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert fw.linear(x.double(), torch.ones(3, 6).double()).dtype == torch.float64
+
+
+def test_gradients_flow_through_autocast():
+    model, x = Everything(), torch.randn(4, 2, 5)
+    expected = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model(x).float().sum()
+    actual = torch.autograd.grad(loss, list(model.parameters()))
+    for mine, exact in zip(actual, expected, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine, exact, rtol=0.1, atol=0.05 * exact.abs().max().item())
+
+
+def test_transforms_of_functions():
+    model, x = Everything(), torch.randn(3, 4, 2, 5)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, x):
+        return functional_call(model, parameters, (x,)).square().sum()
+
+    each = vmap(grad(loss), in_dims=(None, 0))(parameters, x)
+    for row in range(3):
+        exact = torch.autograd.grad(loss(parameters, x[row]), list(parameters.values()))
+        for mine, theirs in zip(each.values(), exact, strict=True):
+            torch.testing.assert_close(mine[row], theirs, rtol=1e-4, atol=1e-5)
+    q = torch.randn(2, 3, 4)
+    jacobian = jacrev(lambda q: fw.scaled_dot_product_attention(q, q, q))(q)
+    assert jacobian.shape == (2, 3, 4, 2, 3, 4)
+
+
+def test_a_model_is_exported():
+    model, x = Everything().eval(), torch.randn(4, 2, 5)
+    exported = torch.export.export(model, (x,))
+    names = {str(node.target) for node in exported.graph.nodes}
+    assert {
+        "fusewire.attention.default",
+        "fusewire.linear.default",
+        "fusewire.rnn_layer.default",
+    } <= names
+    assert torch.equal(exported.module()(x), model(x))
+
+
+def test_copies_and_files():
+    model, x = Everything(), torch.randn(4, 2, 5)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+        assert torch.equal(other(x), model(x))
+
+
+def test_replicas_share_their_gradients():
+    model, x = Everything(), torch.randn(4, 2, 5)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        replica = torch.nn.parallel.DistributedDataParallel(model)
+        replica(x).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_an_interrupt_ends_a_loop_of_kernels():
+    code = """
+        import _thread, threading, torch, fusewire as fw
+        x = torch.randn(256, 256)
+        fw.linear(x, x)
+        threading.Timer(0.2, _thread.interrupt_main).start()
+        try:
+            while True:
+                fw.linear(x, x)
+        except KeyboardInterrupt:
+            print("stopped")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "stopped", done.stderr
+
+
+def test_a_model_is_compiled_in_one_piece():
+    model, x = Everything(), torch.randn(4, 2, 5)
+    expected = torch.autograd.grad(model(x).sum(), list(model.parameters()))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    actual = torch.autograd.grad(compiled(x).sum(), list(model.parameters()))
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
