@@ -207,6 +207,7 @@ def run(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     return _autocast(
+        options,
         lambda x, states: sequences.run(_Engine(), options, x, states, weights),
         input,
         states,
@@ -235,18 +236,20 @@ def run_packed(
         sequences.check_features(rows, weights)
         return engine.stack(options, rows, batch_sizes, initial, weights)
 
-    return _autocast(layers, rows, states, entries)
+    return _autocast(options, layers, rows, states, entries)
 
 
 def _autocast(
+    options: Options,
     layers: Callable[[Any, Any], tuple[torch.Tensor, list[torch.Tensor]]],
     input: torch.Tensor,
     states: list[torch.Tensor] | None,
     entries: Sequence[Sequence[Any]],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Runs layers of input and states; where autocast is on, gives results of its type.
+    """Runs layers of input and states; where autocast is on, results have the types of PyTorch's.
 
-    The layers compute in the weights' type then, which is the more exact one.
+    Those are autocast's for an LSTM and the weights' for the others. The layers compute in the
+    weights' type, which is the more exact one.
     """
     if not (input.is_cpu and torch.is_autocast_enabled("cpu")):
         return layers(input, states)
@@ -254,5 +257,6 @@ def _autocast(
     with torch.autocast("cpu", enabled=False):
         initial = None if states is None else [state.to(dtype) for state in states]
         output, finals = layers(input.to(dtype), initial)
-    output, *finals = dispatcher.autocast(output, *finals)
+    if options.kind == "lstm":
+        output, *finals = dispatcher.autocast(output, *finals)
     return output, finals
