@@ -202,7 +202,7 @@ def test_bad_input_for_a_gan_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{demo, train, resume, sample, info}"),
+        ([], "{demo, train, resume, sample, evaluate, info}"),
         (["paint"], "paint"),
         (["sample", "absent"], "absent does not exist"),
         (["sample", "."], "is not the directory of a run"),

@@ -170,6 +170,18 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Evaluate:
+    """Score a trained GAN against its data, and show the real samples nearest to its own."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory."""
+    count: int = 5000
+    """Samples to generate, and real ones at most."""
+    seed: int = 0
+    """The same seed gives the same scores."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Show what fusewire runs on: instruction set, threads, versions."""
 
@@ -179,11 +191,12 @@ Command: TypeAlias = (
     | Annotated[Train, subcommand("train")]
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Sample, subcommand("sample")]
+    | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Info, subcommand("info")]
 )
 
 
-def parse(arguments: Sequence[str]) -> Demo | Train | Resume | Sample | Info:
+def parse(arguments: Sequence[str]) -> Demo | Train | Resume | Sample | Evaluate | Info:
     """Turns what was typed into a command; prints help and exits where that was asked for.
 
     Raises:

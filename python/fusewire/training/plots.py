@@ -91,7 +91,7 @@ def plot_spectrograms(clips: NDArray[np.float32], rate: int, path: Path) -> None
     columns = min(5, len(clips))
     rows = -(-len(clips) // columns)
     figure = Figure(figsize=(2 * columns, 1.8 * rows), dpi=120, layout="constrained")
-    window = min(256, clips.shape[1])
+    window = max(2, min(256, clips.shape[1] // 2))
     for axes, clip in zip(figure.subplots(rows, columns, squeeze=False).flat, clips, strict=False):
         axes.specgram(clip + _FLOOR, NFFT=window, Fs=rate, noverlap=window * 3 // 4)
         axes.set(xticks=[], yticks=[])

@@ -94,6 +94,10 @@ class TrainedGenerator:
         require_seed(seed)
         return natural(draw(self.network, count, seed, labels), self.form)
 
+    def natural(self, samples: Tensor) -> NDArray[np.generic]:
+        """Samples as the network gives them to what `draw` returns."""
+        return natural(samples, self.form)
+
     def decode(self, noise: Tensor, labels: Tensor | None = None) -> NDArray[np.generic]:
         """Makes samples of chosen noise, (samples, noise_size); see `draw` for the result."""
         with torch.inference_mode():

@@ -1,0 +1,1 @@
+"""How good generated samples are: distances, coverage, modes, and nearest neighbours."""

@@ -1,0 +1,143 @@
+"""A small classifier trained on the data themselves, in whose features samples are compared.
+
+Inception's features are made for photographs of 299 x 299 pixels; for grey pictures of 28 x 28, or
+for sound, those of a classifier of the same data say more (docs/training.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fusewire.errors import InputError
+from fusewire.models.gan import ConvolutionalConfig
+from fusewire.training.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
+from fusewire.training.order import ShuffledOrder
+
+_FEATURES = 64
+_WIDTH = 16
+_BATCH = 128
+_LEARNING_RATE = 2e-3
+_HELD_OUT = 0.1
+_EPOCHS = 25
+_MOST_STEPS = 1500
+
+
+class FeatureNet(nn.Module):
+    """Convolutions to features, and a last layer to classes.
+
+    Args:
+        shape: of one sample, channels first.
+        classes: how many.
+
+    Example:
+        >>> net = FeatureNet((1, 28, 28), classes=10)
+        >>> net.features(torch.rand(2, 1, 28, 28)).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        body, size = ConvolutionalConfig(width=_WIDTH).discriminator_body(shape)
+        self.body = nn.Sequential(body, nn.Linear(size, _FEATURES), nn.ReLU())
+        self.last = nn.Linear(_FEATURES, classes)
+
+    def features(self, samples: Tensor) -> Tensor:
+        """(samples, *shape) to (samples, 64)."""
+        parts: list[Tensor] = [self.body(part) for part in torch.split(samples, 512)]
+        return torch.cat(parts)
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """(samples, *shape) to unnormalised log-probabilities, (samples, classes)."""
+        logits: Tensor = self.last(self.body(samples))
+        return logits
+
+
+@dataclass(frozen=True)
+class TrainedFeatures:
+    """A feature net with what must be told beside its scores.
+
+    Attributes:
+        net: switched to evaluation.
+        accuracy: on samples that it has not seen.
+        seen: samples that it was trained on.
+    """
+
+    net: FeatureNet
+    accuracy: float
+    seen: int
+
+    def __str__(self) -> str:
+        return (
+            f"own classifier, {_FEATURES} features, trained on {self.seen} samples, "
+            f"{100 * self.accuracy:.1f} % right on others"
+        )
+
+
+def train_features(
+    samples: Tensor,
+    labels: Tensor,
+    steps: int | None = None,
+    seed: int = 0,
+    keep: Path | None = None,
+) -> TrainedFeatures:
+    """Trains the classifier, or reads it where it was trained before.
+
+    Args:
+        samples: (samples, *shape), floating point.
+        labels: class numbers, (samples,).
+        steps: of Adam; None takes 25 times through the data, but no more than 1500.
+        seed: of weights and order; the same seed gives the same net.
+        keep: folder for the trained net, found again by data, steps and seed; None trains anew.
+
+    Raises:
+        InputError: there are too few samples or classes.
+    """
+    classes = int(labels.max()) + 1
+    steps = steps or min(_MOST_STEPS, math.ceil(_EPOCHS * len(samples) / _BATCH))
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
+    held = order[: int(len(samples) * _HELD_OUT)]
+    shown = order[len(held) :]
+    if classes < 2 or not len(held):
+        raise InputError(
+            f"a classifier needs two classes and ten samples, got {classes} and {len(samples)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = FeatureNet(tuple(samples.shape[1:]), classes)
+    folder = None if keep is None else keep / _name(samples, labels, steps, seed)
+    if folder is not None and checkpoint_steps(folder):
+        load_checkpoint(folder, {"features": net})
+    else:
+        _fit(net, samples[shown], labels[shown], steps, seed)
+        if folder is not None:
+            save_checkpoint(folder, steps, {"features": net}, {}, {})
+    net.eval().requires_grad_(False)
+    right = net.last(net.features(samples[held])).argmax(1) == labels[held]
+    return TrainedFeatures(net, right.double().mean().item(), len(shown))
+
+
+def _fit(net: FeatureNet, samples: Tensor, labels: Tensor, steps: int, seed: int) -> None:
+    optimizer = torch.optim.Adam(net.parameters(), _LEARNING_RATE, fused=True)
+    order = ShuffledOrder(len(samples), min(_BATCH, len(samples)), seed)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * (1 - step / steps)
+        chosen = torch.from_numpy(order.batch(step))
+        loss = cross_entropy(net(samples[chosen]), labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _name(samples: Tensor, labels: Tensor, steps: int, seed: int) -> str:
+    digest = hashlib.sha256(repr((samples.shape, steps, seed)).encode())
+    digest.update(samples.contiguous().numpy().data)
+    digest.update(labels.contiguous().numpy().data)
+    return f"features-{digest.hexdigest()[:16]}"

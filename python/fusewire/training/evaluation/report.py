@@ -1,0 +1,167 @@
+"""All scores of a trained generator, with what they were computed from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusewire.data.vectors import grid, ring
+from fusewire.data.words import spell
+from fusewire.errors import InputError
+from fusewire.training.adversarial.config import GanConfig
+from fusewire.training.adversarial.data import Samples, load_samples
+from fusewire.training.adversarial.samples import KIND, TrainedGenerator, draw, write_samples
+from fusewire.training.devices import memory_refusals
+from fusewire.training.evaluation.distances import (
+    class_divergence,
+    coverage_scores,
+    frechet_distance,
+    kernel_distance,
+    nearest,
+)
+from fusewire.training.evaluation.features import TrainedFeatures, train_features
+from fusewire.training.evaluation.modes import count_modes
+from fusewire.training.run_directory import RunDirectory
+from fusewire.training.settings import require_counts, require_seed
+
+_MIXTURES = {"ring8": ring(), "grid25": grid()}
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of a generator.
+
+    Attributes:
+        scores: by name.
+        conditions: what they were computed from: counts of samples, resizing, and feature net.
+    """
+
+    scores: Mapping[str, float]
+    conditions: Mapping[str, str]
+
+
+@memory_refusals()
+def evaluate(path: Path, count: int = 5_000, seed: int = 0, keep: Path | None = None) -> Evaluation:
+    """Scores the generator of a run against the data that it was trained on.
+
+    Images and sound with labels are compared in the features of a classifier trained on the same
+    data; points of a known mixture are counted by mode; words are looked up. Without labels, the
+    numbers of a sample themselves are its features.
+
+    Args:
+        path: the run directory.
+        count: generated samples, and at most as many real ones.
+        seed: of the generated samples, the choice of real ones, and the classifier.
+        keep: folder in which the classifier is kept for the next time.
+
+    Raises:
+        InputError: the directory is no such run, is damaged, or its data have changed.
+    """
+    require_counts(count=count)
+    require_seed(seed)
+    run = RunDirectory.open(path, KIND)
+    config = run.config(GanConfig)
+    trained = TrainedGenerator.open(path)
+    samples = load_samples(config.data, config.model.head)
+    run.require_same_data(samples.fingerprint)
+    if samples.format.medium == "words":
+        return _evaluate_words(trained, samples, count, seed)
+    return evaluate_samples(trained, samples, config.data.kind, count, seed, keep)
+
+
+def evaluate_samples(
+    trained: TrainedGenerator, samples: Samples, kind: str, count: int, seed: int, keep: Path | None
+) -> Evaluation:
+    """See `evaluate`; for data that have been read already."""
+    fake = _draw(trained, count, seed)
+    chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:count]
+    real = samples.at(chosen)
+    conditions = {"real samples": str(len(real)), "generated samples": str(count)}
+    conditions["resize"] = "none"
+    features: TrainedFeatures | None = None
+    if samples.labels is None:
+        conditions["features"] = "the numbers of a sample"
+        seen_real, seen_fake = real.flatten(1), fake.flatten(1)
+    else:
+        features = train_features(_all(samples), samples.labels, seed=seed, keep=keep)
+        conditions["features"] = str(features)
+        seen_real, seen_fake = (features.net.features(each) for each in (real, fake))
+    scores = compare(seen_real, seen_fake)
+    if features is not None and samples.labels is not None:
+        made = features.net.last(seen_fake).argmax(1)
+        classes = samples.format.classes
+        scores["class_divergence"] = class_divergence(samples.labels[chosen], made, classes)
+    if kind in _MIXTURES:
+        modes = count_modes(fake.numpy(), _MIXTURES[kind])
+        scores |= {"modes": modes.covered, "near_a_mode": modes.near}
+        conditions["modes"] = str(modes)
+    return Evaluation(scores, conditions)
+
+
+def compare(real: Tensor, fake: Tensor) -> dict[str, float]:
+    """Every score that needs nothing but features, (samples, size), by name."""
+    if min(len(real), len(fake)) < 10:
+        raise InputError(f"scores need ten samples each, got {len(real)} and {len(fake)}")
+    return {
+        "frechet_distance": frechet_distance(real, fake),
+        "kernel_distance": kernel_distance(real, fake),
+        **dataclasses.asdict(coverage_scores(real, fake)),
+    }
+
+
+def show_neighbours(path: Path, output: Path, count: int = 10, seed: int = 0) -> float:
+    """Writes samples in one row and the real ones nearest to them below: has it learnt by heart?
+
+    Args:
+        path: the run directory.
+        output: the file to write.
+        count: how many samples.
+        seed: of them.
+
+    Returns:
+        Mean distance of samples to their neighbours, over that of real samples to theirs; far below
+        1 means that real samples are repeated.
+
+    Raises:
+        InputError: the directory is no such run, is damaged, or the file cannot be written.
+    """
+    require_counts(count=count)
+    config = RunDirectory.open(path, KIND).config(GanConfig)
+    trained = TrainedGenerator.open(path)
+    real = _all(load_samples(config.data, config.model.head))
+    fake = _draw(trained, count, seed)
+    indices, distances = nearest(fake, real)
+    shown = torch.cat((fake, real[indices]))
+    write_samples(trained.natural(shown), trained.form, output, columns=count)
+    others = torch.cdist(real[: 10 * count].flatten(1), real.flatten(1)).kthvalue(2, dim=1).values
+    return float(distances.mean() / others.mean())
+
+
+def _evaluate_words(
+    trained: TrainedGenerator, samples: Samples, count: int, seed: int
+) -> Evaluation:
+    known = set(spell(samples.stored.numpy()))
+    made = spell(_draw(trained, count, seed).argmax(1).numpy())
+    scores = {
+        "real_words": float(np.mean([word in known for word in made])),
+        "different_words": len(set(made)) / len(made),
+    }
+    conditions = {"known words": str(len(known)), "generated samples": str(count)}
+    return Evaluation(scores, conditions)
+
+
+def _draw(trained: TrainedGenerator, count: int, seed: int) -> Tensor:
+    sizes = [min(_BATCH, count - first) for first in range(0, count, _BATCH)]
+    parts = [draw(trained.network, size, seed + index) for index, size in enumerate(sizes)]
+    return torch.cat(parts)
+
+
+def _all(samples: Samples) -> Tensor:
+    return samples.at(torch.arange(len(samples)))
