@@ -1,10 +1,13 @@
 //! Rows of sequences packed step by step, cut by sequence.
 
+use std::ops::Range;
+
 use super::Partition;
 use crate::view::ViewMut;
 
 /// Rows packed step by step (the rows of step 0, those of step 1, …), cut into parts of `block`
-/// sequences: part `i` holds, at each step, those of its sequences that the step has.
+/// sequences: part `i` holds, at each step, those of its sequences that the step has. Cut in chunks
+/// of steps too, the parts of the first chunk come first.
 ///
 /// Step `t` has the rows `offsets[t]..offsets[t + 1]`, one for each of the first sequences.
 pub struct PackedRows<'a, T> {
@@ -13,6 +16,8 @@ pub struct PackedRows<'a, T> {
     offsets: &'a [usize],
     sequences: usize,
     block: usize,
+    /// Steps of a chunk.
+    chunk: usize,
 }
 
 // SAFETY: parts are handed out as exclusive views, at most once at a time by the trait's contract.
@@ -31,17 +36,32 @@ impl<'a, T> PackedRows<'a, T> {
     ) -> Self {
         assert!(block > 0 && offsets.first() == Some(&0) && offsets.last() == Some(&view.rows()));
         assert!(offsets.windows(2).all(|pair| (pair[0]..=pair[0] + sequences).contains(&pair[1])));
-        Self { start: view.as_mut_ptr(), view, offsets, sequences, block }
+        Self { start: view.as_mut_ptr(), view, offsets, sequences, block, chunk: offsets.len() }
+    }
+
+    /// Cuts the steps too, into chunks of `steps`.
+    ///
+    /// # Panics
+    /// If a chunk has no step.
+    pub fn in_chunks(self, steps: usize) -> Self {
+        assert!(steps > 0);
+        Self { chunk: steps, ..self }
+    }
+
+    /// Parts of a chunk.
+    fn blocks(&self) -> usize {
+        self.sequences.div_ceil(self.block)
     }
 }
 
-/// Neighbouring sequences of [`PackedRows`].
+/// Neighbouring sequences of [`PackedRows`] in neighbouring steps.
 pub struct PackedPart<'a, T> {
     /// The part's first row of step 0, were the step that long.
     start: *mut T,
     strides: [isize; 2],
     columns: usize,
     offsets: &'a [usize],
+    steps: Range<usize>,
     first: usize,
     sequences: usize,
     rows: std::marker::PhantomData<&'a mut [T]>,
@@ -51,8 +71,9 @@ impl<T> PackedPart<'_, T> {
     /// The part's rows of a step.
     ///
     /// # Panics
-    /// If there is no such step.
+    /// If the part has no such step.
     pub fn step(&mut self, step: usize) -> ViewMut<'_, T, 2> {
+        assert!(self.steps.contains(&step));
         let size = self.offsets[step + 1] - self.offsets[step];
         let rows = size.saturating_sub(self.first).min(self.sequences);
         let skipped = self.offsets[step] as isize * self.strides[0];
@@ -62,17 +83,20 @@ impl<T> PackedPart<'_, T> {
     }
 }
 
-// SAFETY: parts of different indices hold different sequences, so different rows of each step.
+// SAFETY: parts of different indices hold different sequences, or other steps of them.
 unsafe impl<'a, T: Send> Partition for PackedRows<'a, T> {
     type Part = PackedPart<'a, T>;
 
     fn parts(&self) -> usize {
-        self.sequences.div_ceil(self.block)
+        let steps = self.offsets.len() - 1;
+        self.blocks() * steps.div_ceil(self.chunk).max(1)
     }
 
     unsafe fn part(&self, index: usize) -> PackedPart<'a, T> {
         assert!(index < self.parts());
-        let first = index * self.block;
+        let (chunk, block) = (index / self.blocks(), index % self.blocks());
+        let first = block * self.block;
+        let begin = chunk * self.chunk;
         let strides = self.view.strides();
         let skipped = first as isize * strides[0];
         PackedPart {
@@ -80,6 +104,7 @@ unsafe impl<'a, T: Send> Partition for PackedRows<'a, T> {
             strides,
             columns: self.view.columns(),
             offsets: self.offsets,
+            steps: begin..(begin + self.chunk).min(self.offsets.len() - 1),
             first,
             sequences: self.block.min(self.sequences - first),
             rows: std::marker::PhantomData,

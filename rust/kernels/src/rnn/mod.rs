@@ -8,6 +8,7 @@ mod cell;
 mod forward;
 mod panels;
 pub mod reference;
+pub mod scan;
 mod steps;
 mod weights;
 

@@ -66,6 +66,17 @@ impl Steps {
         self.offsets[self.seq_len()]
     }
 
+    /// Whether the recurrence runs from each sequence's last time to its first.
+    pub(super) fn is_reverse(&self) -> bool {
+        self.reverse
+    }
+
+    /// The length of a sequence.
+    pub(super) fn length(&self, sequence: usize) -> usize {
+        // Sequences have no gaps, so the times that this one has come first.
+        self.offsets.windows(2).take_while(|pair| pair[0] + sequence < pair[1]).count()
+    }
+
     /// Where each time's rows begin, and behind the last where they end.
     pub(super) fn offsets(&self) -> &[usize] {
         &self.offsets
