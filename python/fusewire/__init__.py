@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
-from fusewire.ops.rnn import gru, lstm, rnn
+from fusewire.ops.rnn import gru, lstm, min_gru, min_lstm, rnn
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ __all__ = [
     "gru",
     "linear",
     "lstm",
+    "min_gru",
+    "min_lstm",
     "nn",
     "rnn",
     "scaled_dot_product_attention",

@@ -12,9 +12,12 @@ __all__ = [
     "linear",
     "linear_backward",
     "peak_flops",
+    "replace_sdpa",
     "rnn_layer",
     "rnn_layer_backward",
     "rnn_saved_columns",
+    "rnn_scan",
+    "rnn_scan_backward",
     "set_num_threads",
 ]
 
@@ -77,3 +80,13 @@ def rnn_layer_backward(
 ) -> list[NDArray[_Real]]: ...
 def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...
 def replace_sdpa(replaced: bool) -> None: ...
+def rnn_scan(
+    layout: tuple[str, list[int], bool], gates: NDArray[_Real], hidden: NDArray[_Real]
+) -> list[NDArray[_Real]]: ...
+def rnn_scan_backward(
+    layout: tuple[str, list[int], bool],
+    gates: NDArray[_Real],
+    hidden: NDArray[_Real],
+    output: NDArray[_Real],
+    gradients: tuple[NDArray[_Real] | None, NDArray[_Real] | None],
+) -> list[NDArray[_Real]]: ...

@@ -131,12 +131,6 @@ def test_it_is_copied_and_learns():
     assert torch.equal(copy.deepcopy(layer)(x)[0], layer(x)[0])
 
 
-def test_projections_run_torchs_own():
-    theirs, ours = pair("LSTM", 5, 7, proj_size=3)
-    x = torch.randn(4, 2, 5).double()
-    torch.testing.assert_close(ours(x), theirs(x))
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [(name, {"num_layers": 2, "bidirectional": True, **variant}) for name, variant in LAYERS]

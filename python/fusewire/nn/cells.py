@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from fusewire.ops.rnn import autograd
-from fusewire.ops.rnn.sequences import Options
+from fusewire.ops.rnn.options import Options
 
 
 class RNNCell(torch.nn.RNNCell):

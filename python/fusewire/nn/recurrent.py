@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from fusewire.ops.rnn import autograd
-from fusewire.ops.rnn.sequences import GATES, Options
+from fusewire.ops.rnn.cells import zoneout_pair
+from fusewire.ops.rnn.options import GATES, Options, check_options
+from fusewire.ops.rnn.weights import LayerWeights
 
-_KINDS = {"RNN_TANH": "tanh", "RNN_RELU": "relu", "LSTM": "lstm", "GRU": "gru"}
+_KINDS = {
+    "RNN_TANH": "tanh",
+    "RNN_RELU": "relu",
+    "LSTM": "lstm",
+    "GRU": "gru",
+    "MIN_GRU": "min_gru",
+    "MIN_LSTM": "min_lstm",
+}
 
 
 class Recurrent(torch.nn.Module):
-    """What :class:`RNN`, :class:`GRU` and :class:`LSTM` have in common.
+    """What :class:`RNN`, :class:`GRU`, :class:`LSTM` and others have in common.
 
     Parameters and attributes are those of `torch.nn.RNNBase`, so state_dicts fit both. It is no
     subclass of it because `torch.compile` refuses all of those.
@@ -32,13 +41,28 @@ class Recurrent(torch.nn.Module):
         proj_size: Units that the output of an LSTM is projected to; 0 for no projection.
         device: Where the parameters are.
         dtype: The parameters' type.
+        layer_norm: Whether gates' sums, and an LSTM's cell state, are normalised (Ba et al. 2016).
+        locked: Whether `dropout` draws once per sequence for all of its steps.
+        recurrent_dropout: The probability with which a unit of the hidden state is 0 in the gates'
+            products in training, drawn once per sequence.
+        zoneout: The probability with which a unit of a state stays as it was; two numbers for an
+            LSTM's hidden and cell state.
 
     Raises:
         ValueError: If a size or a probability is out of range.
     """
 
+    _extras: ClassVar[dict[str, Any]] = {}
+    """A cell's own options that `repr` shows, with their defaults."""
+
+    # What `torch.nn`'s layers lack, for those that get this class from `fusewire.fuse`.
+    layer_norm: bool = False
+    locked: bool = False
+    recurrent_dropout: float = 0.0
+    zoneout: tuple[float, float] = (0.0, 0.0)
+
     mode: str
-    """``"RNN_TANH"``, ``"RNN_RELU"``, ``"LSTM"`` or ``"GRU"``."""
+    """``"RNN_TANH"``, ``"RNN_RELU"``, ``"LSTM"``, ``"GRU"``, ``"MIN_GRU"`` or ``"MIN_LSTM"``."""
 
     def __init__(
         self,
@@ -52,6 +76,11 @@ class Recurrent(torch.nn.Module):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        layer_norm: bool = False,
+        locked: bool = False,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
     ) -> None:
         super().__init__()
         for name, size in [
@@ -65,8 +94,6 @@ class Recurrent(torch.nn.Module):
             raise ValueError("proj_size is for LSTM only")
         if not 0 <= proj_size < hidden_size:
             raise ValueError(f"proj_size must be from 0 to {hidden_size - 1}, but is {proj_size}")
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"dropout must be from 0 to 1, but is {dropout}")
         if dropout and num_layers == 1:
             warnings.warn("dropout happens between layers, and there is only one", stacklevel=3)
         self.input_size = input_size
@@ -77,10 +104,16 @@ class Recurrent(torch.nn.Module):
         self.dropout = float(dropout)
         self.bidirectional = bidirectional
         self.proj_size = proj_size
+        self.layer_norm = layer_norm
+        self.locked = locked
+        self.recurrent_dropout = float(recurrent_dropout)
+        self.zoneout = zoneout_pair(zoneout)
+        check_options(self._options())
         self._all_weights: list[list[str]] = []
         for layer in range(num_layers):
             for suffix in ["", "_reverse"] if bidirectional else [""]:
                 shapes = self._shapes(first=layer == 0)
+                shapes = {name: shapes[name] for name in LayerWeights._fields if name in shapes}
                 names = [f"{name}_l{layer}{suffix}" for name in shapes]
                 for name, shape in zip(names, shapes.values(), strict=True):
                     empty = torch.empty(shape, device=device, dtype=dtype)
@@ -93,21 +126,47 @@ class Recurrent(torch.nn.Module):
         rows = GATES[_KINDS[self.mode]] * self.hidden_size
         recurrent = self.proj_size or self.hidden_size
         below = self.input_size if first else recurrent * (2 if self.bidirectional else 1)
-        shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, below),
-            "weight_hh": (rows, recurrent),
-        }
+        shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, below)}
+        if self._sees_state:
+            shapes["weight_hh"] = (rows, recurrent)
         if self.bias:
-            shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+            shapes["bias_ih"] = (rows,)
+        if self.bias and self._sees_state:
+            shapes["bias_hh"] = (rows,)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        if self.layer_norm:
+            shapes |= {"norm_ih": (rows,), "norm_hh": (rows,)}
         return shapes
 
+    @property
+    def _sees_state(self) -> bool:
+        """Whether the gates see the last state, with a weight and a bias of its own."""
+        return not self.mode.startswith("MIN_")
+
+    def _options(self) -> Options:
+        return Options(
+            _KINDS[self.mode],
+            bidirectional=self.bidirectional,
+            batch_first=self.batch_first,
+            dropout=self.dropout,
+            training=self.training,
+            locked=self.locked,
+            recurrent_dropout=self.recurrent_dropout,
+            zoneout=self.zoneout,
+        )
+
     def reset_parameters(self) -> None:
-        """Draws all parameters uniformly from plus and minus ``1 / sqrt(hidden_size)``."""
+        """Draws all parameters uniformly from plus and minus ``1 / sqrt(hidden_size)``.
+
+        The gains of layer normalisation become 1.
+        """
         bound = 1 / math.sqrt(self.hidden_size)
-        for parameter in self.parameters():
-            torch.nn.init.uniform_(parameter, -bound, bound)
+        for name, parameter in self.named_parameters():
+            if name.startswith("norm_"):
+                torch.nn.init.ones_(parameter)
+            else:
+                torch.nn.init.uniform_(parameter, -bound, bound)
 
     @property
     def all_weights(self) -> list[list[torch.Tensor]]:
@@ -134,6 +193,11 @@ class Recurrent(torch.nn.Module):
             "batch_first": False,
             "dropout": 0.0,
             "bidirectional": False,
+            "layer_norm": False,
+            "locked": False,
+            "recurrent_dropout": 0.0,
+            "zoneout": (0.0, 0.0),
+            **self._extras,
         }
         shown = [str(self.input_size), str(self.hidden_size)]
         shown += [
@@ -143,16 +207,28 @@ class Recurrent(torch.nn.Module):
         ]
         return ", ".join(shown)
 
+    def forward(self, input: Any, hx: Any = None) -> tuple[Any, Any]:
+        """Runs the layers, as in `torch.nn`.
+
+        Args:
+            input: ``(seq_len, batch, input_size)``, or a `PackedSequence`, or a single sequence
+                ``(seq_len, input_size)``.
+            hx: The initial hidden state, ``(layers * directions, batch, hidden_size)``; zeros if
+                None.
+
+        Returns:
+            The output, laid out like `input`, and the final hidden state.
+        """
+        output, (hidden,) = self._run(input, None if hx is None else [hx])
+        return output, hidden
+
     def _run(self, input: Any, states: list[torch.Tensor] | None) -> tuple[Any, list[torch.Tensor]]:
         """Runs all layers on a padded or a packed batch."""
-        options = Options(
-            _KINDS[self.mode],
-            bidirectional=self.bidirectional,
-            batch_first=self.batch_first,
-            dropout=self.dropout,
-            training=self.training,
-        )
-        weights = self.all_weights
+        options = self._options()
+        weights = [
+            LayerWeights(**{name.partition("_l")[0]: getattr(self, name) for name in names})
+            for names in self._all_weights
+        ]
         if not isinstance(input, PackedSequence):
             return autograd.run(options, input, states, weights)
         rows, batch_sizes, sorted_indices, unsorted_indices = input
@@ -193,26 +269,15 @@ class RNN(Recurrent):
         super().__init__(input_size, hidden_size, num_layers, *arguments, **options)
         self.nonlinearity = nonlinearity
 
-    def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
-        """Runs the layers; see `torch.nn.RNN`.
-
-        Args:
-            input: ``(seq_len, batch, input_size)``, or a `PackedSequence`, or a single sequence
-                ``(seq_len, input_size)``.
-            hx: The initial hidden state, ``(layers * directions, batch, hidden_size)``; zeros if
-                None.
-
-        Returns:
-            The output, laid out like `input`, and the final hidden state.
-        """
-        output, (hidden,) = self._run(input, None if hx is None else [hx])
-        return output, hidden
-
 
 class GRU(Recurrent):
     """`torch.nn.GRU`, computed by the kernels behind :func:`fusewire.gru`.
 
-    Arguments are those of :class:`Recurrent`.
+    Args:
+        *arguments: Those of :class:`Recurrent`.
+        reset_after: Whether the reset gate scales the product, as in `torch.nn`, and not the state
+            before it; see :func:`fusewire.gru`.
+        **options: Those of :class:`Recurrent`.
 
     Example:
         >>> import torch
@@ -223,17 +288,24 @@ class GRU(Recurrent):
     """
 
     mode = "GRU"
+    _extras: ClassVar[dict[str, Any]] = {"reset_after": True}
+    reset_after: bool = True
 
-    def forward(self, input: Any, hx: torch.Tensor | None = None) -> tuple[Any, torch.Tensor]:
-        """Runs the layers; see :meth:`RNN.forward` and `torch.nn.GRU`."""
-        output, (hidden,) = self._run(input, None if hx is None else [hx])
-        return output, hidden
+    def __init__(self, *arguments: Any, reset_after: bool = True, **options: Any) -> None:
+        self.reset_after = reset_after
+        super().__init__(*arguments, **options)
+
+    def _options(self) -> Options:
+        return super()._options()._replace(reset_after=self.reset_after)
 
 
 class LSTM(Recurrent):
     """`torch.nn.LSTM`, computed by the kernels behind :func:`fusewire.lstm`.
 
-    Arguments are those of :class:`Recurrent`. With `proj_size` it runs PyTorch's own layers.
+    Args:
+        *arguments: Those of :class:`Recurrent`.
+        peepholes: Whether gates see the cell state (Gers and Schmidhuber 2000).
+        **options: Those of :class:`Recurrent`.
 
     Example:
         >>> import torch
@@ -244,14 +316,28 @@ class LSTM(Recurrent):
     """
 
     mode = "LSTM"
+    _extras: ClassVar[dict[str, Any]] = {"peepholes": False}
+    peepholes: bool = False
 
-    def forward(
-        self, input: Any, hx: tuple[torch.Tensor, torch.Tensor] | None = None
-    ) -> tuple[Any, tuple[torch.Tensor, torch.Tensor]]:
-        """Runs the layers; see `torch.nn.LSTM`.
+    def __init__(self, *arguments: Any, peepholes: bool = False, **options: Any) -> None:
+        self.peepholes = peepholes
+        super().__init__(*arguments, **options)
+
+    def _shapes(self, first: bool) -> dict[str, tuple[int, ...]]:
+        shapes, size = super()._shapes(first), (self.hidden_size,)
+        if self.peepholes:
+            shapes["peephole"] = (3, self.hidden_size)
+        if self.layer_norm:
+            shapes["norm_cell"] = size
+        if self.layer_norm and self.bias:
+            shapes["bias_cell"] = size
+        return shapes
+
+    def forward(self, input: Any, hx: Any = None) -> tuple[Any, tuple[torch.Tensor, torch.Tensor]]:
+        """Runs the layers; see `torch.nn.LSTM.forward`.
 
         Args:
-            input: As for :meth:`RNN.forward`.
+            input: As for :meth:`Recurrent.forward`.
             hx: The initial hidden state, ``(layers * directions, batch, proj_size or
                 hidden_size)``, and cell state, ``(layers * directions, batch, hidden_size)``.
 

@@ -149,3 +149,20 @@ def differentiable_gradients(
         next(found) if needed and alias is not None else None
         for alias, needed in zip(aliases, wanted, strict=True)
     )
+
+
+def gradients_of_outputs(
+    composed: Callable[..., Sequence[torch.Tensor]],
+    operands: Sequence[torch.Tensor | None],
+    grad_outputs: Sequence[torch.Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor | None, ...]:
+    """:func:`differentiable_gradients` where an output without a gradient is no output."""
+    kept = [i for i, gradient in enumerate(grad_outputs) if gradient is not None]
+
+    def outputs(*operands: torch.Tensor | None) -> list[torch.Tensor]:
+        results = composed(*operands)
+        return [results[i] for i in kept]
+
+    given = [gradient for gradient in grad_outputs if gradient is not None]
+    return differentiable_gradients(outputs, operands, given, wanted)

@@ -9,6 +9,7 @@ mod config;
 mod gate;
 mod linear;
 mod rnn;
+mod scan;
 mod sdpa;
 mod team;
 mod torch_abi;
@@ -33,6 +34,7 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
             attention::register(&library)?;
             linear::register(&library)?;
             rnn::register(&library)?;
+            scan::register(&library)?;
             *registered = Some(library);
         }
         Ok(())
@@ -55,5 +57,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rnn::rnn_layer_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_saved_columns, module)?)?;
     module.add_function(wrap_pyfunction!(sdpa::replace_sdpa, module)?)?;
+    module.add_function(wrap_pyfunction!(scan::rnn_scan, module)?)?;
+    module.add_function(wrap_pyfunction!(scan::rnn_scan_backward, module)?)?;
     Ok(())
 }

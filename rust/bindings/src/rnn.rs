@@ -40,14 +40,14 @@ macro_rules! with_cell {
 }
 
 /// Which cell, and how the rows of its sequences are packed; no batch sizes stand for equal lengths.
-struct Layout<'a> {
-    kind: &'a str,
-    batch_sizes: &'a [i64],
-    reverse: bool,
+pub(crate) struct Layout<'a> {
+    pub(crate) kind: &'a str,
+    pub(crate) batch_sizes: &'a [i64],
+    pub(crate) reverse: bool,
 }
 
 impl Layout<'_> {
-    fn steps(&self, total: usize, batch: usize) -> Result<Steps> {
+    pub(crate) fn steps(&self, total: usize, batch: usize) -> Result<Steps> {
         if !self.batch_sizes.is_empty() {
             let sizes: Vec<usize> = self
                 .batch_sizes

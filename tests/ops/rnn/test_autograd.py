@@ -5,9 +5,10 @@ import torch
 
 import fusewire as fw
 from fusewire.ops.rnn import autograd, composed
-from fusewire.ops.rnn.sequences import GATES, Options
+from fusewire.ops.rnn.options import GATES, Options, Variant
+from fusewire.ops.rnn.weights import LayerWeights
 
-KINDS = list(GATES)
+KINDS = ["tanh", "relu", "lstm", "gru"]
 
 
 def operands(kind, batch=3, seq_len=4, input_size=2, hidden_size=3, directions=1, grad=True):
@@ -65,10 +66,10 @@ def test_an_expanded_gradient():
         x.flatten(0, 1),
         rest[0][0],
         rest[0][0][:, :0],
-        *rest[1:],
-        kind="gru",
-        batch_sizes=[],
-        reverse=False,
+        LayerWeights(*rest[1:]),
+        Variant("gru"),
+        [],
+        False,
     )
     got = torch.autograd.grad(output.sum(), rest)
     for one, other in zip(got, torch.autograd.grad(expected.sum(), rest), strict=True):

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 import fusewire
 from fusewire.models.language.dropout import LockedDropout
-from fusewire.nn import GRU, LSTM, RNN
+from fusewire.nn import GRU, LSTM, RNN, Recurrent
 
 Cell: TypeAlias = Literal["rnn", "relu", "lstm", "gru"]
 
 RecurrentState: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """Hidden state (layers, batch, hidden_size); for an LSTM the pair of hidden and cell state."""
 
-_MODULES: dict[str, Callable[..., nn.RNNBase]] = {
+_MODULES: dict[str, Callable[..., Recurrent]] = {
     "rnn": RNN,
     "relu": partial(RNN, nonlinearity="relu"),
     "lstm": LSTM,
@@ -34,12 +34,12 @@ _OPERATORS: dict[str, Callable[..., tuple[Tensor, Any]]] = {
 CELLS = tuple(_MODULES)
 
 
-def make_layers(cell: Cell, input_size: int, hidden_size: int, layers: int = 1) -> nn.RNNBase:
+def make_layers(cell: Cell, input_size: int, hidden_size: int, layers: int = 1) -> Recurrent:
     """Layers of (batch, seq_len, size)."""
     return _MODULES[cell](input_size, hidden_size, layers, batch_first=True)
 
 
-def initialise_layers(module: nn.RNNBase) -> None:
+def initialise_layers(module: Recurrent) -> None:
     """Gives layers weights that let gradients reach back many steps before anything is learnt.
 
     Orthogonal recurrent weights, the identity for ReLU (Le et al. 2015), and for an LSTM a forget
@@ -55,7 +55,7 @@ def initialise_layers(module: nn.RNNBase) -> None:
 
 
 def run_layers(
-    module: nn.RNNBase,
+    module: Recurrent,
     input: Tensor,
     state: RecurrentState | None,
     dropout: LockedDropout,

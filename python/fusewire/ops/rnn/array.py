@@ -7,16 +7,23 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from fusewire import _native
 from fusewire.ops.rnn import sequences
-from fusewire.ops.rnn.sequences import LayerWeights, Options, Weights
+from fusewire.ops.rnn.options import Options, Variant
+from fusewire.ops.rnn.steps import StepwiseCall
+from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain
 
 Array = NDArray[Any]
 
 
-class _Call(NamedTuple):
+_Gradients = tuple[Array, list[Array], tuple[Array, ...]]
+"""Of a layer's input rows, initial states and weights."""
+
+
+class _CellCall(NamedTuple):
     """One layer in one direction as it ran, for the backward pass."""
 
     layout: tuple[str, list[int], bool]
@@ -24,13 +31,45 @@ class _Call(NamedTuple):
     output: Array
     saved: Array
 
+    def backward(self, grad_output: Array, grad_finals: list[Array]) -> _Gradients:
+        outer = (grad_output, *grad_finals, *[None] * (2 - len(grad_finals)))
+        grad_rows, hidden, cell, *weights = _native.rnn_layer_backward(
+            self.layout, self.operands, (self.output, self.saved), outer
+        )
+        count = 4 if self.operands[-1] is not None else 2
+        return grad_rows, [hidden, cell], tuple(weights[:count])
+
+
+class _ScanCall(NamedTuple):
+    """The same for a cell whose gates do not see the last state."""
+
+    layout: tuple[str, list[int], bool]
+    rows: Array
+    weights: LayerWeights
+    gates: Array
+    hidden: Array
+    output: Array
+
+    def backward(self, grad_output: Array, grad_finals: list[Array]) -> _Gradients:
+        outer = (grad_output, grad_finals[0] if grad_finals else None)
+        of_gates, hidden = _native.rnn_scan_backward(
+            self.layout, self.gates, self.hidden, self.output, outer
+        )
+        weight, bias = self.weights.weight_ih, self.weights.bias_ih
+        grad_rows, *weights = _native.linear_backward(
+            of_gates, self.rows, weight, bias, None, "identity"
+        )
+        return grad_rows, [hidden], tuple(weights[: 1 if bias is None else 2])
+
 
 class _Engine:
     """Runs kernels on arrays; with `keeps`, remembers what the backward pass needs."""
 
-    def __init__(self, keeps: bool = False) -> None:
+    def __init__(self, options: Options, keeps: bool = False) -> None:
         self.keeps = keeps
-        self.calls: list[_Call] = []
+        self.calls: list[_CellCall | _ScanCall | StepwiseCall] = []
+        self.masks: list[Array | None] = []
+        self.random = None if options.seed is None else Generator(Philox(options.seed))
 
     def stack(
         self,
@@ -40,20 +79,52 @@ class _Engine:
         states: list[Array],
         weights: Weights,
     ) -> tuple[Array, list[Array]]:
-        if options.training and options.dropout and len(weights) > options.directions:
-            raise ValueError("dropout needs tensors: on arrays it would leave no gradient")
-        if weights[0].weight_hr is not None:
-            raise ValueError("projections need tensors")
+        def layer(
+            rows: Array, reverse: bool, states: list[Array], entry: LayerWeights
+        ) -> tuple[Array, list[Array]]:
+            if options.is_minimal:
+                return self._scan(options.kind, batch_sizes, rows, reverse, states, entry)
+            variant = sequences.draw_variant(self, options, rows, states)
+            if variant.is_plain and is_plain(entry):
+                return self._layer(options.kind, batch_sizes, rows, reverse, states, entry)
+            return self._steps(variant, batch_sizes, rows, reverse, states, entry)
+
+        def between(rows: Array) -> Array:
+            batch = states[0].shape[1]
+            self.masks.append(sequences.draw_between(self, options, rows, batch_sizes, batch))
+            return rows if self.masks[-1] is None else rows * self.masks[-1]
+
         output, finals = sequences.each_layer(
-            partial(self._layer, options.kind, batch_sizes),
+            layer,
             partial(np.concatenate, axis=1),
-            lambda rows: rows,
+            between,
             rows,
             states,
             weights,
             options.directions,
         )
         return output, [np.stack(final) for final in zip(*finals, strict=True)]
+
+    def draw(self, like: Array, shape: tuple[int, ...], probability: float) -> Array:
+        if self.random is None:
+            raise ValueError("dropout and zoneout of arrays need a seed, as their gradients do")
+        return (self.random.random(shape) < probability).astype(like.dtype)
+
+    def _steps(
+        self,
+        variant: Variant,
+        batch_sizes: list[int],
+        rows: Array,
+        reverse: bool,
+        states: list[Array],
+        weights: LayerWeights,
+    ) -> tuple[Array, list[Array]]:
+        batch = len(states[0])
+        sizes = batch_sizes or [batch] * (len(rows) // batch if batch else 0)
+        call = StepwiseCall(variant, sizes, reverse, rows, states, weights)
+        if self.keeps:
+            self.calls.append(call)
+        return call.output, call.finals
 
     def _layer(
         self,
@@ -70,8 +141,25 @@ class _Engine:
         layout = (kind, batch_sizes, reverse)
         output, *finals, saved = _native.rnn_layer(layout, operands, self.keeps)
         if self.keeps:
-            self.calls.append(_Call(layout, operands, output, saved))
+            self.calls.append(_CellCall(layout, operands, output, saved))
         return output, finals[: len(states)]
+
+    def _scan(
+        self,
+        kind: str,
+        batch_sizes: list[int],
+        rows: Array,
+        reverse: bool,
+        states: list[Array],
+        weights: LayerWeights,
+    ) -> tuple[Array, list[Array]]:
+        gates = _native.linear(rows, weights.weight_ih, weights.bias_ih, "identity")
+        layout = (kind, batch_sizes, reverse)
+        hidden = np.ascontiguousarray(states[0])
+        output, last = _native.rnn_scan(layout, gates, hidden)
+        if self.keeps:
+            self.calls.append(_ScanCall(layout, rows, weights, gates, hidden, output))
+        return output, [last]
 
     def zeros(self, like: Array, shape: tuple[int, ...]) -> Array:
         return np.zeros(shape, like.dtype)
@@ -90,7 +178,10 @@ def run(
 ) -> tuple[Array, list[Array]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     check_arrays(input, states, weights)
-    return sequences.run(_Engine(), options, input, states, weights)
+    if input.dtype == np.float16:
+        output, finals = run(options, *_widened(input, states, weights))
+        return output.astype(np.float16), [final.astype(np.float16) for final in finals]
+    return sequences.run(_Engine(options), options, input, states, weights)
 
 
 def backward(
@@ -107,7 +198,13 @@ def backward(
     """
     check_arrays(input, states, weights)
     check_arrays(grad_output, grad_states, [])
-    engine = _Engine(keeps=True)
+    if input.dtype == np.float16:
+        outer = None if grad_states is None else [g.astype(np.float32) for g in grad_states]
+        wide = _widened(input, states, weights)
+        grads = backward(options, grad_output.astype(np.float32), outer, *wide)
+        narrow = [tuple(w.astype(np.float16) for w in entry) for entry in grads[2]]
+        return grads[0].astype(np.float16), [g.astype(np.float16) for g in grads[1]], narrow
+    engine = _Engine(options, keeps=True)
     output, finals = sequences.run(engine, options, input, states, weights)
     for name, gradient, of in [
         ("grad_output", grad_output, output),
@@ -126,9 +223,7 @@ def backward(
     if layout.order is not None:
         rows = rows[layout.positions]
         outer = [gradient[:, layout.order] for gradient in outer]
-    grad_rows, grad_initial, grad_weights = _backward_stack(
-        engine.calls, options.directions, rows, outer
-    )
+    grad_rows, grad_initial, grad_weights = _backward_stack(engine, options.directions, rows, outer)
     if layout.order is not None and layout.positions is not None:
         grad_rows = engine.put(grad_rows, layout.positions, seq_len * batch)
         grad_initial = [gradient[:, np.argsort(layout.order)] for gradient in grad_initial]
@@ -140,26 +235,60 @@ def backward(
     return grad_input, grad_initial[:count], grad_weights
 
 
+def backward_single(
+    options: Options,
+    grad_output: Array,
+    grad_state: Array | None,
+    input: Array,
+    state: Array | None,
+    weights: Sequence[Sequence[Any]],
+) -> tuple[Array, Array, list[tuple[Array, ...]]]:
+    """:func:`backward` of a cell with a single state."""
+    outer = None if grad_state is None else [grad_state]
+    initial = None if state is None else [state]
+    grad_input, (hidden,), grad_weights = backward(
+        options, grad_output, outer, input, initial, weights
+    )
+    return grad_input, hidden, grad_weights
+
+
 def _backward_stack(
-    calls: list[_Call], directions: int, rows: Array, grad_finals: list[Array]
+    engine: _Engine, directions: int, rows: Array, grad_finals: list[Array]
 ) -> tuple[Array, list[Array], list[tuple[Array, ...]]]:
     """From the gradients of the highest layer's output and all final states, the highest first."""
-    states: list[tuple[Array, Array]] = []
+    states: list[list[Array]] = []
     weights: list[tuple[Array, ...]] = []
+    calls = engine.calls
     for first in range(len(calls) - directions, -1, -directions):
         below = []
         for index, part in reversed(list(enumerate(np.split(rows, directions, axis=1), first))):
-            call = calls[index]
             outer = [np.ascontiguousarray(gradient[index]) for gradient in grad_finals]
-            gradients = (np.ascontiguousarray(part), *outer, *[None] * (2 - len(outer)))
-            grad_rows, hidden, cell, *parameters = _native.rnn_layer_backward(
-                call.layout, call.operands, (call.output, call.saved), gradients
-            )
-            below.append(grad_rows)
-            states.insert(0, (hidden, cell))
-            weights.insert(0, tuple(parameters[: 4 if call.operands[-1] is not None else 2]))
+            gradients = calls[index].backward(np.ascontiguousarray(part), outer)
+            below.append(gradients[0])
+            states.insert(0, gradients[1])
+            weights.insert(0, gradients[2])
         rows = sum(below[1:], below[0])
+        mask = engine.masks.pop() if first else None
+        if mask is not None:
+            rows = rows * mask
     return rows, [np.stack(state) for state in zip(*states, strict=True)], weights
+
+
+def _widened(
+    input: Array, states: list[Array] | None, weights: Sequence[Sequence[Any]]
+) -> tuple[Array, list[Array] | None, list[Sequence[Any]]]:
+    """Operands of 16 bits in float32."""
+    for operand in [*(states or []), *(weight for entry in weights for weight in entry)]:
+        if operand is not None and operand.dtype != np.float16:
+            raise TypeError(
+                f"states and weights must be float16 like the input, but one is {operand.dtype}"
+            )
+    wide: list[Sequence[Any]] = []
+    for entry in weights:
+        single = [None if weight is None else weight.astype(np.float32) for weight in entry]
+        wide.append(LayerWeights(*single) if isinstance(entry, LayerWeights) else single)
+    initial = None if states is None else [state.astype(np.float32) for state in states]
+    return input.astype(np.float32), initial, wide
 
 
 def check_arrays(input: Any, states: Any, weights: Sequence[Sequence[Any]]) -> None:

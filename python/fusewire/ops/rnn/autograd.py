@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from fusewire import _native
 from fusewire.ops import dispatcher
-from fusewire.ops.rnn import composed, sequences
-from fusewire.ops.rnn.sequences import LayerWeights, Options, Weights
+from fusewire.ops.rnn import composed, scan, sequences
+from fusewire.ops.rnn.options import Options, Variant
+from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain, is_torchs, name_weights
 
 _OPERANDS = (
     "Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, "
@@ -89,6 +90,9 @@ _backward = dispatcher.declare(
 )
 
 
+_HALVES = frozenset({torch.bfloat16, torch.float16})
+
+
 class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -117,15 +121,14 @@ class _Layer(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:7]
         if torch.is_grad_enabled():
             kind, batch_sizes, reverse = ctx.layout
-            layer = partial(composed.layer, kind=kind, batch_sizes=batch_sizes, reverse=reverse)
-            # An output without a gradient is no output.
-            kept = [i for i, gradient in enumerate(grad_outputs) if gradient is not None]
-            gradients = dispatcher.differentiable_gradients(
-                lambda *operands: [layer(*operands)[i] for i in kept],
-                operands,
-                [gradient for gradient in grad_outputs if gradient is not None],
-                wanted,
-            )
+
+            def layer(rows: Any, hidden: Any, cell: Any, *weights: Any) -> Any:
+                named = LayerWeights(*weights)
+                return composed.layer(
+                    rows, hidden, cell, named, Variant(kind), batch_sizes, reverse
+                )
+
+            gradients = dispatcher.gradients_of_outputs(layer, operands, grad_outputs, wanted)
         else:
             outer = [None if g is None else g.contiguous() for g in grad_outputs]
             gradients = _backward(
@@ -138,6 +141,10 @@ class _Layer(torch.autograd.Function):
 class _Engine:
     """Runs kernels on tensors."""
 
+    def __init__(self, options: Options) -> None:
+        self.generator: torch.Generator | None = None
+        self.seed = options.seed
+
     def stack(
         self,
         options: Options,
@@ -146,19 +153,66 @@ class _Engine:
         states: list[torch.Tensor],
         weights: Weights,
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        if rows.dtype in _HALVES and dispatcher.is_served(rows.new_empty(0, dtype=torch.float32)):
+            return self._in_single_precision(options, rows, batch_sizes, states, weights)
+
+        def layer(
+            rows: torch.Tensor, reverse: bool, states: list[torch.Tensor], entry: LayerWeights
+        ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            if options.is_minimal:
+                return scan.layer(options.kind, batch_sizes, rows, reverse, states, entry)
+            variant = sequences.draw_variant(self, options, rows, states)
+            return _layer(variant, batch_sizes, rows, reverse, states, entry)
+
+        def between(rows: torch.Tensor) -> torch.Tensor:
+            if not options.locked and options.seed is None:
+                return torch.nn.functional.dropout(rows, options.dropout, options.training)
+            mask = sequences.draw_between(self, options, rows, batch_sizes, states[0].shape[1])
+            return rows if mask is None else rows * mask
+
+        # PyTorch's own layers know no transform either.
         steps = dispatcher.is_served(rows) or dispatcher.is_transformed()
-        if not steps or weights[0].weight_hr is not None:
+        if not steps and is_torchs(options, weights):
             return composed.stack(options, rows, batch_sizes, states, weights)
         output, finals = sequences.each_layer(
-            partial(_layer, options.kind, batch_sizes),
+            layer,
             partial(torch.cat, dim=1),
-            partial(torch.nn.functional.dropout, p=options.dropout, training=options.training),
+            between,
             rows,
             [state.unbind(0) for state in states],
             weights,
             options.directions,
         )
         return output, [torch.stack(final) for final in zip(*finals, strict=True)]
+
+    def _in_single_precision(
+        self,
+        options: Options,
+        rows: torch.Tensor,
+        batch_sizes: list[int],
+        states: list[torch.Tensor],
+        weights: Weights,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Runs operands of 16 bits through float32."""
+        for operand in [*states, *(weight for entry in weights for weight in entry)]:
+            if operand is not None and operand.dtype != rows.dtype:
+                raise TypeError(
+                    f"states and weights must be {rows.dtype} like the input, "
+                    f"but one is {operand.dtype}"
+                )
+        wide = [
+            LayerWeights(*(None if weight is None else weight.float() for weight in entry))
+            for entry in weights
+        ]
+        output, finals = self.stack(
+            options, rows.float(), batch_sizes, [state.float() for state in states], wide
+        )
+        return output.to(rows.dtype), [final.to(rows.dtype) for final in finals]
+
+    def draw(self, like: torch.Tensor, shape: tuple[int, ...], probability: float) -> torch.Tensor:
+        if self.seed is not None and self.generator is None:
+            self.generator = torch.Generator(like.device).manual_seed(self.seed)
+        return like.new_empty(shape).bernoulli_(probability, generator=self.generator)
 
     def zeros(self, like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
         return like.new_zeros(shape)
@@ -172,23 +226,23 @@ class _Engine:
 
 
 def _layer(
-    kind: str,
+    variant: Variant,
     batch_sizes: list[int],
     rows: torch.Tensor,
     reverse: bool,
     states: list[torch.Tensor],
     weights: LayerWeights,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """One layer in one direction on packed rows."""
     hidden = states[0]
     cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
+    if not (dispatcher.is_served(rows) and variant.is_plain and is_plain(weights)):
+        output, *finals = composed.layer(rows, hidden, cell, weights, variant, batch_sizes, reverse)
+        return output, finals[: len(states)]
+    kind = variant.kind
     operands = (rows, hidden, cell, *weights[:4])
     try:
-        if dispatcher.is_transformed():
-            # PyTorch's own layers know no transform either.
-            output, *finals = composed.layer(
-                *operands, kind=kind, batch_sizes=batch_sizes, reverse=reverse
-            )
-        elif dispatcher.needs_gradient(*operands):
+        if dispatcher.needs_gradient(*operands):
             output, *finals = _Layer.apply(*operands, kind, batch_sizes, reverse)
         else:
             output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
@@ -208,7 +262,7 @@ def run(
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     return _autocast(
         options,
-        lambda x, states: sequences.run(_Engine(), options, x, states, weights),
+        lambda x, states: sequences.run(_Engine(options), options, x, states, weights),
         input,
         states,
         weights,
@@ -226,8 +280,8 @@ def run_packed(
 
     States are ``(layers * directions, batch, size)`` in the order of the packed sequences.
     """
-    engine = _Engine()
-    weights = sequences.name_weights(options, entries)
+    engine = _Engine(options)
+    weights = name_weights(options, entries)
 
     def layers(
         rows: torch.Tensor, states: list[torch.Tensor] | None

@@ -12,46 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-GATES = {"tanh": 1, "relu": 1, "lstm": 4, "gru": 3}
-"""The cells, and the runs of hidden_size rows in their weights."""
-
-
-class LayerWeights(NamedTuple):
-    """The parameters of one layer in one direction, named as in `torch.nn`; None for none.
-
-    `G` is 1 for Elman's cell, 3 for GRU and 4 for LSTM.
-    """
-
-    weight_ih: Any
-    """``(G * hidden_size, input_size)``."""
-    weight_hh: Any
-    """``(G * hidden_size, hidden_size)``, with projections ``(G * hidden_size, proj_size)``."""
-    bias_ih: Any = None
-    """``(G * hidden_size)``."""
-    bias_hh: Any = None
-    """``(G * hidden_size)``."""
-    weight_hr: Any = None
-    """The projection of an LSTM's output, ``(proj_size, hidden_size)``."""
-
-
-Weights = Sequence[LayerWeights]
-"""Per layer and direction, a layer's directions next to each other."""
-
-
-class Options(NamedTuple):
-    """What a call asks for beside its operands."""
-
-    kind: str
-    bidirectional: bool = False
-    batch_first: bool = False
-    lengths: Any = None
-    dropout: float = 0.0
-    training: bool = False
-
-    @property
-    def directions(self) -> int:
-        """1 or 2."""
-        return 2 if self.bidirectional else 1
+from fusewire.ops.rnn.options import Options, Variant
+from fusewire.ops.rnn.weights import LayerWeights, Weights, name_weights, state_sizes
 
 
 class Layout(NamedTuple):
@@ -87,6 +49,9 @@ class Engine(Protocol):
     def put(self, rows: Any, positions: NDArray[np.int64], count: int) -> Any:
         """`count` rows: `rows` at `positions`, elsewhere zeros."""
 
+    def draw(self, like: Any, shape: tuple[int, ...], probability: float) -> Any:
+        """Ones with this probability, elsewhere zeros, of the kind of `like`."""
+
 
 def run(
     engine: Engine,
@@ -116,7 +81,7 @@ def run(
     if layout.order is not None and layout.positions is not None:
         output = engine.put(output, layout.positions, seq_len * batch)
         finals = [engine.take(final, 1, np.argsort(layout.order)) for final in finals]
-    output = output.reshape(seq_len, batch, options.directions * weights[0].weight_hh.shape[1])
+    output = output.reshape(seq_len, batch, options.directions * state_sizes(options, weights)[0])
     if not batched:
         return output[:, 0], [final[:, 0] for final in finals]
     return (output.swapaxes(0, 1) if options.batch_first else output), finals
@@ -139,9 +104,7 @@ def initial_states(
     batched: bool = True,
 ) -> list[Any]:
     """The states as ``(layers * directions, batch, size)``; zeros if there are none."""
-    rows, output_size = weights[0].weight_hh.shape
-    sizes = [output_size, rows // GATES["lstm"]] if options.kind == "lstm" else [output_size]
-    shapes = [(len(weights), batch, size) for size in sizes]
+    shapes = [(len(weights), batch, size) for size in state_sizes(options, weights)]
     if states is None:
         return [engine.zeros(like, shape) for shape in shapes]
     for state, shape in zip(states, shapes, strict=True):
@@ -177,51 +140,41 @@ def pack(lengths: Any, seq_len: int, batch: int) -> Layout:
     return Layout(batch_sizes[batch_sizes > 0].tolist(), order, positions)
 
 
-def name_weights(options: Options, entries: Sequence[Sequence[Any]]) -> list[LayerWeights]:
-    """The weights by their names, once it is checked how many there are."""
-    directions = options.directions
-    if not entries or len(entries) % directions:
-        raise ValueError(
-            f"weights must have {directions} entries for each layer, but has {len(entries)}"
-        )
-    weights = [_name_entry(options, index, entry) for index, entry in enumerate(entries)]
-    present = [[weight is None for weight in entry] for entry in weights]
-    for index, given in enumerate(present):
-        if given != present[0]:
-            raise ValueError(f"entry {index} of weights must have the same weights as entry 0")
-    gates = GATES[options.kind]
-    shape = tuple(weights[0].weight_hh.shape)
-    if weights[0].weight_hr is None:
-        if len(shape) != 2 or shape[0] != gates * shape[1]:
-            raise ValueError(
-                f"weight_hh must have shape ({gates} * hidden_size, hidden_size), but has {shape}"
-            )
-    elif len(shape) != 2 or shape[0] % gates:
-        raise ValueError(
-            f"weight_hh must have shape ({gates} * hidden_size, proj_size), but has {shape}"
-        )
-    if not 0 <= options.dropout <= 1:
-        raise ValueError(f"dropout must be from 0 to 1, but is {options.dropout}")
-    return weights
+def draw_variant(engine: Engine, options: Options, rows: Any, states: list[Any]) -> Variant:
+    """A layer's cell in one direction, with masks for the rows and states that it is given."""
+    recurrent = None
+    if options.training and options.recurrent_dropout:
+        recurrent = _keep(engine, states[0], tuple(states[0].shape), options.recurrent_dropout)
+    zoneout: list[Any] = [None, None]
+    for index, (rate, state) in enumerate(zip(options.zoneout, states, strict=False)):
+        if rate and options.training:
+            zoneout[index] = engine.draw(rows, (rows.shape[0], state.shape[1]), rate)
+        elif rate:
+            zoneout[index] = float(rate)
+    return Variant(options.kind, options.reset_after, recurrent, *zoneout)
 
 
-def _name_entry(options: Options, index: int, entry: Sequence[Any]) -> LayerWeights:
-    if isinstance(entry, LayerWeights):
-        return entry
-    projected = len(entry) in (3, 5)
-    if len(entry) not in (2, 4) and not (projected and options.kind == "lstm"):
-        raise ValueError(
-            "each entry of weights must be (weight_ih, weight_hh) or "
-            "(weight_ih, weight_hh, bias_ih, bias_hh), for an LSTM with projections followed by "
-            f"weight_hr, but entry {index} has {len(entry)}"
-        )
-    if projected:
-        return LayerWeights(*entry[:-1])._replace(weight_hr=entry[-1])
-    return LayerWeights(*entry)
+def draw_between(
+    engine: Engine, options: Options, rows: Any, batch_sizes: list[int], batch: int
+) -> Any:
+    """What dropout multiplies the rows between two layers by; None where there is no dropout."""
+    if not (options.training and options.dropout):
+        return None
+    if not options.locked:
+        return _keep(engine, rows, tuple(rows.shape), options.dropout)
+    mask = _keep(engine, rows, (batch, rows.shape[1]), options.dropout)
+    sizes = batch_sizes or [batch] * (rows.shape[0] // batch if batch else 0)
+    owners = [np.arange(size, dtype=np.int64) for size in sizes]
+    return engine.take(mask, 0, np.concatenate([np.empty(0, np.int64), *owners]))
+
+
+def _keep(engine: Engine, like: Any, shape: tuple[int, ...], dropout: float) -> Any:
+    mask = engine.draw(like, shape, 1 - dropout)
+    return mask / (1 - dropout) if dropout < 1 else mask
 
 
 def each_layer(
-    layer: Callable[[Any, bool, list[Any], Sequence[Any]], tuple[Any, list[Any]]],
+    layer: Callable[[Any, bool, list[Any], LayerWeights], tuple[Any, list[Any]]],
     join: Callable[[list[Any]], Any],
     between: Callable[[Any], Any],
     rows: Any,

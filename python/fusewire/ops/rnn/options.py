@@ -1,0 +1,94 @@
+"""What a call of a recurrent network asks for beside its operands."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+GATES = {
+    "tanh": 1,
+    "relu": 1,
+    "lstm": 4,
+    "gru": 3,
+    "min_gru": 2,
+    "min_gru_positive": 2,
+    "min_lstm": 3,
+    "min_lstm_positive": 3,
+}
+"""The cells, and the runs of hidden_size rows in their weights."""
+
+
+class Options(NamedTuple):
+    """What a call asks for beside its operands."""
+
+    kind: str
+    bidirectional: bool = False
+    batch_first: bool = False
+    lengths: Any = None
+    dropout: float = 0.0
+    training: bool = False
+    locked: bool = False
+    recurrent_dropout: float = 0.0
+    zoneout: tuple[float, float] = (0.0, 0.0)
+    reset_after: bool = True
+    seed: int | None = None
+
+    @property
+    def directions(self) -> int:
+        """1 or 2."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def is_minimal(self) -> bool:
+        """Whether the cell's gates do not see the last state."""
+        return self.kind.startswith("min_")
+
+
+class Variant(NamedTuple):
+    """A layer's cell and what happens to its states, masks drawn."""
+
+    kind: str
+    reset_after: bool = True
+    recurrent: Any = None
+    """What the hidden state is multiplied by before its product, ``(batch, size)``."""
+    zoneout_hidden: Any = None
+    """The share of the last hidden state that stays, ``(total, size)`` or a number."""
+    zoneout_cell: Any = None
+    """The same of the cell state."""
+
+    @property
+    def gates(self) -> int:
+        """The runs of hidden_size rows in the weights."""
+        return GATES[self.kind]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a cell of `torch.nn`."""
+        states = (self.recurrent, self.zoneout_hidden, self.zoneout_cell)
+        return self.reset_after and all(state is None for state in states)
+
+    def norm_groups(self, hidden_size: int) -> list[slice]:
+        """The gates that layer normalisation takes together: of a GRU, the candidate apart."""
+        if self.kind == "gru":
+            return [slice(0, 2 * hidden_size), slice(2 * hidden_size, 3 * hidden_size)]
+        return [slice(0, self.gates * hidden_size)]
+
+    def rows_of(self, name: str, place: slice) -> Any:
+        """The rows of one of the masks; None or a number as it is."""
+        mask = getattr(self, name)
+        return mask if mask is None or isinstance(mask, float) else mask[place]
+
+
+EPSILON = 1e-5
+"""Added to the variance that layer normalisation divides by, as in `torch.nn.LayerNorm`."""
+
+
+def check_options(options: Options) -> None:
+    """Checks what a call asks for beside its operands."""
+    for name, rate in [
+        ("dropout", options.dropout),
+        ("recurrent_dropout", options.recurrent_dropout),
+        ("zoneout", options.zoneout[0]),
+        ("zoneout", options.zoneout[1]),
+    ]:
+        if not 0 <= rate <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, but is {rate}")
