@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,15 @@ def free_path(folder: Path, name: str) -> Path:
     return next(path for path in numbered if not path.exists())
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for all that `torchrun` has started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def print_results(results: Sequence[RunResult]) -> None:
     """Prints what was made and where, a path a line, so that each can be copied whole."""
+    if not is_first_process():
+        return
     console = Console(soft_wrap=True, highlight=False)
     console.rule("what was made")
     for result in results:

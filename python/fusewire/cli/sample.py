@@ -53,7 +53,7 @@ def _sample_gan(command: Sample) -> None:
     if command.show is None:
         print(samples.sample(command.run, command.out, seed=command.seed, **count))
         return
-    suffix = ".gif" if command.show == "film" else ".png"
+    suffix = ".gif" if command.show == "film" else samples.suffix_of(command.run)
     out = command.out or command.run / f"{command.show}-{command.seed}{suffix}"
     if command.show == "film":
         print(pictures.film(command.run, out))

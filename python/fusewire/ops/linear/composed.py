@@ -6,7 +6,7 @@ what a gradient is made of that shall be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
@@ -28,3 +28,17 @@ def linear(
         expected = ", ".join(name for name in _ACTIVATIONS if name != "identity")
         raise ValueError(f"activation must be None or one of {expected}, but is {activation!r}")
     return _ACTIVATIONS[activation](functional.linear(input, weight, bias))
+
+
+def gradients_of_identity(
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    wanted: Sequence[bool],
+) -> tuple[torch.Tensor | None, ...]:
+    """Gradients of the layer without activation, which need no output; rows are 2-dimensional."""
+    return (
+        grad_output @ weight if wanted[0] else None,
+        grad_output.T @ input if wanted[1] else None,
+        grad_output.sum(0) if wanted[2] else None,
+    )

@@ -130,6 +130,11 @@ def preview_path(run: RunDirectory, form: SampleFormat) -> Path:
     return run.path / f"samples{_SUFFIXES[form.medium]}"
 
 
+def suffix_of(path: Path) -> str:
+    """How the names of files end that hold samples of the run in this directory."""
+    return _SUFFIXES[_read_format(RunDirectory.open(path, KIND).path / FORMAT).medium]
+
+
 def write_samples(
     samples: NDArray[np.generic], form: SampleFormat, path: Path, columns: int | None = None
 ) -> None:

@@ -1,0 +1,45 @@
+"""Every recipe is a run that can be built, with what its loss needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fusewire.errors import InputError
+from fusewire.models.gan import ConvolutionalConfig, MlpConfig, ResidualConfig
+from fusewire.recipes import gan
+from fusewire.training.adversarial.data import DataConfig
+
+IMAGES = DataConfig("images", Path("images.npz"))
+
+
+def test_the_demo_is_the_mission() -> None:
+    config = gan.demo(seed=3)
+    assert config.model == MlpConfig(hidden_sizes=(128, 128), head="sigmoid")
+    assert (config.loss, config.seed) == ("non_saturating", 3)
+
+
+def test_losses_bring_what_they_need() -> None:
+    hinge = gan.default(IMAGES, "convolutional", "hinge")
+    assert isinstance(hinge.model, ConvolutionalConfig)
+    assert hinge.model.spectral
+    wasserstein = gan.default(IMAGES, "convolutional", "wasserstein")
+    assert [penalty.at for penalty in wasserstein.penalties] == ["between"]
+    assert wasserstein.discriminator_steps == 5
+    residual = gan.default(IMAGES, "residual")
+    assert isinstance(residual.model, ResidualConfig)
+    assert residual.loss == "relativistic"
+    assert [penalty.at for penalty in residual.penalties] == ["real", "fake"]
+
+
+@pytest.mark.parametrize("kind", ["images", "audio", "words", "ring8"])
+def test_heads_fit_the_data(kind: str) -> None:
+    data = DataConfig(kind, Path("somewhere"))
+    heads = {"images": "sigmoid", "audio": "tanh", "words": "softmax", "ring8": "identity"}
+    assert gan.default(data).model.head == heads[kind]
+
+
+def test_networks_that_do_not_read_points() -> None:
+    with pytest.raises(InputError, match="for ring8 take mlp"):
+        gan.default(DataConfig("ring8"), "residual")
