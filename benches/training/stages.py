@@ -9,7 +9,6 @@ import json
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import torch
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.loop import resume, train
 from fusewire.training.checkpoint import checkpoint_steps
+from fusewire.training.metrics import read_metrics
 
 RECORDS = Path(__file__).parents[1] / "record"
 _FIRST_STEPS = 20
@@ -80,13 +80,12 @@ def train_until(config: GanConfig, path: Path, seconds: float) -> tuple[int, flo
         done = (checkpoint_steps(checkpoints) or [0])[-1]
         more = _FIRST_STEPS if not done else max(1, round(done / spent * (seconds - spent)))
         # A first guess of the speed is poor, so that stages approach their end.
-        more = min(more, max(_FIRST_STEPS, 4 * done))
-        start = time.perf_counter()
+        more = max(_FIRST_STEPS, min(more, 4 * done))
         if done:
             resume(path, done + more)
         else:
             train(_with_steps(config, more), path)
-        spent += time.perf_counter() - start
+        spent += _seconds_since(path, done)
         (path / _SPENT).write_text(json.dumps(spent))
     return checkpoint_steps(checkpoints)[-1], spent
 
@@ -110,6 +109,13 @@ def run_stages(
             row = {"run": run, "stage": seconds, "steps": steps, "seconds": spent}
             record.add(row | {"steps_per_second": steps / spent} | dict(scores))
     return record
+
+
+def _seconds_since(path: Path, done: int) -> float:
+    """Seconds of the steps after `done`, without the start of the run and its last checkpoint."""
+    rows = [row for row in read_metrics(path / "metrics.jsonl") if row["step"] > done]
+    between = (rows[-1]["time"] - rows[0]["time"]) / (rows[-1]["step"] - rows[0]["step"])
+    return between * (rows[-1]["step"] - done)
 
 
 def _with_steps(config: GanConfig, steps: int) -> GanConfig:

@@ -7,6 +7,7 @@ the step of one process with the whole batch, to rounding.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -60,7 +61,10 @@ class Processes:
 
     def share(self, model: nn.Module) -> nn.Module:
         """Moves a model to the device; the result averages gradients over all processes."""
-        shared: nn.Module = self._accelerator.prepare_model(model)
+        with warnings.catch_warnings():
+            # PyTorch has a new name for the option, which accelerate does not pass on.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers")
+            shared: nn.Module = self._accelerator.prepare_model(model)
         return shared
 
     def shard(self, model: nn.Module, blocks: list[nn.Module], methods: Sequence[str]) -> nn.Module:
