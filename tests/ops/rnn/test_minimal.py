@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusewire as fw
-from fusewire.ops.rnn import min_gru_backward, min_lstm_backward, reference
+from fusewire.ops.rnn import composed, min_gru_backward, min_lstm_backward, reference
 
 CELLS = [
     (fw.min_gru, min_gru_backward, "min_gru", 2),
@@ -96,6 +96,34 @@ def test_the_number_of_threads_changes_no_bit(call, backward, _, gates, positive
     finally:
         fw.set_num_threads(before)
     assert len(results) == 1
+
+
+@pytest.mark.parametrize("seq_len", [30, 600])
+@pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
+def test_the_error_is_no_larger_than_that_of_pytorchs_operators(name, seq_len):
+    torch.manual_seed(0)
+    layer = getattr(fw.nn, name)(24, 40)
+    truth = getattr(fw.nn, name)(24, 40, dtype=torch.float64)
+    truth.load_state_dict(layer.state_dict())
+    kind = {"MinGRU": "min_gru", "MinLSTM": "min_lstm"}[name]
+
+    def composed_layer(x):
+        gates = torch.nn.functional.linear(x.flatten(0, 1), layer.weight_ih_l0, layer.bias_ih_l0)
+        hidden = torch.zeros(x.shape[1], 40)
+        return composed.scan(gates, hidden, kind=kind, batch_sizes=[], reverse=False)
+
+    x = torch.randn(seq_len, 2, 24)
+    results = []
+    for run, rows in [(truth, x.double()), (layer, x), (composed_layer, x)]:
+        leaf = rows.requires_grad_()
+        output = run(leaf)[0].flatten()
+        # The weights' gradients are the linear layer's, which has tests of its own.
+        results.append([output, *torch.autograd.grad(output.square().sum(), leaf)])
+    for expected, ours, theirs in zip(*results, strict=True):
+        own, other = (
+            (got.flatten() - expected.flatten()).norm() / expected.norm() for got in (ours, theirs)
+        )
+        assert own <= 1.2 * other
 
 
 @pytest.mark.parametrize("name", ["MinGRU", "MinLSTM"])
