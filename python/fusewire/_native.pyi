@@ -1,10 +1,13 @@
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 __all__ = [
     "attach_torch",
+    "attend",
+    "attend_backward",
     "attention",
     "attention_backward",
     "config",
@@ -19,6 +22,7 @@ __all__ = [
     "rnn_scan",
     "rnn_scan_backward",
     "set_num_threads",
+    "takes_tensors",
 ]
 
 _Real = TypeVar("_Real", np.float32, np.float64)
@@ -79,6 +83,25 @@ def rnn_layer_backward(
     gradients: tuple[NDArray[_Real] | None, ...],
 ) -> list[NDArray[_Real]]: ...
 def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+    keep: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None] | None: ...
+def attend_backward(
+    grad_output: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    output: torch.Tensor,
+    lse: torch.Tensor,
+    is_causal: bool,
+    scale: float | None,
+) -> list[torch.Tensor] | None: ...
 def replace_sdpa(replaced: bool) -> None: ...
 def rnn_scan(
     layout: tuple[str, list[int], bool], gates: NDArray[_Real], hidden: NDArray[_Real]
@@ -90,3 +113,4 @@ def rnn_scan_backward(
     output: NDArray[_Real],
     gradients: tuple[NDArray[_Real] | None, NDArray[_Real] | None],
 ) -> list[NDArray[_Real]]: ...
+def takes_tensors() -> bool: ...

@@ -42,19 +42,36 @@ pub(crate) fn replace_sdpa(replaced: bool) -> PyResult<()> {
 }
 
 /// The kind of number if our kernels compute with all operands, else nothing.
-fn served(of: &FlashAttention) -> Result<Option<Float>> {
+fn served(of: &FlashAttention) -> Option<Float> {
     let kind = |tensor: &Tensor| tensor.layout("operand").ok().map(|layout| layout.dtype);
     let dtype = kind(&of.query);
     let alike = kind(&of.key) == dtype && kind(&of.value) == dtype;
     let mask = of.attn_mask.as_ref().map(kind);
     let masked = mask.is_none_or(|mask| mask == dtype || mask == Some(Dtype::Bool));
-    Ok(match dtype {
+    match dtype {
         Some(Dtype::Float(float)) if alike && masked && of.dropout_p == 0.0 => Some(float),
         _ => None,
-    })
+    }
 }
 
 impl FlashAttention {
+    fn plain(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        is_causal: bool,
+        scale: Option<f64>,
+    ) -> Self {
+        Self { query, key, value, dropout_p: 0.0, is_causal, attn_mask: None, scale }
+    }
+
+    /// The heads of query and key, and whether all operands have their four dimensions.
+    fn heads(&self) -> Result<([usize; 2], bool)> {
+        let (query, key) = (self.query.layout("query")?, self.key.layout("key")?);
+        let ranks = [query.rank, key.rank, self.value.layout("value")?.rank];
+        Ok(([query.shape[1], key.shape[1]], ranks == [4; 3]))
+    }
+
     fn attention<T: Number>(&self) -> Result<Attention<'_, T>> {
         let (query, key) = (self.query.view("query")?, self.key.view("key")?);
         let ([batch, heads, query_len, head_dim], [_, _, key_len, _]) =
@@ -78,53 +95,44 @@ impl FlashAttention {
     }
 }
 
-struct Forward;
-
-impl Operator for Forward {
-    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu";
-    type Arguments = (Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>);
-    type Results = [Tensor; 2];
-
-    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
-        let (query, key, value, dropout_p, is_causal, attn_mask, scale) = arguments;
-        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
-        let Some(float) = served(&of)? else { return flash_attention(&of) };
+impl FlashAttention {
+    fn forward(&self, float: Float, team: &dyn Team) -> Result<[Tensor; 2]> {
         with_number!(float, T => {
-            let attention = of.attention::<T>()?;
-            let shape = attention.output_shape();
+            let attention = self.attention::<T>()?;
             let [batch, heads, query_len] = attention.lse_shape();
-            let strides = dense_strides(shape, attention.query.strides());
-            let mut output = Tensor::empty_strided::<T>(&shape, &strides)?;
             let steps = [(query_len * heads) as isize, 1, heads as isize];
             let mut lse = Tensor::empty_strided::<T>(&[batch, heads, query_len], &steps)?;
-            forward(&attention, output.view_mut("output")?, lse.view_mut("lse")?, team)?;
-            if of.attn_mask.is_some() {
+            let output = self.output(&attention, lse.view_mut("lse")?, team)?;
+            if self.attn_mask.is_some() {
                 keep_finite::<T>(lse.view_mut("lse")?);
             }
             Ok([output, lse])
         })
     }
-}
 
-struct Backward;
+    /// The output, laid out like the query.
+    fn output<T: Number>(
+        &self,
+        attention: &Attention<'_, T>,
+        lse: ViewMut<'_, T, 3>,
+        team: &dyn Team,
+    ) -> Result<Tensor> {
+        let shape = attention.output_shape();
+        let strides = dense_strides(shape, attention.query.strides());
+        let mut output = Tensor::empty_strided::<T>(&shape, &strides)?;
+        forward(attention, output.view_mut("output")?, lse, team)?;
+        Ok(output)
+    }
 
-impl Operator for Backward {
-    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu_backward";
-    #[rustfmt::skip]
-    type Arguments = (
-        Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>,
-    );
-    type Results = [Tensor; 3];
-
-    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 3]> {
-        let (grad_output, query, key, value, output, lse, ..) = arguments;
-        let (.., dropout_p, is_causal, attn_mask, scale) = arguments;
-        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
-        let Some(float) = served(&of)? else {
-            return flash_attention_backward(&of, &grad_output, &output, &lse);
-        };
+    /// The gradients from those of the output, the output and the logarithms.
+    fn backward(
+        &self,
+        float: Float,
+        [grad_output, output, lse]: [&Tensor; 3],
+        team: &dyn Team,
+    ) -> Result<[Tensor; 3]> {
         with_number!(float, T => {
-            let attention = of.attention::<T>()?;
+            let attention = self.attention::<T>()?;
             let empty = |[batch, heads, length, size]: [usize; 4]| {
                 let row = heads * size;
                 let strides = [length * row, size, row, 1].map(|step| step as isize);
@@ -146,6 +154,103 @@ impl Operator for Backward {
     }
 }
 
+/// Whether [`attend`] can be called in this process.
+#[pyfunction]
+pub(crate) fn takes_tensors() -> bool {
+    torch_abi::takes_tensors()
+}
+
+/// Plain attention of tensors, past the dispatcher; nothing where our kernels do not serve them.
+///
+/// The second result, for which `keep` asks, is what the backward pass needs.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // PyTorch's own
+pub(crate) fn attend(
+    py: Python<'_>,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    is_causal: bool,
+    scale: Option<f64>,
+    enable_gqa: bool,
+    keep: bool,
+) -> PyResult<Option<(Tensor, Option<Tensor>)>> {
+    let of = FlashAttention::plain(query, key, value, is_causal, scale);
+    gate::enter(py, |team| {
+        let Some(float) = served(&of) else { return Ok(None) };
+        let ([heads, kv_heads], in_batches) = of.heads()?;
+        if !in_batches || (heads != kv_heads && !enable_gqa) {
+            return Ok(None);
+        }
+        if keep {
+            let [output, lse] = of.forward(float, team)?;
+            return Ok(Some((output, Some(lse))));
+        }
+        with_number!(float, T => {
+            let attention = of.attention::<T>()?;
+            let mut lse = vec![0.0; attention.lse_shape().iter().product()];
+            let lse = ViewMut::contiguous(&mut lse, attention.lse_shape())?;
+            Ok(Some((of.output(&attention, lse, team)?, None)))
+        })
+    })
+}
+
+/// The gradients of [`attend`], which served the same operands.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // operands and results of the forward pass
+pub(crate) fn attend_backward(
+    py: Python<'_>,
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    lse: Tensor,
+    is_causal: bool,
+    scale: Option<f64>,
+) -> PyResult<Option<[Tensor; 3]>> {
+    let of = FlashAttention::plain(query, key, value, is_causal, scale);
+    gate::enter(py, |team| {
+        let gradients = |float| of.backward(float, [&grad_output, &output, &lse], team);
+        served(&of).map(gradients).transpose()
+    })
+}
+
+struct Forward;
+
+impl Operator for Forward {
+    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu";
+    type Arguments = (Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>);
+    type Results = [Tensor; 2];
+
+    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
+        let (query, key, value, dropout_p, is_causal, attn_mask, scale) = arguments;
+        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
+        if let Some(float) = served(&of) { of.forward(float, team) } else { flash_attention(&of) }
+    }
+}
+
+struct Backward;
+
+impl Operator for Backward {
+    const NAME: &CStr = c"_scaled_dot_product_flash_attention_for_cpu_backward";
+    #[rustfmt::skip]
+    type Arguments = (
+        Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, f64, bool, Option<Tensor>, Option<f64>,
+    );
+    type Results = [Tensor; 3];
+
+    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 3]> {
+        let (grad_output, query, key, value, output, lse, ..) = arguments;
+        let (.., dropout_p, is_causal, attn_mask, scale) = arguments;
+        let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
+        match served(&of) {
+            Some(float) => of.backward(float, [&grad_output, &output, &lse], team),
+            None => flash_attention_backward(&of, &grad_output, &output, &lse),
+        }
+    }
+}
+
 /// A query without keys has a sum of 0, whose logarithm PyTorch's kernels write as 0; either's
 /// backward pass may follow the other's forward pass.
 fn keep_finite<T: Number>(mut lse: ViewMut<'_, T, 3>) {
@@ -162,11 +267,11 @@ fn keep_finite<T: Number>(mut lse: ViewMut<'_, T, 3>) {
 }
 
 /// The strides that `torch.empty_like` gives a tensor of `shape`, like one with `strides`: those
-/// very ones where they leave no gap, else dense ones in their order.
+/// very ones where they leave no gap, else dense ones in their order. Rows stay contiguous.
 fn dense_strides(shape: [usize; 4], strides: [isize; 4]) -> [isize; 4] {
-    let mut axes = [3, 2, 1, 0];
+    let mut axes = [2, 1, 0];
     // A stable order from the nearest neighbours to the farthest; a stride of 0 stays in its place.
-    for sorted in 1..4 {
+    for sorted in 1..3 {
         for place in (1..=sorted).rev() {
             let (near, far) = (axes[place - 1], axes[place]);
             let (near_step, far_step) = (strides[near], strides[far]);
@@ -179,11 +284,11 @@ fn dense_strides(shape: [usize; 4], strides: [isize; 4]) -> [isize; 4] {
             axes.swap(place - 1, place);
         }
     }
-    let (mut dense, mut step) = ([0; 4], 1);
+    let (mut dense, mut step) = ([1; 4], shape[3].max(1) as isize);
     for axis in axes {
         dense[axis] = step;
         step *= shape[axis].max(1) as isize;
     }
     let same = (0..4).all(|axis| shape[axis] == 1 || dense[axis] == strides[axis]);
-    if same { strides } else { dense }
+    if same && strides[3] == 1 { strides } else { dense }
 }

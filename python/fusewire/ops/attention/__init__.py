@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire import _native
 from fusewire.ops.attention import array
 from fusewire.ops.attention.array import scaled_dot_product_attention_backward
 from fusewire.ops.attention.options import CausalAlignment, resolve
@@ -15,6 +17,9 @@ from fusewire.ops.door import is_tensor
 
 if TYPE_CHECKING:
     import torch
+
+_plain: Callable[..., Any] | None = None
+"""The short way of plain tensors, known from the first call with tensors on."""
 
 __all__ = [
     "CausalAlignment",
@@ -172,11 +177,28 @@ def scaled_dot_product_attention(
         array([[[1.],
                 [2.]]])
     """
+    if (
+        _plain is not None
+        and attn_mask is None
+        and dropout_p == 0.0
+        and causal_alignment == "top_left"
+        and window is None
+        and softcap is None
+        and alibi_slopes is None
+        and sinks is None
+        and query_lengths is None
+        and key_lengths is None
+        and not return_lse
+    ):
+        output = _plain(query, key, value, is_causal, scale, enable_gqa)
+        if output is not None:
+            return output
     head_dim = query.shape[-1] if getattr(query, "shape", ()) else 0
     options = resolve(head_dim, is_causal, causal_alignment, window, scale, softcap, dropout_p)
     if is_tensor(query):
         from fusewire.ops.attention import autograd
 
+        _shorten()
         return autograd.attention(
             query,
             key,
@@ -196,3 +218,13 @@ def scaled_dot_product_attention(
     raise TypeError(
         f"query must be a NumPy array or a PyTorch tensor, but is {type(query).__name__}"
     )
+
+
+def _shorten() -> None:
+    """Lets the next call with plain tensors take the short way, where this PyTorch has it."""
+    global _plain
+    from fusewire.ops.attention import plain
+
+    # A compiler does not come back to see that this has changed.
+    if _plain is None and not plain.is_compiling() and _native.takes_tensors():
+        _plain = plain.attention

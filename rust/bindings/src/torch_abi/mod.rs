@@ -8,6 +8,7 @@
 mod loaded;
 mod native;
 mod operator;
+mod python;
 mod symbols;
 mod team;
 mod tensor;
@@ -17,6 +18,7 @@ use std::ffi::c_void;
 
 pub(crate) use native::{FlashAttention, flash_attention, flash_attention_backward};
 pub(crate) use operator::{Library, Operator};
+pub(crate) use python::takes_tensors;
 pub(crate) use symbols::{attach, is_attached};
 pub(crate) use team::TorchTeam;
 pub(crate) use tensor::Tensor;

@@ -26,6 +26,7 @@ macro_rules! symbols {
         pub(super) struct Symbols {
             $(pub(super) $name: unsafe extern "C-unwind" fn($($argument),*) $(-> $returns)?,)*
             pub(super) free_value: unsafe extern "C-unwind" fn(*mut u64),
+            pub(super) python: Option<Python>,
             pub(super) constants: Constants,
         }
 
@@ -47,6 +48,7 @@ macro_rules! symbols {
                 Some(Self {
                     $($name,)*
                     free_value: resolve_free_value(library)?,
+                    python: Python::resolve(library),
                     constants: Constants::resolve(library)?,
                 })
             }
@@ -100,6 +102,34 @@ fn resolve_free_value(library: &LoadedLibrary) -> Option<unsafe extern "C-unwind
     Some(unsafe {
         std::mem::transmute::<*mut c_void, unsafe extern "C-unwind" fn(*mut u64)>(found)
     })
+}
+
+/// The way from Python's tensors to handles and back; there from PyTorch 2.14 on.
+pub(super) struct Python {
+    /// From a `PyObject` to a new handle.
+    pub(super) read: unsafe extern "C-unwind" fn(*mut c_void, *mut Handle) -> Status,
+    /// From a handle to a new reference, of the class that the second argument is or of the default.
+    pub(super) write: unsafe extern "C-unwind" fn(Handle, *mut c_void, *mut *mut c_void) -> Status,
+}
+
+impl Python {
+    fn resolve(library: &LoadedLibrary) -> Option<Self> {
+        let read = library.symbol(c"torch_tensor_from_pyobject")?;
+        let write = library.symbol(c"torch_tensor_to_pyobject")?;
+        // SAFETY: the functions of these names have these signatures in libtorch's header.
+        Some(unsafe {
+            Self {
+                read: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C-unwind" fn(*mut c_void, *mut Handle) -> Status,
+                >(read),
+                write: std::mem::transmute::<
+                    *mut c_void,
+                    unsafe extern "C-unwind" fn(Handle, *mut c_void, *mut *mut c_void) -> Status,
+                >(write),
+            }
+        })
+    }
 }
 
 /// libtorch's codes for what we serve.

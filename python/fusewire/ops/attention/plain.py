@@ -1,0 +1,112 @@
+"""Plain attention of plain tensors, past PyTorch's dispatcher.
+
+What lies between Python and a kernel costs more than attention of a few short sequences: checks of
+a dozen options, and PyTorch's reading of as many arguments. Where nobody waits in the dispatcher
+(no mode, transform, autocast or tracing) the extension module takes tensors from Python itself.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+
+from fusewire import _native
+from fusewire.ops import dispatcher
+
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+is_compiling = torch.compiler.is_compiling
+_level = torch._C._functorch.maybe_current_level
+_modes = torch._C._len_torch_dispatch_stack
+_trace = torch._C._get_tracing_state
+_autocasts = torch.is_autocast_enabled
+_wants_gradients = torch.is_grad_enabled
+
+
+class _NotServedError(Exception):
+    """The operands are for the dispatcher."""
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        is_causal: bool,
+        scale: float | None,
+        enable_gqa: bool,
+    ) -> torch.Tensor:
+        results = _native.attend(query, key, value, is_causal, scale, enable_gqa, True)
+        if results is None:
+            raise _NotServedError
+        ctx.save_for_backward(query, key, value, *results)
+        ctx.options = (is_causal, scale)
+        return results[0]
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output, lse = ctx.saved_tensors
+        is_causal, scale = ctx.options
+        wanted = ctx.needs_input_grad[:3]
+        gradients: Any
+        if torch.is_grad_enabled():
+            gradients = dispatcher.differentiable_gradients(
+                partial(_by_dispatcher, is_causal=is_causal, scale=scale),
+                (query, key, value),
+                (grad_output,),
+                wanted,
+            )
+        else:
+            gradients = _native.attend_backward(
+                grad_output, query, key, value, output, lse, is_causal, scale
+            )
+        of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
+        return (*of_operands, None, None, None)
+
+
+def _by_dispatcher(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    is_causal: bool,
+    scale: float | None,
+) -> torch.Tensor:
+    from fusewire.ops.attention import scaled_dot_product_attention
+
+    # Whoever asks for the logarithms is not served here.
+    return scaled_dot_product_attention(
+        query, key, value, None, 0.0, is_causal, scale, True, return_lse=True
+    )[0]
+
+
+def attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    is_causal: bool,
+    scale: float | None,
+    enable_gqa: bool,
+) -> torch.Tensor | None:
+    """The output, or None where the dispatcher must see the call or say what is wrong with it."""
+    if (
+        is_compiling()
+        or type(query) not in _PLAIN
+        or type(key) not in _PLAIN
+        or type(value) not in _PLAIN
+        or _modes()
+        or _level() is not None
+        or _trace() is not None
+        or _autocasts("cpu")
+    ):
+        return None
+    if _wants_gradients() and (query.requires_grad or key.requires_grad or value.requires_grad):
+        try:
+            output: torch.Tensor = _Attention.apply(query, key, value, is_causal, scale, enable_gqa)
+        except _NotServedError:
+            return None
+        return output
+    results = _native.attend(query, key, value, is_causal, scale, enable_gqa, False)
+    return None if results is None else results[0]
