@@ -44,7 +44,11 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 }
 
 /// Floating-point operations per second of both passes, and of the peak between them.
-fn speeds([batch, heads, kv_heads, length, dim]: [usize; 5], causal: bool, team: &Pool) -> [f64; 3] {
+fn speeds(
+    [batch, heads, kv_heads, length, dim]: [usize; 5],
+    causal: bool,
+    team: &Pool,
+) -> [f64; 3] {
     let (shape, kv_shape) = ([batch, heads, length, dim], [batch, kv_heads, length, dim]);
     let count = |shape: [usize; 4]| shape.iter().product();
     let [query, upstream] = [1, 2].map(|seed| numbers(count(shape), seed));
@@ -83,9 +87,9 @@ fn speeds([batch, heads, kv_heads, length, dim]: [usize; 5], causal: bool, team:
             let saved = Saved { output: view(&output, shape), lse };
             let upstream = Upstream { output: view(&upstream, shape), lse: None };
             let gradients = Gradients {
-                query: ViewMut::contiguous(&mut query_gradient, shape).expect("fits"),
-                key: ViewMut::contiguous(&mut key_gradient, kv_shape).expect("fits"),
-                value: ViewMut::contiguous(&mut value_gradient, kv_shape).expect("fits"),
+                query: ViewMut::contiguous(&mut query_gradient, shape).ok(),
+                key: ViewMut::contiguous(&mut key_gradient, kv_shape).ok(),
+                value: ViewMut::contiguous(&mut value_gradient, kv_shape).ok(),
             };
             flushing_denormals(team, |team| backward(&attention, saved, upstream, gradients, team))
                 .expect("fits");
@@ -102,7 +106,9 @@ fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let threads = words.first().map_or(1, |word| word.parse().expect("a number of threads"));
     let team = Pool::new(threads);
-    println!("batch heads kv_heads length head_dim | GFLOP/s forward, backward | of peak | {threads} threads");
+    println!(
+        "batch heads kv_heads length head_dim | GFLOP/s forward, backward | of peak | {threads} threads"
+    );
     for shape in SHAPES {
         for causal in [false, true] {
             let name = format!("{shape:?}{}", if causal { " causal" } else { "" });

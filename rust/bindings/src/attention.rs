@@ -61,9 +61,9 @@ impl<A: Array> Operands<A> {
             let mut key = A::empty::<T>(&attention.key.shape())?;
             let mut value = A::empty::<T>(&attention.value.shape())?;
             let gradients = Gradients {
-                query: query.view_mut("grad_query")?,
-                key: key.view_mut("grad_key")?,
-                value: value.view_mut("grad_value")?,
+                query: Some(query.view_mut("grad_query")?),
+                key: Some(key.view_mut("grad_key")?),
+                value: Some(value.view_mut("grad_value")?),
             };
             backward(&attention, saved, upstream, gradients, team)?;
             Ok([query, key, value])

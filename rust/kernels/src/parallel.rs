@@ -4,15 +4,17 @@
 mod blocks;
 mod packed;
 mod pool;
+mod relay;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fusewire_simd::FlushDenormals;
 
-pub use blocks::{Blocks, Partition};
+pub use blocks::{Blocks, Partition, Reversed};
 pub use packed::{PackedPart, PackedRows};
 pub use pool::Pool;
+pub use relay::{Relay, Turn};
 
 /// Threads that can work together.
 pub trait Team: Sync {

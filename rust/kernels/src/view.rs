@@ -41,6 +41,7 @@ unsafe impl<T: Send, const N: usize> Send for ViewMut<'_, T, N> {}
 unsafe impl<T: Sync, const N: usize> Sync for ViewMut<'_, T, N> {}
 
 /// The strides of a contiguous array, last dimension fastest.
+#[inline]
 pub fn contiguous_strides<const N: usize>(shape: [usize; N]) -> [isize; N] {
     let mut strides = [1_isize; N];
     for axis in (1..N).rev() {
@@ -53,6 +54,7 @@ pub fn contiguous_strides<const N: usize>(shape: [usize; N]) -> [isize; N] {
 ///
 /// # Errors
 /// If the product of the dimensions, in bytes, exceeds `isize::MAX`.
+#[inline]
 pub fn count<T, const N: usize>(shape: [usize; N]) -> Result<usize> {
     if shape.contains(&0) {
         return Ok(0);
@@ -72,6 +74,7 @@ impl<'a, T, const N: usize> View<'a, T, N> {
     ///
     /// # Errors
     /// If the slice does not hold exactly the shape.
+    #[inline]
     pub fn contiguous(data: &'a [T], shape: [usize; N]) -> Result<Self> {
         if count::<T, N>(shape)? != data.len() {
             let len = data.len();
@@ -116,6 +119,7 @@ impl<'a, T, const N: usize> ViewMut<'a, T, N> {
     ///
     /// # Errors
     /// If the slice does not hold exactly the shape.
+    #[inline]
     pub fn contiguous(data: &'a mut [T], shape: [usize; N]) -> Result<Self> {
         if count::<T, N>(shape)? != data.len() {
             let len = data.len();

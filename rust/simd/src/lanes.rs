@@ -64,6 +64,15 @@ pub trait Lanes<T: Real>: Isa {
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// `a · 2^n` for whole `n` within twice the exponent range of `T`.
     fn scale_exponent(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// `(n, r)` with `a = n + r`, `n` whole and |r| ≤ ½. Beyond `±bound`, where powers of two are 0
+    /// or ∞, it is enough that [`Lanes::scale_exponent`] by `n` makes them so and that `r` is finite.
+    #[inline(always)]
+    fn split_whole(self, a: Self::Vector, bound: T) -> (Self::Vector, Self::Vector) {
+        // NaN passes as the second operand.
+        let a = self.min(self.splat(bound), self.max(self.splat(-bound), a));
+        let whole = self.round(a);
+        (whole, self.sub(a, whole))
+    }
     /// `(m, e)` with `a = m · 2^e`, `1 ≤ m < 2`, for positive normal `a`.
     fn split_exponent(self, a: Self::Vector) -> (Self::Vector, Self::Vector);
     /// Near enough to `1 / a` for 2 units in the last place; `a` normal and finite.
@@ -107,7 +116,7 @@ pub trait Lanes<T: Real>: Isa {
     /// `target` must be writable at the lanes of the mask.
     unsafe fn store_masked(self, target: *mut T, mask: Self::Mask, a: Self::Vector);
 
-    /// Writes the transpose of a `LANES × LANES` tile.
+    /// Writes the transpose of a `LANES × LANES` tile, its columns times `scales`.
     ///
     /// # Safety
     /// `source + row · source_stride` must be readable and `target + row · target_stride` writable
@@ -117,6 +126,7 @@ pub trait Lanes<T: Real>: Isa {
         self,
         source: *const T,
         source_stride: usize,
+        scales: Option<&[T]>,
         target: *mut T,
         target_stride: usize,
     ) {
@@ -125,7 +135,8 @@ pub trait Lanes<T: Real>: Isa {
                 // SAFETY: row and column are below LANES, which the caller promised.
                 unsafe {
                     let number = source.add(row * source_stride + column).read_unaligned();
-                    target.add(column * target_stride + row).write_unaligned(number);
+                    let scaled = scales.map_or(number, |scales| number * scales[column]);
+                    target.add(column * target_stride + row).write_unaligned(scaled);
                 }
             }
         }
@@ -134,6 +145,11 @@ pub trait Lanes<T: Real>: Isa {
     /// Asks for the line at `target` to be brought near for reading; never faults.
     #[inline(always)]
     fn prefetch(self, target: *const T) {
+        let _ = target;
+    }
+    /// Asks for the line at `target` to be brought near for writing; never faults.
+    #[inline(always)]
+    fn prefetch_write(self, target: *mut T) {
         let _ = target;
     }
 

@@ -153,7 +153,7 @@ impl<T: Real> Kernel<T> for WholeVectors {
         let mut transposed = vec![T::NAN; lanes * stride];
         // SAFETY: the source holds LANES rows of LANES, the target LANES rows of `stride`.
         unsafe {
-            isa.transpose_tile(numbers.as_ptr(), lanes, transposed.as_mut_ptr(), stride);
+            isa.transpose_tile(numbers.as_ptr(), lanes, None, transposed.as_mut_ptr(), stride);
         }
         for row in 0..lanes {
             for column in 0..lanes {

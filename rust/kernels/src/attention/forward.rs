@@ -1,19 +1,24 @@
 //! The forward pass: a block of queries against all the keys that it reaches.
 
-use std::f64::consts::LOG2_E;
+use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
-use super::mask::{Ground, Place};
+use super::ahead::Ahead;
+use super::mask::{Ground, Place, hide};
 use super::params::{Attention, expect_shape};
 use super::softmax::Running;
 use super::tile::{KEYS, QUERIES, Tile};
-use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block};
+use crate::gemm::{Start, multiply_block};
 use crate::math::Elementary;
 use crate::parallel::{Team, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::ViewMut;
 use crate::{Error, Result};
+
+/// Numbers of a head's keys and values that are fetched while the head before is computed: half of
+/// a second-level cache. More would only push out what is needed now.
+const FETCHED: usize = 1 << 17;
 
 /// Computes the output, `(batch, heads, query_len, value_dim)`, and the logarithm of the sum of the
 /// exponentials of each query's scores, `(batch, heads, query_len)`.
@@ -65,12 +70,26 @@ impl<T: Elementary> Kernel<T> for Forward<'_, T> {
         let [_, heads, query_len, _] = output.shape();
         let blocks = query_len.div_ceil(QUERIES);
         let parts = (output.blocks([1, 1, QUERIES, 0]), lse.blocks([1, 1, QUERIES]));
+        let place = |index: usize| {
+            let first = index % blocks * QUERIES;
+            Place {
+                batch: index / blocks / heads,
+                head: index / blocks % heads,
+                queries: first..query_len.min(first + QUERIES),
+            }
+        };
+        let (threads, key_len) = (team.threads(), attention.key.shape()[2]);
         try_for_each_part(team, parts, |index, (output, lse)| {
             isa.vectorize(QueryBlock {
                 attention,
-                batch: index / blocks / heads,
-                head: index / blocks % heads,
-                first: index % blocks * QUERIES,
+                place: place(index),
+                // Parts are taken from the last to the first.
+                next: index.checked_sub(threads).map(place),
+                next_keys: (index / blocks).checked_sub(1).map(|head| {
+                    let part = |block: usize| block * key_len / blocks;
+                    let keys = part(index % blocks)..part(index % blocks + 1);
+                    ([head / heads, head % heads / attention.group()], keys)
+                }),
                 output: output.inner([0, 0]),
                 lse: lse.inner([0, 0]),
             })
@@ -81,9 +100,11 @@ impl<T: Elementary> Kernel<T> for Forward<'_, T> {
 /// Up to [`QUERIES`] queries of one head.
 struct QueryBlock<'a, T: Real> {
     attention: &'a Attention<'a, T>,
-    batch: usize,
-    head: usize,
-    first: usize,
+    place: Place,
+    /// The block that the thread will probably take next.
+    next: Option<Place>,
+    /// This block's share of the keys of the head that comes next: batch row, head, keys.
+    next_keys: Option<([usize; 2], Range<usize>)>,
     output: ViewMut<'a, T, 2>,
     lse: ViewMut<'a, T, 1>,
 }
@@ -92,24 +113,24 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { attention, batch, head, first, mut output, mut lse } = self;
-        let Attention { query, key, value, score } = attention;
-        let kv_head = head / attention.group();
-        let (key, value) = (key.inner([batch, kv_head]), value.inner([batch, kv_head]));
-        let [query_len, head_dim] = query.inner::<2, 2>([batch, head]).shape();
-        let value_dim = output.columns();
+    fn run<I: Lanes<T>>(mut self, isa: I) -> Result<()> {
+        let Attention { query, key, value, score } = self.attention;
+        let kv_head = self.place.kv_head(self.attention.group());
+        let (key, value) = (key.inner::<2, 2>(kv_head), value.inner::<2, 2>(kv_head));
+        let (head_dim, value_dim) = (key.columns(), value.columns());
 
-        let reach = score.reach(batch, [query_len, key.rows()]);
-        let rows = output.rows().min(reach.queries.saturating_sub(first));
-        for row in rows..output.rows() {
-            output.row_mut(row).fill(T::ZERO);
-            lse.set([row], T::NEG_INFINITY);
+        let reach = score.reach(self.place.batch, [query.shape()[2], key.rows()]);
+        let first = self.place.queries.start;
+        let rows = self.output.rows().min(reach.queries.saturating_sub(first));
+        for row in rows..self.output.rows() {
+            self.output.row_mut(row).fill(T::ZERO);
+            self.lse.set([row], T::NEG_INFINITY);
         }
         if rows == 0 {
             return Ok(());
         }
-        let place = Place { batch, head, queries: first..first + rows };
+        self.place.queries = first..first + rows;
+        let (place, queries) = (&self.place, self.place.queries.clone());
         let width = rows.next_multiple_of(I::LANES);
         let staging = score.mask.staging(KEYS, width);
         let mut scratch = Scratch::take(width * (head_dim + value_dim + KEYS + 2) + staging)?;
@@ -119,40 +140,59 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
         let (scores, staging) = rest.split_at_mut(width * KEYS);
 
         let mut packed = Tile::new(packed, head_dim, width);
-        let source = query.inner([batch, head]).slice(0, place.queries.clone());
-        packed.pack_transposed(isa, source, T::from_f64(score.scale * LOG2_E))?;
+        packed.pack_transposed(isa, place.of_queries(query), T::from_f64(score.scale))?;
+        sums.fill(T::ZERO);
         let mut sums = Tile::new(sums, value_dim, width);
-        sums.rows_mut().for_each(|row| row.fill(T::ZERO));
         let mut running = Running::start(running);
+        let mut output = self.output.slice(0, 0..rows);
+        let mut ahead = Ahead::nothing();
+        ahead.write(&mut output);
+        if let Some(next) = &self.next {
+            ahead.read(next.of_queries(query));
+        }
+        if let Some((next, keys)) = self.next_keys {
+            if next != kv_head && key.rows() * (head_dim + value_dim) <= FETCHED {
+                ahead.read(self.attention.key.inner(next).slice(0, keys.clone()));
+                ahead.read(self.attention.value.inner(next).slice(0, keys));
+            }
+        }
+        ahead.spread(reach.span(queries.clone()).len() * width * (head_dim + value_dim));
 
-        for segment in reach.segments(place.queries.clone()) {
+        for segment in reach.segments(queries.clone(), 0..reach.keys) {
             let mut scores = Tile::new(scores, segment.keys.len(), width);
-            let ground = score.mask.ground(isa, &place, &reach, &segment, &mut scores, staging)?;
-            let start = match ground {
+            let start = match score.mask.ground(isa, place, &segment, &mut scores, staging)? {
                 Ground::Hidden => continue,
                 Ground::Clear => Start::Zero,
                 Ground::Written => Start::Accumulate,
             };
             let (key, value) =
                 (key.slice(0, segment.keys.clone()), value.slice(0, segment.keys.clone()));
-            // Where a group leaves columns out, the ground is −∞ already.
-            for group in reach.groups(place.queries.clone(), &segment, I::LANES) {
+            for group in reach.groups(queries.clone(), &segment, I::LANES) {
                 let a = key.slice(0, group.keys.clone());
                 let b = packed.view(0..head_dim, group.columns.clone())?;
-                let c = scores.view_mut(group.keys, group.columns)?;
-                multiply_block::<T, _, _>(isa, a, b, c, start, &mut NoEpilogue);
+                let c = scores.view_mut(group.keys.clone(), group.columns.clone())?;
+                multiply_block::<T, _, _>(isa, a, b, c, start, &mut ahead);
+                if segment.edge {
+                    let hidden = T::NEG_INFINITY;
+                    hide(isa, queries.clone(), &reach, &segment, &group, hidden, &mut scores);
+                }
             }
-            running.absorb(isa, &mut scores, &mut sums);
-            for group in reach.groups(place.queries.clone(), &segment, I::LANES) {
+            if segment.edge {
+                for column in (0..width).step_by(I::LANES) {
+                    let columns = column..column + I::LANES;
+                    let rows = reach.rows(queries.clone(), &segment, columns, I::LANES);
+                    running.absorb_strip::<I, 1>(isa, column, rows, &mut scores, &mut sums);
+                }
+            } else {
+                running.absorb(isa, &mut scores, &mut sums);
+            }
+            for group in reach.groups(queries.clone(), &segment, I::LANES) {
                 let a = value.slice(0, group.keys.clone()).transpose();
                 let b = scores.view(group.keys, group.columns.clone())?;
                 let c = sums.view_mut(0..value_dim, group.columns)?;
-                multiply_block::<T, _, _>(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
+                multiply_block::<T, _, _>(isa, a, b, c, Start::Accumulate, &mut ahead);
             }
         }
-        running.finish(isa, &mut sums, &mut lse.slice(0, 0..rows));
-        let result = sums.view(0..value_dim, 0..rows)?.transpose();
-        copy_rows(isa, result, output.slice(0, 0..rows));
-        Ok(())
+        running.finish(isa, &sums, output, self.lse.slice(0, 0..rows))
     }
 }

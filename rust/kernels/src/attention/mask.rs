@@ -1,12 +1,11 @@
 //! What is added to scores, as tiles that a product accumulates on.
 
-use std::f64::consts::LOG2_E;
 use std::ops::Range;
 
 use fusewire_simd::{Lanes, Real};
 
 use super::score::{Reach, Segment};
-use super::tile::Tile;
+use super::tile::{Group, Tile};
 use crate::Result;
 use crate::gemm::copy_rows;
 use crate::view::View;
@@ -40,6 +39,19 @@ pub(super) struct Place {
     pub(super) queries: Range<usize>,
 }
 
+impl Place {
+    /// The block's rows of queries, or of what has their shape.
+    #[inline(always)]
+    pub(super) fn of_queries<'a, T>(&self, of_heads: &View<'a, T, 4>) -> View<'a, T, 2> {
+        of_heads.inner([self.batch, self.head]).slice(0, self.queries.clone())
+    }
+
+    /// The batch row and the head of keys and values that a group of so many heads shares.
+    pub(super) fn kv_head(&self, group: usize) -> [usize; 2] {
+        [self.batch, self.head / group]
+    }
+}
+
 impl<T: Real> Mask<'_, T> {
     /// The shape, if there is a mask.
     pub(super) fn shape(&self) -> Option<[usize; 4]> {
@@ -55,38 +67,67 @@ impl<T: Real> Mask<'_, T> {
         if matches!(self, Self::Absent) { 0 } else { rows * width }
     }
 
-    /// Writes what the scores of `segment` begin as, in units of log₂, where that is not 0.
+    /// Writes what the scores of `segment` begin as, where that is not 0; reach is left to [`hide`].
     #[inline(always)]
     pub(super) fn ground<I: Lanes<T>>(
         &self,
         isa: I,
         place: &Place,
-        reach: &Reach,
         segment: &Segment,
         tile: &mut Tile<'_, T>,
         staging: &mut [T],
     ) -> Result<Ground> {
         let Place { batch, head, queries } = place;
-        let log2_e = T::from_f64(LOG2_E);
-        let ground = match self {
-            Self::Absent => Ground::Clear,
+        match self {
+            Self::Absent => Ok(Ground::Clear),
             Self::Attend(view) => {
                 let view = view.inner([*batch, *head]);
                 let view = view.slice(0, queries.clone()).slice(1, segment.keys.clone());
                 let number = |byte: u8| if byte == 0 { T::NEG_INFINITY } else { T::ZERO };
-                spread(isa, view, number, tile, staging)?
+                spread(isa, view, number, tile, staging)
             }
             Self::Bias(view) => {
                 let view = view.inner([*batch, *head]);
                 let view = view.slice(0, queries.clone()).slice(1, segment.keys.clone());
-                spread(isa, view, |bias: T| bias * log2_e, tile, staging)?
+                spread(isa, view, |bias: T| bias, tile, staging)
             }
-        };
-        if segment.edge && ground != Ground::Hidden {
-            bound(isa, queries.clone(), reach, segment, tile, ground == Ground::Written);
-            return Ok(Ground::Written);
         }
-        Ok(ground)
+    }
+}
+
+/// Writes `hidden` wherever a query does not reach a key of `group`, inside the group's columns.
+#[inline(always)]
+pub(super) fn hide<T: Real, I: Lanes<T>>(
+    isa: I,
+    queries: Range<usize>,
+    reach: &Reach,
+    segment: &Segment,
+    group: &Group,
+    hidden: T,
+    tile: &mut Tile<'_, T>,
+) {
+    let keys = segment.keys.start + group.keys.start..segment.keys.start + group.keys.end;
+    // Counted from the group's first key, so that every number is exact.
+    let position = |key: usize| T::from_f64((key.clamp(keys.start, keys.end) - keys.start) as f64);
+    for column in group.columns.clone().step_by(I::LANES) {
+        let query = |lane: usize| (queries.start + column + lane).min(queries.end - 1);
+        let (first, last) = (reach.keys(query(0)), reach.keys(query(I::LANES - 1)));
+        if last.start <= keys.start && keys.end <= first.end {
+            continue;
+        }
+        let mut bounds = [[T::ZERO; 16]; 2];
+        let [starts, ends] = &mut bounds;
+        for (lane, (start, end)) in starts.iter_mut().zip(ends).enumerate().take(I::LANES) {
+            let reached = reach.keys(query(lane));
+            (*start, *end) = (position(reached.start), position(reached.end));
+        }
+        let (start, end) = (isa.load(&bounds[0]), isa.load(&bounds[1]));
+        for (number, key) in group.keys.clone().enumerate() {
+            let number = isa.splat(T::from_f64(number as f64));
+            let place = &mut tile.row_mut(key)[column..];
+            let shown = isa.select(isa.less(number, end), isa.load(place), isa.splat(hidden));
+            isa.store(place, isa.select(isa.less(number, start), isa.splat(hidden), shown));
+        }
     }
 }
 
@@ -135,37 +176,4 @@ fn spread<T: Real, M: Copy, I: Lanes<T>>(
         (true, false) => Ground::Clear,
         (true, true) => Ground::Written,
     })
-}
-
-/// Writes −∞ where a query does not reach a key, and 0 elsewhere unless something is `written`.
-#[inline(always)]
-fn bound<T: Real, I: Lanes<T>>(
-    isa: I,
-    queries: Range<usize>,
-    reach: &Reach,
-    segment: &Segment,
-    tile: &mut Tile<'_, T>,
-    written: bool,
-) {
-    let keys = &segment.keys;
-    // Counted from the segment's first key, so that every number is exact.
-    let position =
-        |key: usize| T::from_f64(key.clamp(keys.start, keys.end) as f64 - keys.start as f64);
-    let hidden = isa.splat(T::NEG_INFINITY);
-    for column in (0..tile.width()).step_by(I::LANES) {
-        let mut bounds = [[T::ZERO; 16]; 2];
-        let [starts, ends] = &mut bounds;
-        for (lane, (start, end)) in starts.iter_mut().zip(ends).enumerate().take(I::LANES) {
-            let reached = reach.keys((queries.start + column + lane).min(queries.end - 1));
-            (*start, *end) = (position(reached.start), position(reached.end));
-        }
-        let (start, end) = (isa.load(&bounds[0]), isa.load(&bounds[1]));
-        for key in 0..keys.len() {
-            let number = isa.splat(T::from_f64(key as f64));
-            let place = &mut tile.row_mut(key)[column..];
-            let ground = if written { isa.load(place) } else { isa.zero() };
-            let ground = isa.select(isa.less(number, end), ground, hidden);
-            isa.store(place, isa.select(isa.less(number, start), hidden, ground));
-        }
-    }
 }

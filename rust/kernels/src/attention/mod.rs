@@ -5,6 +5,7 @@
 //! crossing lanes, and the probabilities are at once the right operand of the product with Vᵀ.
 //! The derivation is in `docs/kernels/attention.md`.
 
+mod ahead;
 mod backward;
 mod forward;
 mod mask;

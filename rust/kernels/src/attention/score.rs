@@ -54,7 +54,7 @@ pub(super) struct Reach {
     /// Queries that exist.
     pub(super) queries: usize,
     /// Keys that exist.
-    keys: usize,
+    pub(super) keys: usize,
     left: Option<isize>,
     right: Option<isize>,
     /// The key on the diagonal of query 0.
@@ -106,18 +106,30 @@ impl Reach {
         start as usize..end.clamp(start, keys) as usize
     }
 
-    /// The keys that the queries of a block reach, in segments of at most [`KEYS`].
-    pub(super) fn segments(&self, queries: Range<usize>) -> impl Iterator<Item = Segment> + use<> {
+    /// The keys from the first to the last that any query of a block reaches.
+    pub(super) fn span(&self, queries: Range<usize>) -> Range<usize> {
+        self.keys(queries.start).start..self.keys(queries.end - 1).end
+    }
+
+    /// The keys of `within` that the queries of a block reach, in segments of at most [`KEYS`].
+    pub(super) fn segments(
+        &self,
+        queries: Range<usize>,
+        within: Range<usize>,
+    ) -> impl Iterator<Item = Segment> + use<> {
         let (first, last) = (self.keys(queries.start), self.keys(queries.end - 1));
         let (start, end) = (first.start, last.end);
         // What the last query reaches at its start and the first at its end, all others reach too.
-        let inner = if last.start < first.end { last.start..first.end } else { start..start };
+        // The keys on a diagonal are counted to the edges, whose groups then meet whole vectors.
+        let inner_start = if last.start > start { last.start + 1 } else { start };
+        let inner_end = if first.end < end { first.end.saturating_sub(1) } else { end };
+        let inner = if inner_start < inner_end { inner_start..inner_end } else { start..start };
         let parts = [
             Segment { keys: start..inner.start, edge: true },
             Segment { keys: inner.clone(), edge: false },
             Segment { keys: inner.end..end, edge: true },
         ];
-        parts.into_iter().flat_map(Segment::split)
+        parts.into_iter().map(move |part| part.within(&within)).flat_map(Segment::split)
     }
 
     /// The pieces of a segment that products are made of: all of it, or at an edge, where columns
@@ -142,6 +154,27 @@ impl Reach {
         })
     }
 
+    /// The keys of a segment, counted from its first, in [`Reach::groups`] that hold any key that
+    /// the queries in `columns` of a block reach.
+    pub(super) fn rows(
+        &self,
+        queries: Range<usize>,
+        segment: &Segment,
+        columns: Range<usize>,
+        lanes: usize,
+    ) -> Range<usize> {
+        let last = (queries.start + columns.end).min(queries.end) - 1;
+        let keys = &segment.keys;
+        let inside = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
+        let start = inside(self.keys(queries.start + columns.start).start);
+        let end = inside(self.keys(last).end);
+        if start < end {
+            start / lanes * lanes..end.next_multiple_of(lanes).min(keys.len())
+        } else {
+            0..0
+        }
+    }
+
     /// The queries of a block, counted from its first, that reach any of `keys`.
     fn queries(&self, block: Range<usize>, keys: Range<usize>) -> Range<usize> {
         let count = |reaches: &dyn Fn(Range<usize>) -> bool| {
@@ -162,12 +195,17 @@ impl Reach {
 }
 
 impl Segment {
+    fn within(self, keys: &Range<usize>) -> Self {
+        let start = self.keys.start.clamp(keys.start, keys.end);
+        Self { keys: start..self.keys.end.clamp(start, keys.end), ..self }
+    }
+
     /// Pieces of nearly equal size, at most [`KEYS`].
     fn split(self) -> impl Iterator<Item = Self> {
         let Self { keys, edge } = self;
         let pieces = keys.len().div_ceil(KEYS);
-        // A multiple of four rows, which register tiles divide well.
-        let size = keys.len().div_ceil(pieces.max(1)).next_multiple_of(4);
+        // Whole groups at an edge, else a multiple of four rows, which register tiles divide well.
+        let size = keys.len().div_ceil(pieces.max(1)).next_multiple_of(if edge { 16 } else { 4 });
         let piece = move |index| {
             let start = keys.start + index * size;
             Self { keys: start..keys.end.min(start + size), edge }
@@ -202,7 +240,7 @@ mod tests {
 
     fn check(reach: Reach, block: std::ops::Range<usize>) {
         let mut seen = vec![0; reach.keys];
-        for segment in reach.segments(block.clone()) {
+        for segment in reach.segments(block.clone(), 0..reach.keys) {
             assert!(!segment.keys.is_empty() && segment.keys.len() <= KEYS);
             for key in segment.keys.clone() {
                 seen[key] += 1;

@@ -1,10 +1,13 @@
 //! Softmax over keys that come tile by tile, for queries that fill the vectors.
 
-use std::f64::consts::LN_2;
+use std::f64::consts::LOG2_E;
+use std::ops::Range;
 
 use fusewire_simd::{Lanes, Real};
 
 use super::tile::Tile;
+use crate::Result;
+use crate::gemm::{Scales, copy_transposed};
 use crate::math::{Elementary, exp2, ln};
 use crate::view::ViewMut;
 
@@ -27,8 +30,8 @@ impl<'a, T: Elementary> Running<'a, T> {
         Self { maxima, sums }
     }
 
-    /// Turns scores, in units of log₂, into powers of two relative to the largest so far, and
-    /// brings `output` to the same unit.
+    /// Turns scores into powers of e relative to the largest so far, and brings `output` to the
+    /// same unit.
     #[inline(always)]
     pub(super) fn absorb<I: Lanes<T>>(
         &mut self,
@@ -36,32 +39,35 @@ impl<'a, T: Elementary> Running<'a, T> {
         scores: &mut Tile<'_, T>,
         output: &mut Tile<'_, T>,
     ) {
-        let width = scores.width();
+        let (rows, width) = (0..scores.height(), scores.width());
         let mut column = 0;
         while column + 4 * I::LANES <= width {
-            self.absorb_strip::<I, 4>(isa, column, scores, output);
+            self.absorb_strip::<I, 4>(isa, column, rows.clone(), scores, output);
             column += 4 * I::LANES;
         }
         while column < width {
-            self.absorb_strip::<I, 1>(isa, column, scores, output);
+            self.absorb_strip::<I, 1>(isa, column, rows.clone(), scores, output);
             column += I::LANES;
         }
     }
 
+    /// [`Running::absorb`] for the rows `rows` and `VECTORS` vectors of columns from `column` on.
     #[inline(always)]
-    fn absorb_strip<I: Lanes<T>, const VECTORS: usize>(
+    pub(super) fn absorb_strip<I: Lanes<T>, const VECTORS: usize>(
         &mut self,
         isa: I,
         column: usize,
+        rows: Range<usize>,
         scores: &mut Tile<'_, T>,
         output: &mut Tile<'_, T>,
     ) {
+        let width = scores.width();
         let columns = column..column + VECTORS * I::LANES;
         let maxima = &mut self.maxima[columns.clone()];
         let sums = &mut self.sums[columns.clone()];
         let before: [I::Vector; VECTORS] = load_all(isa, maxima);
         let mut highest = before;
-        for row in scores.numbers().chunks_exact(scores.width()) {
+        for row in scores.rows(rows.clone()).chunks_exact(width) {
             let row: [I::Vector; VECTORS] = load_all(isa, &row[columns.clone()]);
             for vector in 0..VECTORS {
                 highest[vector] = isa.max(highest[vector], row[vector]);
@@ -69,7 +75,7 @@ impl<'a, T: Elementary> Running<'a, T> {
         }
         store_all(isa, maxima, highest);
 
-        // A query that has seen no key stays at 2^−∞ = 0 instead of −∞ − (−∞).
+        // A query that has seen no key stays at e^−∞ = 0 instead of −∞ − (−∞).
         let mut unit = [isa.zero(); VECTORS];
         for vector in 0..VECTORS {
             let seen = isa.less(isa.splat(T::NEG_INFINITY), highest[vector]);
@@ -83,20 +89,19 @@ impl<'a, T: Elementary> Running<'a, T> {
         if moved {
             let mut factors = [isa.zero(); VECTORS];
             for vector in 0..VECTORS {
-                factors[vector] = exp2(isa, isa.sub(before[vector], unit[vector]));
+                factors[vector] = power(isa, isa.sub(before[vector], unit[vector]));
                 sum[vector] = isa.mul(sum[vector], factors[vector]);
             }
             scale_rows(isa, output, column, factors);
         }
         // In groups, because the rounding of a long running sum would be the error of the output.
-        let width = scores.width();
-        for rows in scores.numbers_mut().chunks_mut(SUMMED_TOGETHER * width) {
+        for rows in scores.rows_mut(rows).chunks_mut(SUMMED_TOGETHER * width) {
             let mut group = [isa.zero(); VECTORS];
             for row in rows.chunks_exact_mut(width) {
                 let row = &mut row[columns.clone()];
                 let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
                 for vector in 0..VECTORS {
-                    powers[vector] = exp2(isa, isa.sub(powers[vector], unit[vector]));
+                    powers[vector] = power(isa, isa.sub(powers[vector], unit[vector]));
                     group[vector] = isa.add(group[vector], powers[vector]);
                 }
                 store_all(isa, row, powers);
@@ -108,34 +113,44 @@ impl<'a, T: Elementary> Running<'a, T> {
         store_all(isa, sums, sum);
     }
 
-    /// Divides `output` by the sums, and writes their logarithms with the maxima to `lse`.
+    /// Writes `sums`, divided by the sums of powers and transposed, to `output`, and the
+    /// logarithms of all to `lse`.
     ///
     /// A query that saw no key gets 0 and −∞.
     #[inline(always)]
     pub(super) fn finish<I: Lanes<T>>(
         self,
         isa: I,
-        output: &mut Tile<'_, T>,
-        lse: &mut ViewMut<'_, T, 1>,
-    ) {
+        sums: &Tile<'_, T>,
+        output: ViewMut<'_, T, 2>,
+        mut lse: ViewMut<'_, T, 1>,
+    ) -> Result<()> {
         let [queries] = lse.shape();
-        for column in (0..output.width()).step_by(I::LANES) {
+        for column in (0..sums.width()).step_by(I::LANES) {
             let sum = isa.load(&self.sums[column..]);
             let seen = isa.less(isa.zero(), sum);
             let factor = isa.select(seen, isa.div(isa.splat(T::ONE), sum), sum);
-            scale_rows(isa, output, column, [factor]);
+            isa.store(&mut self.sums[column..], factor);
             let highest = isa.load(&self.maxima[column..]);
-            let natural = isa.mul_add(highest, isa.splat(T::from_f64(LN_2)), ln(isa, sum));
+            let logarithm = isa.add(highest, ln(isa, sum));
             // Not a number stays what it is; 0 becomes −∞.
             let unseen = isa.add(sum, isa.splat(T::NEG_INFINITY));
-            let logarithm = isa.select(seen, natural, unseen);
-            let mut numbers = [T::ZERO; 16];
-            isa.store(&mut numbers, logarithm);
-            for (query, &number) in (column..queries).zip(&numbers[..I::LANES]) {
-                lse.set([query], number);
-            }
+            isa.store(&mut self.maxima[column..], isa.select(seen, logarithm, unseen));
         }
+        for (query, &logarithm) in self.maxima.iter().enumerate().take(queries) {
+            lse.set([query], logarithm);
+        }
+        let result = sums.view(0..sums.height(), 0..sums.width())?;
+        copy_transposed(isa, result.slice(1, 0..queries), Scales::Columns(self.sums), output);
+        Ok(())
     }
+}
+
+/// `e^x` for scores relative to the largest, where x near 0 carries the weight: the rounding of
+/// x · log₂e is then as small as that of x.
+#[inline(always)]
+fn power<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+    exp2(isa, isa.mul(x, isa.splat(T::from_f64(LOG2_E))))
 }
 
 /// Multiplies the columns from `column` on.
@@ -146,7 +161,8 @@ fn scale_rows<T: Real, I: Lanes<T>, const VECTORS: usize>(
     column: usize,
     factors: [I::Vector; VECTORS],
 ) {
-    for row in tile.rows_mut() {
+    let (rows, width) = (0..tile.height(), tile.width());
+    for row in tile.rows_mut(rows).chunks_exact_mut(width) {
         let row = &mut row[column..column + VECTORS * I::LANES];
         let mut scaled: [I::Vector; VECTORS] = load_all(isa, row);
         for vector in 0..VECTORS {

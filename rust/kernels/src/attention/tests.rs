@@ -190,9 +190,9 @@ impl<T: Elementary> Operands<T> {
             lse: View::contiguous(&lse, attention.lse_shape()).expect("fits"),
         };
         let views = Gradients {
-            query: ViewMut::contiguous(query, operands[0].shape()).expect("fits"),
-            key: ViewMut::contiguous(key, operands[1].shape()).expect("fits"),
-            value: ViewMut::contiguous(value, operands[2].shape()).expect("fits"),
+            query: Some(ViewMut::contiguous(query, operands[0].shape()).expect("fits")),
+            key: Some(ViewMut::contiguous(key, operands[1].shape()).expect("fits")),
+            value: Some(ViewMut::contiguous(value, operands[2].shape()).expect("fits")),
         };
         let upstream = Upstream { output: output_gradient, lse: Some(lse_gradient) };
         let pass = Backward::new(&attention, saved, upstream, views, team).expect("shapes fit");

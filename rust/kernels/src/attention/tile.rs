@@ -5,7 +5,7 @@ use std::ops::Range;
 use fusewire_simd::{Lanes, Real};
 
 use crate::Result;
-use crate::gemm::copy_rows;
+use crate::gemm::{Scales, copy_rows, copy_transposed};
 use crate::view::{View, ViewMut};
 
 /// Queries of a block: four AVX-512 vectors, a whole number of vectors everywhere.
@@ -32,18 +32,20 @@ impl<'a, T: Real> Tile<'a, T> {
     }
 
     #[inline(always)]
-    pub(super) fn numbers(&self) -> &[T] {
-        self.numbers
+    pub(super) fn height(&self) -> usize {
+        if self.width == 0 { 0 } else { self.numbers.len() / self.width }
     }
 
+    /// The numbers of some rows.
     #[inline(always)]
-    pub(super) fn numbers_mut(&mut self) -> &mut [T] {
-        self.numbers
+    pub(super) fn rows(&self, rows: Range<usize>) -> &[T] {
+        &self.numbers[rows.start * self.width..rows.end * self.width]
     }
 
+    /// The numbers of some rows.
     #[inline(always)]
-    pub(super) fn rows_mut(&mut self) -> std::slice::ChunksExactMut<'_, T> {
-        self.numbers.chunks_exact_mut(self.width)
+    pub(super) fn rows_mut(&mut self, rows: Range<usize>) -> &mut [T] {
+        &mut self.numbers[rows.start * self.width..rows.end * self.width]
     }
 
     #[inline(always)]
@@ -53,7 +55,7 @@ impl<'a, T: Real> Tile<'a, T> {
 
     #[inline(always)]
     pub(super) fn view(&self, rows: Range<usize>, columns: Range<usize>) -> Result<View<'_, T, 2>> {
-        let shape = [self.numbers.len() / self.width, self.width];
+        let shape = [self.height(), self.width];
         Ok(View::contiguous(self.numbers, shape)?.slice(0, rows).slice(1, columns))
     }
 
@@ -63,7 +65,7 @@ impl<'a, T: Real> Tile<'a, T> {
         rows: Range<usize>,
         columns: Range<usize>,
     ) -> Result<ViewMut<'_, T, 2>> {
-        let shape = [self.numbers.len() / self.width, self.width];
+        let shape = [self.height(), self.width];
         Ok(ViewMut::contiguous(self.numbers, shape)?.slice(0, rows).slice(1, columns))
     }
 
@@ -76,14 +78,14 @@ impl<'a, T: Real> Tile<'a, T> {
         factor: T,
     ) -> Result<()> {
         let [rows, columns] = source.shape();
-        copy_rows(isa, source.transpose(), self.view_mut(0..columns, 0..rows)?);
-        let factor = isa.splat(factor);
-        for row in self.rows_mut() {
-            row[rows..].fill(T::ZERO);
-            for part in row.chunks_exact_mut(I::LANES) {
-                let scaled = isa.mul(isa.load(part), factor);
-                isa.store(part, scaled);
-            }
+        copy_transposed(
+            isa,
+            source,
+            Scales::All([factor; 16]),
+            self.view_mut(0..columns, 0..rows)?,
+        );
+        if rows < self.width {
+            (0..columns).for_each(|column| self.row_mut(column)[rows..].fill(T::ZERO));
         }
         Ok(())
     }
@@ -98,14 +100,25 @@ pub(super) struct Group {
     pub(super) columns: Range<usize>,
 }
 
-/// `view` itself where its rows are contiguous, else a copy in `target`.
+/// Numbers that [`packed_rows`] needs for a copy of `view`, 0 where it serves as it is.
+///
+/// It does where its rows are contiguous, and not so spaced that they would all fall into the same
+/// few sets of the first-level cache.
 #[inline(always)]
-pub(super) fn contiguous_rows<'a, T: Real, I: Lanes<T>>(
+pub(super) fn copied_rows<T>(view: View<'_, T, 2>) -> usize {
+    let bytes = view.strides()[0].unsigned_abs() * size_of::<T>();
+    let spread = bytes % 4096 != 0 || bytes == 0;
+    if view.has_unit_columns() && spread { 0 } else { view.rows() * view.columns() }
+}
+
+/// `view` itself, or a copy of it in `target`, which holds [`copied_rows`] or more.
+#[inline(always)]
+pub(super) fn packed_rows<'a, T: Real, I: Lanes<T>>(
     isa: I,
     view: View<'a, T, 2>,
     target: &'a mut [T],
 ) -> Result<View<'a, T, 2>> {
-    if view.has_unit_columns() {
+    if copied_rows(view) == 0 {
         return Ok(view);
     }
     let target = &mut target[..view.rows() * view.columns()];

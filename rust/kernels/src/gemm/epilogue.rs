@@ -22,6 +22,13 @@ pub trait Epilogue<T: Real> {
         column: usize,
         product: I::Vector,
     ) -> I::Vector;
+
+    /// Called again and again while the product is computed: the place to ask for memory that is
+    /// needed later, a few lines at a time, so that they arrive behind the multiplications.
+    #[inline(always)]
+    fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
+        let _ = isa;
+    }
 }
 
 /// Stores the product as it is.

@@ -5,6 +5,11 @@ use fusewire_simd::{Element, Storage};
 
 use super::epilogue::{Epilogue, Start};
 
+/// Steps along the depth between two calls of [`Epilogue::meanwhile`].
+pub(crate) const STEPS: usize = 32;
+/// Accumulators of tiles that are worth the calls.
+const BUSY: usize = 16;
+
 /// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
 pub(super) struct Operands<E: Element> {
     pub(super) a: *const E::Factor,
@@ -66,17 +71,26 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             std::array::from_fn(|row| a.offset(row as isize * operands.a_row));
         let mut depth_offset = 0;
         let mut b = operands.b.cast::<E::Real>();
-        for _ in 0..operands.depth {
-            let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
-            for row in 0..ROWS {
-                let factor = isa.splat(rows[row].offset(depth_offset).read_unaligned());
-                for vector in 0..VECTORS {
-                    sums[row][vector] =
-                        isa.multiply_add(factor, columns[vector], sums[row][vector]);
-                }
+        let mut left = operands.depth;
+        while left > 0 {
+            let mut steps = left;
+            if ROWS * VECTORS >= BUSY {
+                epilogue.meanwhile(isa);
+                steps = left.min(STEPS);
             }
-            depth_offset += operands.a_depth;
-            b = b.wrapping_offset(operands.b_depth);
+            for _ in 0..steps {
+                let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
+                for row in 0..ROWS {
+                    let factor = isa.splat(rows[row].offset(depth_offset).read_unaligned());
+                    for vector in 0..VECTORS {
+                        sums[row][vector] =
+                            isa.multiply_add(factor, columns[vector], sums[row][vector]);
+                    }
+                }
+                depth_offset += operands.a_depth;
+                b = b.wrapping_offset(operands.b_depth);
+            }
+            left -= steps;
         }
     }
     for (row, sums) in sums.iter().enumerate() {

@@ -10,11 +10,14 @@ mod matmul;
 mod microkernel;
 mod pack;
 pub mod reference;
+mod transpose;
 
 pub use block::multiply_block;
 pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
+pub(crate) use microkernel::STEPS;
 pub use pack::{copy_columns, copy_rows, factors};
+pub use transpose::{Scales, copy_transposed};
 
 #[cfg(test)]
 mod tests;

@@ -158,7 +158,7 @@ fn transpose_tiles<E: Element, I: Storage<E>>(
                 let to = target.row_mut(place)[column..].as_mut_ptr().cast();
                 // SAFETY: LANES rows and columns from here on lie inside both views, and factors
                 // are as large as numbers.
-                unsafe { isa.transpose_tile(from, from_stride, to, to_stride) };
+                unsafe { isa.transpose_tile(from, from_stride, None, to, to_stride) };
                 continue;
             }
             let mut tile = [E::Real::default(); WIDEST * WIDEST];
@@ -179,7 +179,7 @@ fn transpose_tiles<E: Element, I: Storage<E>>(
             }
             // SAFETY: both tiles hold LANES rows of LANES.
             unsafe {
-                isa.transpose_tile(tile.as_ptr(), I::LANES, turned.as_mut_ptr(), I::LANES);
+                isa.transpose_tile(tile.as_ptr(), I::LANES, None, turned.as_mut_ptr(), I::LANES);
             }
             for row in 0..height {
                 let to = &mut target.row_mut(place + row)[column..column + width];

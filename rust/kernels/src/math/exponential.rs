@@ -1,5 +1,7 @@
 //! Powers of two and the natural logarithm.
 
+use std::f64::consts::{LN_2, LOG2_E};
+
 use fusewire_simd::{Lanes, Real};
 
 /// A number type with the constants that its elementary functions need.
@@ -7,8 +9,10 @@ pub trait Elementary: Real {
     /// `(2^x − 1) / x` on [−½, ½] as a polynomial, lowest power first; minimax in the relative
     /// error of `2^x`: 2·10⁻⁹ for `f32`, 3·10⁻¹⁸ for `f64` (Remez exchange in 40 digits).
     const EXP2_MINUS_ONE: &'static [Self];
-    /// Below this power of two a result is 0; above its negation it is ∞.
-    const LOWEST_EXPONENT: Self;
+    /// Above this power of two a result is ∞; below its negation it is 0.
+    const HIGHEST_EXPONENT: Self;
+    /// ln 2 in two parts, the first of so few bits that whole multiples of it are exact.
+    const LN_2_PARTS: [Self; 2];
     /// `atanh(s) / s` on |s| ≤ 3 − 2√2 as a polynomial in `s²`: its Taylor series, as long as needed.
     const ATANH: &'static [Self];
 }
@@ -22,7 +26,8 @@ impl Elementary for f32 {
         0.001_339_887_4,
         0.000_153_533_62,
     ];
-    const LOWEST_EXPONENT: f32 = -151.0;
+    const HIGHEST_EXPONENT: f32 = 151.0;
+    const LN_2_PARTS: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
     const ATANH: &'static [f32] = &[1.0, 1.0 / 3.0, 0.2, 1.0 / 7.0, 1.0 / 9.0];
 }
 
@@ -40,7 +45,8 @@ impl Elementary for f64 {
         7.073_783_184_458_311e-9,
         4.434_768_928_626_335e-10,
     ];
-    const LOWEST_EXPONENT: f64 = -1080.0;
+    const HIGHEST_EXPONENT: f64 = 1080.0;
+    const LN_2_PARTS: [f64; 2] = [0.693_145_751_953_125, 1.428_606_820_309_417_3e-6];
     const ATANH: &'static [f64] = &[
         1.0,
         1.0 / 3.0,
@@ -59,27 +65,40 @@ impl Elementary for f64 {
 /// The polynomial with these coefficients, lowest power first, at `x`.
 #[inline(always)]
 fn polynomial<T: Real, I: Lanes<T>>(isa: I, coefficients: &[T], x: I::Vector) -> I::Vector {
-    let mut sum = isa.zero();
-    for &coefficient in coefficients.iter().rev() {
+    let [lower @ .., highest] = coefficients else { return isa.zero() };
+    let mut sum = isa.splat(*highest);
+    for &coefficient in lower.iter().rev() {
         sum = isa.mul_add(sum, x, isa.splat(coefficient));
     }
     sum
 }
 
-/// `x` as a whole number and a rest in [−½, ½], with `x` clamped to where `2^x` is 0 or ∞.
+/// `x` between the `bound`s, which keep ∞ − ∞ away and let NaN through as their second operand.
 #[inline(always)]
-fn split<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> (I::Vector, I::Vector) {
-    // The clamps keep ∞ − ∞ away, and let NaN through as their second operand.
-    let x = isa.max(isa.splat(T::LOWEST_EXPONENT), x);
-    let x = isa.min(isa.splat(-T::LOWEST_EXPONENT), x);
-    let whole = isa.round(x);
-    (whole, isa.sub(x, whole))
+fn clamp<T: Real, I: Lanes<T>>(isa: I, x: I::Vector, bound: T) -> I::Vector {
+    isa.min(isa.splat(bound), isa.max(isa.splat(-bound), x))
 }
 
 /// `2^x`, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at −∞.
 #[inline(always)]
 pub fn exp2<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let (whole, rest) = split(isa, x);
+    let (whole, rest) = isa.split_whole(x, T::HIGHEST_EXPONENT);
+    let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
+    isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
+}
+
+/// `e^x`, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at −∞.
+///
+/// Unlike `2^(x · log₂e)`, whose product is rounded as coarsely as its whole part is large.
+#[inline(always)]
+pub fn exp<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+    let log2_e = isa.splat(T::from_f64(LOG2_E));
+    let x = clamp(isa, x, T::HIGHEST_EXPONENT);
+    let whole = isa.round(isa.mul(x, log2_e));
+    let [most, little] = T::LN_2_PARTS;
+    let rest = isa.neg_mul_add(whole, isa.splat(most), x);
+    let rest = isa.neg_mul_add(whole, isa.splat(little), rest);
+    let rest = isa.mul(rest, log2_e);
     let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
     isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
 }
@@ -87,7 +106,7 @@ pub fn exp2<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
 /// `2^x − 1` without cancellation near 0.
 #[inline(always)]
 pub fn exp2_minus_one<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let (whole, rest) = split(isa, x);
+    let (whole, rest) = isa.split_whole(clamp(isa, x, T::HIGHEST_EXPONENT), T::HIGHEST_EXPONENT);
     let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
     let power = isa.scale_exponent(isa.splat(T::ONE), whole);
     // 2^(w + r) − 1 = 2^w (2^r − 1) + (2^w − 1)
@@ -108,5 +127,5 @@ pub fn ln<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
     let ratio = isa.div(isa.sub(mantissa, one), isa.add(mantissa, one));
     let series = polynomial(isa, T::ATANH, isa.mul(ratio, ratio));
     let rest = isa.mul(isa.add(ratio, ratio), series);
-    isa.mul_add(exponent, isa.splat(T::from_f64(std::f64::consts::LN_2)), rest)
+    isa.mul_add(exponent, isa.splat(T::from_f64(LN_2)), rest)
 }

@@ -4,7 +4,7 @@ mod activation;
 mod exponential;
 
 pub use activation::{relu, sigmoid, silu, silu_derivative, tanh};
-pub use exponential::{Elementary, exp2, exp2_minus_one, ln};
+pub use exponential::{Elementary, exp, exp2, exp2_minus_one, ln};
 
 #[cfg(test)]
 mod tests;

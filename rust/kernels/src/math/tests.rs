@@ -2,7 +2,9 @@
 
 use fusewire_simd::{Element, Kernel, Lanes, available};
 
-use super::{Elementary, exp2, exp2_minus_one, ln, relu, sigmoid, silu, silu_derivative, tanh};
+use super::{
+    Elementary, exp, exp2, exp2_minus_one, ln, relu, sigmoid, silu, silu_derivative, tanh,
+};
 
 /// A function of one vector, written once for all instruction sets.
 trait Function<T: Elementary> {
@@ -70,6 +72,7 @@ macro_rules! function {
     };
 }
 
+function!(Exp = exp);
 function!(Exp2 = exp2);
 function!(Exp2MinusOne = exp2_minus_one);
 function!(Ln = ln);
@@ -94,6 +97,16 @@ fn powers_of_two() {
         assert_eq!(values[..3], [1.0, 0.0, f32::INFINITY]);
         assert!(values[3].is_nan());
         assert_eq!(values[4..], [1024.0, 0.0]);
+    }
+}
+
+#[test]
+fn exponentials() {
+    check_both!(Exp, (-80.0, 80.0), f64::exp, 0.0, 1.5);
+    for values in at::<Exp>(&[0.0, f32::NEG_INFINITY, f32::INFINITY, f32::NAN, -2000.0]) {
+        assert_eq!(values[..3], [1.0, 0.0, f32::INFINITY]);
+        assert!(values[3].is_nan());
+        assert_eq!(values[4], 0.0);
     }
 }
 

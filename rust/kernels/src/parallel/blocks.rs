@@ -82,6 +82,23 @@ unsafe impl<'a, T: Send, const N: usize> Partition for Blocks<'a, T, N> {
     }
 }
 
+/// The parts of another partition, the last first.
+pub struct Reversed<P>(pub P);
+
+// SAFETY: different indices stay different.
+unsafe impl<P: Partition> Partition for Reversed<P> {
+    type Part = P::Part;
+
+    fn parts(&self) -> usize {
+        self.0.parts()
+    }
+
+    unsafe fn part(&self, index: usize) -> P::Part {
+        // SAFETY: the caller's promise holds for the mirrored index.
+        unsafe { self.0.part(self.0.parts() - 1 - index) }
+    }
+}
+
 macro_rules! partition_of_tuple {
     ($($name:ident),+) => {
         // SAFETY: parts of different indices are tuples of disjoint parts of different outputs.

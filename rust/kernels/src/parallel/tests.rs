@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
-    PackedRows, Pool, Serial, Team, flushing_denormals, for_each_part, for_each_task,
+    PackedRows, Pool, Relay, Serial, Team, flushing_denormals, for_each_part, for_each_task,
     try_for_each_part,
 };
 use crate::Error;
@@ -85,6 +85,38 @@ fn a_failure_reaches_the_caller_and_other_parts_are_done() {
     });
     assert_eq!(outcome, Err(Error::Value("no".into())));
     assert_eq!(data, [1; 5]);
+}
+
+#[test]
+fn a_relay_keeps_the_order_of_turns() {
+    for threads in [1, 2, 3] {
+        let mut data = vec![1_u64; 6];
+        let relay = Relay::new(ViewMut::contiguous(&mut data, [6]).expect("6 numbers").blocks([2]));
+        // Tasks begin from the last to the first, and so are the turns.
+        for_each_task(&Pool::new(threads), 5, |task| {
+            for block in 0..3 {
+                let mut turn = relay.take(block, 4 - task).expect("nobody gives up");
+                let number = turn.part.as_view().get([1]);
+                turn.part.set([1], number * 10 + task as u64);
+            }
+        });
+        drop(relay);
+        assert_eq!(data, [1, 143_210, 1, 143_210, 1, 143_210]);
+    }
+}
+
+#[test]
+fn who_waits_for_a_turn_that_will_not_come_is_told() {
+    let mut data = vec![0; 2];
+    let relay = Relay::new(ViewMut::contiguous(&mut data, [2]).expect("2 numbers").blocks([1]));
+    relay.give_up();
+    assert!(relay.take(0, 1).is_err());
+    let relay = Relay::new(ViewMut::contiguous(&mut data, [2]).expect("2 numbers").blocks([1]));
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _guard = relay.guard();
+        panic!("a task's panic");
+    }));
+    assert!(outcome.is_err() && relay.take(1, 1).is_err());
 }
 
 #[test]

@@ -132,6 +132,7 @@ impl Lanes<f32> for Avx2 {
         self,
         source: *const f32,
         source_stride: usize,
+        scales: Option<&[f32]>,
         target: *mut f32,
         target_stride: usize,
     ) {
@@ -139,6 +140,9 @@ impl Lanes<f32> for Avx2 {
             let mut rows = [_mm256_setzero_ps(); 8];
             for (row, loaded) in rows.iter_mut().enumerate() {
                 *loaded = _mm256_loadu_ps(source.add(row * source_stride));
+                if let Some(scales) = scales {
+                    *loaded = _mm256_mul_ps(*loaded, self.load(scales));
+                }
             }
             // Rows r and r + 4 meet in the two halves, after 4 × 4 transposes of each half.
             for half in 0..2 {

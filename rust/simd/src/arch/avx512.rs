@@ -74,6 +74,14 @@ where
         proved!(_mm512_scalef_ps(a, n))
     }
     #[inline(always)]
+    fn split_whole(self, a: __m512, _: f32) -> (__m512, __m512) {
+        // The rest of ±∞ is 0, and `scalef` takes any exponent: no bound is needed.
+        proved!({
+            let rest = _mm512_reduce_ps::<NEAREST>(a);
+            (_mm512_sub_ps(a, rest), rest)
+        })
+    }
+    #[inline(always)]
     fn split_exponent(self, a: __m512) -> (__m512, __m512) {
         proved!((_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(a), _mm512_getexp_ps(a)))
     }
@@ -124,42 +132,40 @@ where
         self,
         source: *const f32,
         source_stride: usize,
+        scales: Option<&[f32]>,
         target: *mut f32,
         target_stride: usize,
     ) {
-        proved!({
-            let mut rows = [_mm512_setzero_ps(); 16];
-            for (row, loaded) in rows.iter_mut().enumerate() {
-                *loaded = _mm512_loadu_ps(source.add(row * source_stride));
+        proved!(for quarter in 0..4 {
+            // Rows r, r + 4, r + 8 and r + 12: a masked broadcast from memory needs no shuffle.
+            let mut quads = [_mm512_setzero_ps(); 4];
+            for (row, quad) in quads.iter_mut().enumerate() {
+                let from = source.add(row * source_stride + quarter * 4);
+                let part = |index: usize| _mm_loadu_ps(from.add(index * 4 * source_stride));
+                *quad = _mm512_broadcast_f32x4(part(0));
+                *quad = _mm512_mask_broadcast_f32x4(*quad, 0x00f0, part(1));
+                *quad = _mm512_mask_broadcast_f32x4(*quad, 0x0f00, part(2));
+                *quad = _mm512_mask_broadcast_f32x4(*quad, 0xf000, part(3));
             }
-            // Pairs, then quads, inside the 128-bit quarters; then the quarters themselves.
-            for pair in rows.chunks_exact_mut(2) {
-                let (a, b) = (pair[0], pair[1]);
-                pair[0] = _mm512_unpacklo_ps(a, b);
-                pair[1] = _mm512_unpackhi_ps(a, b);
-            }
-            for quad in rows.chunks_exact_mut(4) {
-                let [a, b, c, d] =
-                    [quad[0], quad[1], quad[2], quad[3]].map(|r| _mm512_castps_pd(r));
-                quad[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
-                quad[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
-                quad[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
-                quad[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
-            }
-            for column in 0..4 {
-                let [a, b, c, d] =
-                    [rows[column], rows[column + 4], rows[column + 8], rows[column + 12]];
-                let ab_even = _mm512_shuffle_f32x4::<0b10_00_10_00>(a, b);
-                let ab_odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b);
-                let cd_even = _mm512_shuffle_f32x4::<0b10_00_10_00>(c, d);
-                let cd_odd = _mm512_shuffle_f32x4::<0b11_01_11_01>(c, d);
-                let out = |quarter: usize, value: __m512| {
-                    _mm512_storeu_ps(target.add((quarter * 4 + column) * target_stride), value);
-                };
-                out(0, _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_even, cd_even));
-                out(1, _mm512_shuffle_f32x4::<0b10_00_10_00>(ab_odd, cd_odd));
-                out(2, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_even, cd_even));
-                out(3, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab_odd, cd_odd));
+            // A transpose of 4 × 4 inside each 128 bits.
+            let [a, b, c, d] = quads;
+            let [ab, cd] = [_mm512_unpacklo_ps(a, b), _mm512_unpacklo_ps(c, d)];
+            let [ab, cd] = [_mm512_castps_pd(ab), _mm512_castps_pd(cd)];
+            let [ab_high, cd_high] = [_mm512_unpackhi_ps(a, b), _mm512_unpackhi_ps(c, d)];
+            let [ab_high, cd_high] = [_mm512_castps_pd(ab_high), _mm512_castps_pd(cd_high)];
+            let columns = [
+                _mm512_unpacklo_pd(ab, cd),
+                _mm512_unpackhi_pd(ab, cd),
+                _mm512_unpacklo_pd(ab_high, cd_high),
+                _mm512_unpackhi_pd(ab_high, cd_high),
+            ];
+            for (column, numbers) in columns.into_iter().enumerate() {
+                let column = quarter * 4 + column;
+                let mut numbers = _mm512_castpd_ps(numbers);
+                if let Some(scales) = scales {
+                    numbers = _mm512_mul_ps(numbers, _mm512_set1_ps(scales[column]));
+                }
+                _mm512_storeu_ps(target.add(column * target_stride), numbers);
             }
         });
     }
@@ -184,6 +190,14 @@ where
     #[inline(always)]
     fn scale_exponent(self, a: __m512d, n: __m512d) -> __m512d {
         proved!(_mm512_scalef_pd(a, n))
+    }
+    #[inline(always)]
+    fn split_whole(self, a: __m512d, _: f64) -> (__m512d, __m512d) {
+        // The rest of ±∞ is 0, and `scalef` takes any exponent: no bound is needed.
+        proved!({
+            let rest = _mm512_reduce_pd::<NEAREST>(a);
+            (_mm512_sub_pd(a, rest), rest)
+        })
     }
     #[inline(always)]
     fn split_exponent(self, a: __m512d) -> (__m512d, __m512d) {

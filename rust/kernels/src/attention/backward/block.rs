@@ -1,28 +1,32 @@
 //! One block of queries of the backward pass.
 
-use std::f64::consts::LOG2_E;
 use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::{Saved, Upstream};
 use crate::Result;
-use crate::attention::mask::{Ground, Place};
+use crate::attention::ahead::Ahead;
+use crate::attention::mask::{Ground, Place, hide};
 use crate::attention::params::Attention;
-use crate::attention::score::Reach;
-use crate::attention::tile::{Group, KEYS, Tile, contiguous_rows};
-use crate::gemm::{Epilogue, NoEpilogue, Start, multiply_block};
-use crate::math::{Elementary, exp2};
+use crate::attention::score::{Reach, Segment};
+use crate::attention::tile::{Group, KEYS, Tile, copied_rows, packed_rows};
+use crate::gemm::{Epilogue, Scales, Start, copy_transposed, multiply_block};
+use crate::math::{Elementary, exp};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
-/// Up to 64 queries of one head, against all the keys that they reach.
+/// Up to 64 queries of one head, against those of some keys that they reach.
 pub(super) struct QueryBlock<'a, T: Real> {
     pub(super) attention: &'a Attention<'a, T>,
     pub(super) saved: Saved<'a, T>,
     pub(super) upstream: Upstream<'a, T>,
     pub(super) place: Place,
+    /// The block that comes next.
+    pub(super) next: Option<Place>,
     pub(super) reach: Reach,
+    /// Where the keys lie among all.
+    pub(super) keys: Range<usize>,
     pub(super) key: View<'a, T, 2>,
     /// The keys with contiguous rows.
     pub(super) key_rows: View<'a, T, 2>,
@@ -34,13 +38,13 @@ pub(super) struct QueryBlock<'a, T: Real> {
 
 /// A block of queries as the products want it.
 struct Packed<'a, T: Real> {
-    /// Queries as columns, scaled to units of log₂.
+    /// Queries as columns, scaled.
     query: Tile<'a, T>,
     /// Gradients of the output as columns, scaled like the scores.
     upstream: Tile<'a, T>,
     /// `scale · (rowsum(dO ∘ O) − dLSE)`.
     delta: &'a [T],
-    /// The logarithms in units of log₂; ∞ where a query saw no key.
+    /// The logarithms; ∞ where a query saw no key.
     lse: &'a [T],
     /// Queries as rows.
     query_rows: View<'a, T, 2>,
@@ -50,6 +54,8 @@ struct Packed<'a, T: Real> {
 
 /// The tiles of one segment of keys.
 struct Step<'a, T> {
+    segment: Segment,
+    /// The first key of the block's.
     first_key: usize,
     /// What the products of queries and keys are added to.
     start: Start,
@@ -60,9 +66,10 @@ struct Step<'a, T> {
 }
 
 impl<T: Real> Step<'_, T> {
-    /// The keys of a group, counted from the first of all.
+    /// The keys of a group, counted from the block's first.
     fn keys(&self, group: &Group) -> Range<usize> {
-        self.first_key + group.keys.start..self.first_key + group.keys.end
+        let first = self.segment.keys.start - self.first_key;
+        first + group.keys.start..first + group.keys.end
     }
 }
 
@@ -73,15 +80,12 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
     fn run<I: Lanes<T>>(mut self, isa: I) -> Result<()> {
         let Attention { query, score, .. } = self.attention;
         let (head_dim, value_dim) = (self.key.columns(), self.value.columns());
-        let Place { batch, head, queries } = &self.place;
-        let (rows, lead) = (queries.len(), [*batch, *head]);
-        let width = rows.next_multiple_of(I::LANES);
-        let source = query.inner::<2, 2>(lead).slice(0, queries.clone());
-        let gradient = self.upstream.output.inner::<2, 2>(lead).slice(0, queries.clone());
+        let queries = self.place.queries.clone();
+        let width = queries.len().next_multiple_of(I::LANES);
+        let source = self.place.of_queries(query);
+        let gradient = self.place.of_queries(&self.upstream.output);
 
-        let copied =
-            |view: View<'_, T, 2>| if view.has_unit_columns() { 0 } else { width * view.columns() };
-        let copies = [copied(source), copied(gradient)];
+        let copies = [copied_rows(source), copied_rows(gradient)];
         let staging = score.mask.staging(KEYS, width);
         let mut scratch = Scratch::take(
             width * (head_dim + value_dim + 2 * KEYS + 2) + copies[0] + copies[1] + staging,
@@ -99,10 +103,10 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
         let mut packed = Packed {
             query: Tile::new(packed_query, head_dim, width),
             upstream: Tile::new(packed_gradient, value_dim, width),
-            query_rows: contiguous_rows(isa, source, query_copy)?,
-            upstream_rows: contiguous_rows(isa, gradient, gradient_copy)?,
+            query_rows: packed_rows(isa, source, query_copy)?,
+            upstream_rows: packed_rows(isa, gradient, gradient_copy)?,
             delta: {
-                self.write_delta(isa, gradient, delta);
+                self.write_delta(isa, gradient, delta)?;
                 delta
             },
             lse: {
@@ -110,24 +114,29 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
                 lse
             },
         };
-        packed.query.pack_transposed(isa, source, T::from_f64(score.scale * LOG2_E))?;
+        packed.query.pack_transposed(isa, source, scale)?;
         packed.upstream.pack_transposed(isa, gradient, scale)?;
+        let mut ahead = Ahead::nothing();
+        if let Some(next) = &self.next {
+            ahead.read(next.of_queries(query));
+            ahead.read(next.of_queries(&self.upstream.output));
+            ahead.read(next.of_queries(&self.saved.output));
+        }
+        ahead.spread(self.key.rows() * width * (3 * head_dim + 2 * value_dim));
 
-        for segment in self.reach.segments(self.place.queries.clone()) {
+        for segment in self.reach.segments(queries.clone(), self.keys.clone()) {
             let mut powers = Tile::new(powers, segment.keys.len(), width);
             let slopes = Tile::new(slopes, segment.keys.len(), width);
-            let (place, reach) = (&self.place, &self.reach);
-            let start =
-                match score.mask.ground(isa, place, reach, &segment, &mut powers, staging)? {
-                    Ground::Hidden => continue,
-                    Ground::Clear => Start::Zero,
-                    Ground::Written => Start::Accumulate,
-                };
-            let groups = reach.groups(place.queries.clone(), &segment, I::LANES);
-            let mut step = Step { first_key: segment.keys.start, start, powers, slopes };
+            let start = match score.mask.ground(isa, &self.place, &segment, &mut powers, staging)? {
+                Ground::Hidden => continue,
+                Ground::Clear => Start::Zero,
+                Ground::Written => Start::Accumulate,
+            };
+            let groups = self.reach.groups(queries.clone(), &segment, I::LANES);
+            let mut step = Step { segment, first_key: self.keys.start, start, powers, slopes };
             for group in groups {
-                self.differentiate(isa, &packed, &group, &mut step)?;
-                self.accumulate(isa, &packed, &group, &step)?;
+                self.differentiate(isa, &packed, &group, &mut step, &mut ahead)?;
+                self.accumulate(isa, &packed, &group, &step, &mut ahead)?;
             }
         }
         Ok(())
@@ -137,33 +146,55 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
 impl<T: Elementary> QueryBlock<'_, T> {
     /// `scale · (rowsum(dO ∘ O) − dLSE)`, 0 behind the last query.
     #[inline(always)]
-    fn write_delta<I: Lanes<T>>(&self, isa: I, gradient: View<'_, T, 2>, delta: &mut [T]) {
+    fn write_delta<I: Lanes<T>>(
+        &self,
+        isa: I,
+        gradient: View<'_, T, 2>,
+        delta: &mut [T],
+    ) -> Result<()> {
         let Place { batch, head, queries } = &self.place;
         let output = self.saved.output.inner::<2, 2>([*batch, *head]).slice(0, queries.clone());
         let scale = T::from_f64(self.attention.score.scale);
-        delta.fill(T::ZERO);
-        for (row, delta) in delta.iter_mut().enumerate().take(queries.len()) {
-            let sum = if output.has_unit_columns() && gradient.has_unit_columns() {
-                let mut sum = isa.zero();
-                let parts =
-                    output.row(row).chunks(I::LANES).zip(gradient.row(row).chunks(I::LANES));
-                for (output, gradient) in parts {
-                    sum = isa.mul_add(isa.load_first(output), isa.load_first(gradient), sum);
+        let plain = output.has_unit_columns() && gradient.has_unit_columns();
+        // Products of one row in each row of a tile, whose transpose sums them for all rows at once.
+        for (group, delta) in delta.chunks_exact_mut(I::LANES).enumerate() {
+            let mut tiles = [[T::ZERO; 256]; 2];
+            let [products, turned] = &mut tiles;
+            let first = group * I::LANES;
+            let rows = first..queries.len().min(first + I::LANES);
+            for (row, products) in rows.clone().zip(products.chunks_exact_mut(I::LANES)) {
+                if plain {
+                    let parts =
+                        output.row(row).chunks(I::LANES).zip(gradient.row(row).chunks(I::LANES));
+                    let mut sum = isa.zero();
+                    for (output, gradient) in parts {
+                        sum = isa.mul_add(isa.load_first(output), isa.load_first(gradient), sum);
+                    }
+                    isa.store(products, sum);
+                } else {
+                    for column in 0..output.columns() {
+                        products[0] += output.get([row, column]) * gradient.get([row, column]);
+                    }
                 }
-                isa.sum_lanes(sum)
-            } else {
-                let mut sum = T::ZERO;
-                for column in 0..output.columns() {
-                    sum += output.get([row, column]) * gradient.get([row, column]);
+            }
+            let shape = [I::LANES, I::LANES];
+            let from = View::contiguous(&products[..I::LANES * I::LANES], shape)?;
+            let to = ViewMut::contiguous(&mut turned[..I::LANES * I::LANES], shape)?;
+            copy_transposed(isa, from, Scales::Absent, to);
+            let mut sum = isa.zero();
+            for part in turned.chunks_exact(I::LANES).take(I::LANES) {
+                sum = isa.add(sum, isa.load(part));
+            }
+            if let Some(lse) = self.upstream.lse {
+                let mut gradients = [T::ZERO; 16];
+                for (row, to) in rows.zip(&mut gradients) {
+                    *to = lse.get([*batch, *head, queries.start + row]);
                 }
-                sum
-            };
-            let from_lse = self
-                .upstream
-                .lse
-                .map_or(T::ZERO, |lse| lse.get([*batch, *head, queries.start + row]));
-            *delta = scale * (sum - from_lse);
+                sum = isa.sub(sum, isa.load(&gradients));
+            }
+            isa.store(delta, isa.mul(sum, isa.splat(scale)));
         }
+        Ok(())
     }
 
     /// The logarithms, ∞ where there is no key or no query.
@@ -179,7 +210,7 @@ impl<T: Elementary> QueryBlock<'_, T> {
         }
     }
 
-    /// Writes `P = 2^(K·Qᵀ + ground − lse · log₂e)` over the ground, and `dS = P ∘ (V·dOᵀ − delta)`.
+    /// Writes `P = exp(K·Qᵀ + ground − lse)` over the ground, and `dS = P ∘ (V·dOᵀ − delta)`.
     #[inline(always)]
     fn differentiate<I: Lanes<T>>(
         &self,
@@ -187,20 +218,29 @@ impl<T: Elementary> QueryBlock<'_, T> {
         packed: &Packed<'_, T>,
         group: &Group,
         step: &mut Step<'_, T>,
+        ahead: &mut Ahead<T>,
     ) -> Result<()> {
         let (keys, columns) = (&group.keys, &group.columns);
         let a = self.key.slice(0, step.keys(group));
         let b = packed.query.view(0..self.key.columns(), columns.clone())?;
         let c = step.powers.view_mut(keys.clone(), columns.clone())?;
-        let mut power = Power { lse: &packed.lse[columns.clone()] };
+        let mut power = Power { lse: &packed.lse[columns.clone()], ahead };
         multiply_block::<T, _, _>(isa, a, b, c, step.start, &mut power);
+        if step.segment.edge {
+            let queries = self.place.queries.clone();
+            hide(isa, queries, &self.reach, &step.segment, group, T::ZERO, &mut step.powers);
+        }
 
+        if self.query_gradient.columns() + self.key_gradient.columns() == 0 {
+            return Ok(());
+        }
         let a = self.value.slice(0, step.keys(group));
         let b = packed.upstream.view(0..self.value.columns(), columns.clone())?;
         let c = step.slopes.view_mut(keys.clone(), columns.clone())?;
         let mut slope = Slope {
             powers: step.powers.view(keys.clone(), columns.clone())?,
             delta: &packed.delta[columns.clone()],
+            ahead,
         };
         multiply_block::<T, _, _>(isa, a, b, c, Start::Zero, &mut slope);
         Ok(())
@@ -214,38 +254,37 @@ impl<T: Elementary> QueryBlock<'_, T> {
         packed: &Packed<'_, T>,
         group: &Group,
         step: &Step<'_, T>,
+        ahead: &mut Ahead<T>,
     ) -> Result<()> {
         let keys = step.keys(group);
         // The lanes behind the last query have no rows.
         let queries = group.columns.start..group.columns.end.min(self.place.queries.len());
         let powers = step.powers.view(group.keys.clone(), queries.clone())?;
         let slopes = step.slopes.view(group.keys.clone(), queries.clone())?;
-        let product = |a, b, c| {
-            multiply_block::<T, _, _>(isa, a, b, c, Start::Accumulate, &mut NoEpilogue);
-        };
-        product(
-            powers,
-            packed.upstream_rows.slice(0, queries.clone()),
-            self.value_gradient.reborrow().slice(0, keys.clone()),
-        );
-        product(
-            slopes,
-            packed.query_rows.slice(0, queries.clone()),
-            self.key_gradient.reborrow().slice(0, keys.clone()),
-        );
-        product(
-            slopes.transpose(),
-            self.key_rows.slice(0, keys),
-            self.query_gradient.reborrow().slice(0, queries),
-        );
+        let add = Start::Accumulate;
+        if self.value_gradient.columns() > 0 {
+            let b = packed.upstream_rows.slice(0, queries.clone());
+            let c = self.value_gradient.reborrow().slice(0, keys.clone());
+            multiply_block::<T, _, _>(isa, powers, b, c, add, ahead);
+        }
+        if self.key_gradient.columns() > 0 {
+            let b = packed.query_rows.slice(0, queries.clone());
+            let c = self.key_gradient.reborrow().slice(0, keys.clone());
+            multiply_block::<T, _, _>(isa, slopes, b, c, add, ahead);
+        }
+        if self.query_gradient.columns() > 0 {
+            let b = self.key_rows.slice(0, keys);
+            let c = self.query_gradient.reborrow().slice(0, queries);
+            multiply_block::<T, _, _>(isa, slopes.transpose(), b, c, add, ahead);
+        }
         Ok(())
     }
 }
 
-/// `2^(score − lse · log₂e)`, the probability. The logarithm changes its unit here and not before,
-/// because its rounding would be an error of the probability.
+/// `exp(score − lse)`, the probability.
 struct Power<'a, T> {
     lse: &'a [T],
+    ahead: &'a mut Ahead<T>,
 }
 
 impl<T: Elementary> Epilogue<T> for Power<'_, T> {
@@ -257,8 +296,12 @@ impl<T: Elementary> Epilogue<T> for Power<'_, T> {
         column: usize,
         score: I::Vector,
     ) -> I::Vector {
-        let unit = isa.splat(T::from_f64(LOG2_E));
-        exp2(isa, isa.neg_mul_add(isa.load(&self.lse[column..]), unit, score))
+        exp(isa, isa.sub(score, isa.load(&self.lse[column..])))
+    }
+
+    #[inline(always)]
+    fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
+        self.ahead.meanwhile(isa);
     }
 }
 
@@ -266,6 +309,7 @@ impl<T: Elementary> Epilogue<T> for Power<'_, T> {
 struct Slope<'a, T> {
     powers: View<'a, T, 2>,
     delta: &'a [T],
+    ahead: &'a mut Ahead<T>,
 }
 
 impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
@@ -279,5 +323,9 @@ impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
     ) -> I::Vector {
         let power = isa.load(&self.powers.row(row)[column..]);
         isa.mul(power, isa.sub(product, isa.load(&self.delta[column..])))
+    }
+    #[inline(always)]
+    fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
+        self.ahead.meanwhile(isa);
     }
 }
