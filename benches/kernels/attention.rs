@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use fusewire_kernels::attention::{
-    Alignment, Attention, Band, Gradients, Mask, Saved, Score, Upstream, backward, forward,
+    Alignment, Attention, Band, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward,
+    forward,
 };
 use fusewire_kernels::parallel::{Pool, flushing_denormals};
 use fusewire_kernels::peak;
@@ -60,13 +61,16 @@ fn speeds(
         query: view(&query, shape),
         key: view(&key, kv_shape),
         value: view(&value, kv_shape),
+        sequences: Sequences::FULL,
         score: Score {
             scale: 1.0 / (dim as f64).sqrt(),
             band: Band { left: None, right: causal.then_some(0), alignment: Alignment::TopLeft },
-            query_lengths: None,
-            key_lengths: None,
+            softcap: None,
+            slopes: None,
             mask: Mask::Absent,
         },
+        sinks: None,
+        dropout: None,
     };
     let [mut forwards, mut backwards, mut peaks] = [const { Vec::new() }; 3];
     let begin = Instant::now();
@@ -91,8 +95,8 @@ fn speeds(
                 key: ViewMut::contiguous(&mut key_gradient, kv_shape).ok(),
                 value: ViewMut::contiguous(&mut value_gradient, kv_shape).ok(),
             };
-            flushing_denormals(team, |team| backward(&attention, saved, upstream, gradients, team))
-                .expect("fits");
+            let pass = Pass { attention: &attention, saved, upstream };
+            flushing_denormals(team, |team| backward(&pass, gradients, team)).expect("fits");
             backwards.push(start.elapsed().as_secs_f64());
         }
     }

@@ -6,7 +6,7 @@ Importing this package needs NumPy only. What needs PyTorch is imported when it 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fusewire.ops.attention import scaled_dot_product_attention
+from fusewire.ops.attention import scaled_dot_product_attention, varlen_attention
 from fusewire.ops.linear import linear
 from fusewire.ops.rnn import gru, lstm, min_gru, min_lstm, rnn
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
@@ -32,6 +32,7 @@ __all__ = [
     "scaled_dot_product_attention",
     "set_num_threads",
     "show_config",
+    "varlen_attention",
 ]
 
 _ROOMS = {"dropin", "nn"}

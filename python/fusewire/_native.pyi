@@ -10,6 +10,9 @@ __all__ = [
     "attend_backward",
     "attention",
     "attention_backward",
+    "attention_backward_mask",
+    "attention_backward_sinks",
+    "attention_backward_slopes",
     "config",
     "get_num_threads",
     "linear",
@@ -27,35 +30,38 @@ __all__ = [
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 
+_Array = NDArray[Any]
+# query, key, value, attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed
+_Operands = tuple[
+    _Array,
+    _Array,
+    _Array,
+    _Array | None,
+    _Array | None,
+    _Array | None,
+    _Array | None,
+    _Array | None,
+    _Array | None,
+]
+# scale, softcap, dropout_p, left, right, bottom_right, packed
+_Options = tuple[float, float, float, int, int, bool, bool]
+# grad_output, grad_lse, output, lse
+_Results = tuple[_Array, _Array | None, _Array, _Array]
+
 def attach_torch(folder: str, version: str) -> None: ...
-def attention(
-    query: NDArray[_Real],
-    key: NDArray[_Real],
-    value: NDArray[_Real],
-    attn_mask: NDArray[_Real] | NDArray[np.bool_] | None,
-    query_lengths: NDArray[np.int64] | None,
-    key_lengths: NDArray[np.int64] | None,
-    scale: float,
-    left: int,
-    right: int,
-    bottom_right: bool,
-) -> list[NDArray[_Real]]: ...
+def attention(operands: _Operands, options: _Options) -> list[NDArray[Any]]: ...
 def attention_backward(
-    grad_output: NDArray[_Real],
-    grad_lse: NDArray[_Real] | None,
-    output: NDArray[_Real],
-    lse: NDArray[_Real],
-    query: NDArray[_Real],
-    key: NDArray[_Real],
-    value: NDArray[_Real],
-    attn_mask: NDArray[_Real] | NDArray[np.bool_] | None,
-    query_lengths: NDArray[np.int64] | None,
-    key_lengths: NDArray[np.int64] | None,
-    scale: float,
-    left: int,
-    right: int,
-    bottom_right: bool,
-) -> list[NDArray[_Real]]: ...
+    results: _Results, operands: _Operands, options: _Options
+) -> list[NDArray[Any]]: ...
+def attention_backward_mask(
+    results: _Results, operands: _Operands, options: _Options
+) -> NDArray[Any]: ...
+def attention_backward_sinks(
+    results: _Results, operands: _Operands, options: _Options
+) -> NDArray[Any]: ...
+def attention_backward_slopes(
+    results: _Results, operands: _Operands, options: _Options
+) -> NDArray[Any]: ...
 def config() -> dict[str, Any]: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...

@@ -1,244 +1,178 @@
 //! Attention for both doors.
 
+mod operands;
+
 use std::ffi::CStr;
 
 use fusewire_kernels::attention::{
-    Alignment, Attention, Band, Gradients, Mask, Saved, Score, Upstream, backward, forward,
+    Gradients, Pass, Saved, Upstream, backward, forward, mask_backward, sinks_backward,
+    slopes_backward,
 };
 use fusewire_kernels::parallel::Team;
-use fusewire_kernels::view::View;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Number, NumpyArray, with_number};
-use crate::gate::{self, Failure, Result};
-use crate::torch_abi::{Library, Operator, Tensor};
+use self::operands::{Given, Layout, Operands, Options};
+use crate::array::{Array, Number, NumpyArray, with_number};
+use crate::gate::{self, Result};
+use crate::torch_abi::{Joined, Library, Operator, Tensor};
 
-/// The operands, still untyped.
-struct Operands<A> {
-    query: A,
-    key: A,
-    value: A,
-    attn_mask: Option<A>,
-    query_lengths: Option<A>,
-    key_lengths: Option<A>,
-    scale: f64,
-    /// Bounds of the window; below 0 is without bound.
-    left: i64,
-    right: i64,
-    bottom_right: bool,
-}
-
-/// What a backward pass is given beside the operands.
-struct Results<A> {
-    grad_output: A,
-    grad_lse: Option<A>,
-    output: A,
-    lse: A,
-}
+/// What a backward pass is given beside the operands: the gradients of output and logarithms, the
+/// output and the logarithms.
+type Results<A> = (A, Option<A>, A, A);
 
 impl<A: Array> Operands<A> {
     fn forward(&self, team: &dyn Team) -> Result<[A; 2]> {
         with_number!(self.query.dtype("query")?, T => {
-            let attention = self.attention::<T>()?;
-            let mut output = A::empty::<T>(&attention.output_shape())?;
-            let mut lse = A::empty::<T>(&attention.lse_shape())?;
-            forward(&attention, output.view_mut("output")?, lse.view_mut("lse")?, team)?;
+            let layout = Layout::of(self)?;
+            let attention = self.attention::<T>(&layout)?;
+            let mut output = layout.empty::<T, A>(attention.output_shape())?;
+            let mut lse = layout.empty_lse::<T, A>(attention.lse_shape())?;
+            let output_view = layout.view_mut(&mut output, "output")?;
+            forward(&attention, output_view, layout.lse_mut(&mut lse)?, team)?;
             Ok([output, lse])
         })
     }
 
     fn backward(&self, results: &Results<A>, team: &dyn Team) -> Result<[A; 3]> {
         with_number!(self.query.dtype("query")?, T => {
-            let attention = self.attention::<T>()?;
-            let saved =
-                Saved { output: results.output.view("output")?, lse: results.lse.view("lse")? };
-            let grad_lse = results.grad_lse.as_ref();
-            let upstream = Upstream {
-                output: results.grad_output.view("grad_output")?,
-                lse: grad_lse.map(|grad_lse| grad_lse.view("grad_lse")).transpose()?,
-            };
-            let mut query = A::empty::<T>(&attention.query.shape())?;
-            let mut key = A::empty::<T>(&attention.key.shape())?;
-            let mut value = A::empty::<T>(&attention.value.shape())?;
-            let gradients = Gradients {
-                query: Some(query.view_mut("grad_query")?),
-                key: Some(key.view_mut("grad_key")?),
-                value: Some(value.view_mut("grad_value")?),
-            };
-            backward(&attention, saved, upstream, gradients, team)?;
-            Ok([query, key, value])
+            self.pass(results, |pass: &Pass<'_, T>, layout| {
+                let mut query = layout.empty::<T, A>(pass.attention.query.shape())?;
+                let mut key = layout.empty::<T, A>(pass.attention.key.shape())?;
+                let mut value = layout.empty::<T, A>(pass.attention.value.shape())?;
+                let gradients = Gradients {
+                    query: Some(layout.view_mut(&mut query, "grad_query")?),
+                    key: Some(layout.view_mut(&mut key, "grad_key")?),
+                    value: Some(layout.view_mut(&mut value, "grad_value")?),
+                };
+                backward(pass, gradients, team)?;
+                Ok([query, key, value])
+            })
         })
     }
 
-    fn attention<T: Number>(&self) -> Result<Attention<'_, T>> {
-        Ok(Attention {
-            query: self.query.view("query")?,
-            key: self.key.view("key")?,
-            value: self.value.view("value")?,
-            score: Score {
-                scale: self.scale,
-                band: Band {
-                    left: usize::try_from(self.left).ok(),
-                    right: usize::try_from(self.right).ok(),
-                    alignment: if self.bottom_right {
-                        Alignment::BottomRight
-                    } else {
-                        Alignment::TopLeft
-                    },
-                },
-                query_lengths: lengths(self.query_lengths.as_ref(), "query_lengths")?,
-                key_lengths: lengths(self.key_lengths.as_ref(), "key_lengths")?,
-                mask: self.mask()?,
-            },
+    fn mask_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
+        with_number!(self.query.dtype("query")?, T => {
+            self.pass(results, |pass: &Pass<'_, T>, _| {
+                let shape = self.mask_gradient_shape(pass.attention.score_shape())?;
+                let mut gradient = A::empty::<T>(&shape)?;
+                mask_backward(pass, gradient.view_mut("grad_attn_mask")?, team)?;
+                Ok(gradient)
+            })
         })
     }
 
-    fn mask<T: Number>(&self) -> Result<Mask<'_, T>> {
-        let Some(mask) = &self.attn_mask else { return Ok(Mask::Absent) };
-        match mask.layout("attn_mask")?.dtype {
-            Dtype::Bool => Ok(Mask::Attend(mask.view("attn_mask")?)),
-            Dtype::Float(float) if float == T::FLOAT => Ok(Mask::Bias(mask.view("attn_mask")?)),
-            other => Err(Failure::Type(format!(
-                "attn_mask must be bool or {}, but is {}",
-                Dtype::Float(T::FLOAT).name(),
-                other.name()
-            ))),
-        }
+    fn slopes_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
+        with_number!(self.query.dtype("query")?, T => {
+            self.pass(results, |pass: &Pass<'_, T>, _| {
+                let mut gradient = A::empty::<T>(&pass.attention.score_shape()[..2])?;
+                slopes_backward(pass, gradient.view_mut("grad_alibi_slopes")?, team)?;
+                Ok(gradient)
+            })
+        })
     }
-}
 
-fn lengths<'a, A: Array>(lengths: Option<&'a A>, name: &str) -> Result<Option<View<'a, i64, 1>>> {
-    lengths.map(|lengths| lengths.view(name)).transpose()
+    fn sinks_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
+        with_number!(self.query.dtype("query")?, T => {
+            self.pass(results, |pass: &Pass<'_, T>, _| {
+                let mut gradient = A::empty::<T>(&pass.attention.score_shape()[..2])?;
+                sinks_backward(pass, gradient.view_mut("grad_sinks")?, team)?;
+                Ok(gradient)
+            })
+        })
+    }
+
+    /// Calls `with` with what every backward pass reads.
+    fn pass<T: Number, R>(
+        &self,
+        results: &Results<A>,
+        with: impl FnOnce(&Pass<'_, T>, &Layout) -> Result<R>,
+    ) -> Result<R> {
+        let (grad_output, grad_lse, output, lse) = results;
+        let layout = Layout::of(self)?;
+        let attention = self.attention::<T>(&layout)?;
+        let grad_lse = grad_lse.as_ref().map(|lse| layout.lse(lse, "grad_lse")).transpose()?;
+        let pass = Pass {
+            attention: &attention,
+            saved: Saved { output: layout.view(output, "output")?, lse: layout.lse(lse, "lse")? },
+            upstream: Upstream { output: layout.view(grad_output, "grad_output")?, lse: grad_lse },
+        };
+        with(&pass, &layout)
+    }
 }
 
 #[pyfunction]
-#[allow(clippy::too_many_arguments)] // the schema of the operator
 pub(crate) fn attention(
     py: Python<'_>,
-    query: NumpyArray,
-    key: NumpyArray,
-    value: NumpyArray,
-    attn_mask: Option<NumpyArray>,
-    query_lengths: Option<NumpyArray>,
-    key_lengths: Option<NumpyArray>,
-    scale: f64,
-    left: i64,
-    right: i64,
-    bottom_right: bool,
+    operands: Given<NumpyArray>,
+    options: Options,
 ) -> PyResult<[NumpyArray; 2]> {
-    let operands = Operands {
-        query,
-        key,
-        value,
-        attn_mask,
-        query_lengths,
-        key_lengths,
-        scale,
-        left,
-        right,
-        bottom_right,
-    };
+    let operands = Operands::new(operands, options);
     gate::enter(py, |team| operands.forward(team))
 }
-
-#[pyfunction]
-#[allow(clippy::too_many_arguments)] // the schema of the operator
-pub(crate) fn attention_backward(
-    py: Python<'_>,
-    grad_output: NumpyArray,
-    grad_lse: Option<NumpyArray>,
-    output: NumpyArray,
-    lse: NumpyArray,
-    query: NumpyArray,
-    key: NumpyArray,
-    value: NumpyArray,
-    attn_mask: Option<NumpyArray>,
-    query_lengths: Option<NumpyArray>,
-    key_lengths: Option<NumpyArray>,
-    scale: f64,
-    left: i64,
-    right: i64,
-    bottom_right: bool,
-) -> PyResult<[NumpyArray; 3]> {
-    let operands = Operands {
-        query,
-        key,
-        value,
-        attn_mask,
-        query_lengths,
-        key_lengths,
-        scale,
-        left,
-        right,
-        bottom_right,
-    };
-    let results = Results { grad_output, grad_lse, output, lse };
-    gate::enter(py, |team| operands.backward(&results, team))
-}
-
-/// `Tensor?`.
-type Optional = Option<Tensor>;
 
 struct Forward;
 
 impl Operator for Forward {
     const NAME: &CStr = c"attention";
-    type Arguments = (Tensor, Tensor, Tensor, Optional, Optional, Optional, f64, i64, i64, bool);
+    type Arguments = Joined<Given<Tensor>, Options>;
     type Results = [Tensor; 2];
 
-    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
-        let (query, key, value, attn_mask, query_lengths, key_lengths, ..) = arguments;
-        let (.., scale, left, right, bottom_right) = arguments;
-        Operands {
-            query,
-            key,
-            value,
-            attn_mask,
-            query_lengths,
-            key_lengths,
-            scale,
-            left,
-            right,
-            bottom_right,
-        }
-        .forward(team)
+    fn call(Joined(given, options): Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
+        Operands::new(given, options).forward(team)
     }
 }
 
-struct Backward;
-
-impl Operator for Backward {
-    const NAME: &CStr = c"attention_backward";
-    #[rustfmt::skip]
-    type Arguments = (
-        Tensor, Optional, Tensor, Tensor,
-        Tensor, Tensor, Tensor, Optional, Optional, Optional, f64, i64, i64, bool,
-    );
-    type Results = [Tensor; 3];
-
-    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 3]> {
-        let (grad_output, grad_lse, output, lse, query, key, value, ..) = arguments;
-        let (.., attn_mask, query_lengths, key_lengths, scale, left, right, bottom_right) =
-            arguments;
-        let results = Results { grad_output, grad_lse, output, lse };
-        Operands {
-            query,
-            key,
-            value,
-            attn_mask,
-            query_lengths,
-            key_lengths,
-            scale,
-            left,
-            right,
-            bottom_right,
+/// Both doors of a backward pass.
+macro_rules! backward_doors {
+    ($function:ident, $operator:ident, $name:literal, $pass:ident -> [$results:ty; $of:ty]) => {
+        #[pyfunction]
+        pub(crate) fn $function(
+            py: Python<'_>,
+            results: Results<NumpyArray>,
+            operands: Given<NumpyArray>,
+            options: Options,
+        ) -> PyResult<$results> {
+            let operands = Operands::new(operands, options);
+            gate::enter(py, |team| operands.$pass(&results, team))
         }
-        .backward(&results, team)
-    }
+
+        struct $operator;
+
+        impl Operator for $operator {
+            const NAME: &CStr = $name;
+            type Arguments = Joined<Results<Tensor>, Joined<Given<Tensor>, Options>>;
+            type Results = $of;
+
+            fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<$of> {
+                let Joined(results, Joined(given, options)) = arguments;
+                Operands::new(given, options).$pass(&results, team)
+            }
+        }
+    };
 }
+
+backward_doors!(
+    attention_backward, Backward, c"attention_backward",
+    backward -> [[NumpyArray; 3]; [Tensor; 3]]
+);
+backward_doors!(
+    attention_backward_mask, BackwardMask, c"attention_backward_mask",
+    mask_backward -> [NumpyArray; Tensor]
+);
+backward_doors!(
+    attention_backward_slopes, BackwardSlopes, c"attention_backward_slopes",
+    slopes_backward -> [NumpyArray; Tensor]
+);
+backward_doors!(
+    attention_backward_sinks, BackwardSinks, c"attention_backward_sinks",
+    sinks_backward -> [NumpyArray; Tensor]
+);
 
 /// Registers the operators whose schemas `ops/attention/autograd.py` declares.
 pub(crate) fn register(library: &Library) -> Result<()> {
     library.add::<Forward>()?;
-    library.add::<Backward>()
+    library.add::<Backward>()?;
+    library.add::<BackwardMask>()?;
+    library.add::<BackwardSlopes>()?;
+    library.add::<BackwardSinks>()
 }

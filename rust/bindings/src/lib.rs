@@ -47,6 +47,9 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(attach_torch, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::attention_backward_mask, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::attention_backward_slopes, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::attention_backward_sinks, module)?)?;
     module.add_function(wrap_pyfunction!(config::config, module)?)?;
     module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;

@@ -6,7 +6,7 @@ use std::ffi::CStr;
 use std::sync::Mutex;
 
 use fusewire_kernels::attention::{
-    Attention, Band, Gradients, Mask, Saved, Score, Upstream, backward, forward,
+    Attention, Band, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward, forward,
 };
 use fusewire_kernels::parallel::Team;
 use fusewire_kernels::view::ViewMut;
@@ -90,7 +90,10 @@ impl FlashAttention {
             query,
             key,
             value: self.value.view("value")?,
+            sequences: Sequences::FULL,
             score: Score { band: Band { right, ..Band::FULL }, mask, ..Score::plain(scale) },
+            sinks: None,
+            dropout: None,
         })
     }
 }
@@ -142,13 +145,13 @@ impl FlashAttention {
             let mut key = empty(attention.key.shape())?;
             let mut value = empty(attention.value.shape())?;
             let gradients = Gradients {
-                query: query.view_mut("grad_query")?,
-                key: key.view_mut("grad_key")?,
-                value: value.view_mut("grad_value")?,
+                query: Some(query.view_mut("grad_query")?),
+                key: Some(key.view_mut("grad_key")?),
+                value: Some(value.view_mut("grad_value")?),
             };
             let saved = Saved { output: output.view("output")?, lse: lse.view("lse")? };
             let upstream = Upstream { output: grad_output.view("grad_output")?, lse: None };
-            backward(&attention, saved, upstream, gradients, team)?;
+            backward(&Pass { attention: &attention, saved, upstream }, gradients, team)?;
             Ok([query, key, value])
         })
     }

@@ -5,6 +5,7 @@ mod blocks;
 mod packed;
 mod pool;
 mod relay;
+mod sequences;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +16,7 @@ pub use blocks::{Blocks, Partition, Reversed};
 pub use packed::{PackedPart, PackedRows};
 pub use pool::Pool;
 pub use relay::{Relay, Turn};
+pub use sequences::{SequenceBlocks, SequenceRows};
 
 /// Threads that can work together.
 pub trait Team: Sync {

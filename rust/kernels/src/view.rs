@@ -236,6 +236,23 @@ macro_rules! geometry {
                 Self { start: self.start.wrapping_offset(skipped), shape, ..self }
             }
 
+            /// The same numbers behind a new first dimension of length 1.
+            #[inline(always)]
+            pub fn alone<const M: usize>(self) -> $view<'a, T, M> {
+                const { assert!(M == N + 1) };
+                let Self { start, shape, strides, data } = self;
+                $view {
+                    start,
+                    shape: std::array::from_fn(|axis| if axis == 0 { 1 } else { shape[axis - 1] }),
+                    strides: std::array::from_fn(
+                        |axis| {
+                            if axis == 0 { 0 } else { strides[axis - 1] }
+                        },
+                    ),
+                    data,
+                }
+            }
+
             /// What lies at fixed positions of the first `L` dimensions.
             ///
             /// # Panics
@@ -363,6 +380,7 @@ mod tests {
         assert_eq!(view.permute([2, 0, 1]).get([4, 2, 1]), 49);
         assert_eq!(matrix.slice(0, 1..3).row(0)[0], 45);
         assert_eq!(matrix.inner::<1, 1>([3]).as_row().row(0), &[55, 56, 57, 58, 59]);
+        assert_eq!(matrix.alone::<3>().inner::<1, 2>([0]).row(1), matrix.row(1));
     }
 
     #[test]

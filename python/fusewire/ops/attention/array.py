@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
-from fusewire.ops.attention import reference
-from fusewire.ops.attention.options import Options, check_heads, resolve
-from fusewire.ops.attention.reference import Extras
+from fusewire.ops.attention.options import Options, check_heads
+from fusewire.ops.attention.reference import Extras, summed_to
 
 Array = NDArray[Any]
+
+_PRODUCTS = ("query", "key", "value")
+_ADDED = ("attn_mask", "alibi_slopes", "sinks")
+_BACKWARD_OF_ADDED = (
+    _native.attention_backward_mask,
+    _native.attention_backward_slopes,
+    _native.attention_backward_sinks,
+)
 
 
 def attention(
@@ -25,154 +33,108 @@ def attention(
     extras: Extras,
     return_lse: bool,
 ) -> Array | tuple[Array, Array]:
-    """See :func:`fusewire.scaled_dot_product_attention`."""
-    shape, dtype = query.shape, query.dtype
-    operands, extras = _prepare((query, key, value), enable_gqa, extras)
-    query, key, value = operands
-    if options.softcap is not None or options.dropout_p > 0:
-        _check(operands)
-        scores = (*query.shape[:-1], key.shape[-2])
-        dropped = np.random.default_rng().random(scores) < options.dropout_p
-        output, lse = reference.attention(*operands, options, extras, dropped)
-        output, lse = output.astype(dtype), lse.astype(dtype)
-    else:
-        output, lse = _native.attention(*operands, *_native_extras(operands, options, extras))
-        if extras.sinks is not None:
-            output, lse = _with_sinks(output, lse, extras.sinks)
-    output = output.reshape(*shape[:-1], value.shape[-1])
-    return (output, lse.reshape(shape[:-1])) if return_lse else output
+    """See :func:`fusewire.scaled_dot_product_attention` and :func:`fusewire.varlen_attention`."""
+    if options.dropout_p and extras.seed is None:
+        extras = extras._replace(seed=as_seed(int(np.random.default_rng().integers(2**63))))
+    operands, prepared = _prepare((query, key, value), enable_gqa, extras, options)
+    output, lse = _native.attention((*operands, *prepared), options)
+    if not options.packed:
+        output = output.reshape(*query.shape[:-1], value.shape[-1])
+        lse = lse.reshape(query.shape[:-1])
+    return (output, lse) if return_lse else output
 
 
-def scaled_dot_product_attention_backward(
-    grad_output: Array,
-    query: Array,
-    key: Array,
-    value: Array,
-    output: Array,
-    lse: Array,
-    attn_mask: Array | None = None,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-    *,
-    grad_lse: Array | None = None,
-    causal_alignment: str = "top_left",
-    window: tuple[int, int] | None = None,
-    softcap: float | None = None,
-    alibi_slopes: Array | None = None,
-    sinks: Array | None = None,
-    query_lengths: Array | None = None,
-    key_lengths: Array | None = None,
-) -> tuple[Array, Array, Array]:
-    """Computes the gradients of :func:`fusewire.scaled_dot_product_attention` on NumPy arrays.
+def attention_backward(
+    results: tuple[Array, Array | None, Array, Array],
+    operands: tuple[Array, Array, Array],
+    options: Options,
+    enable_gqa: bool,
+    extras: Extras,
+    of: Sequence[str],
+) -> tuple[Array, ...]:
+    """The gradients that `of` names, given those of output and logarithms and both of these."""
+    if options.dropout_p and extras.seed is None:
+        raise ValueError("seed must be the one of the forward call where dropout_p is not 0")
+    given: dict[str, Array | None] = dict(zip(_PRODUCTS, operands, strict=True))
+    given |= zip(_ADDED, extras, strict=False)
+    for name in of:
+        operand = given.get(name)
+        if operand is None or np.asarray(operand).dtype == bool:
+            raise ValueError(f"there is no floating operand {name!r} to compute the gradient of")
+    arrays, prepared = _prepare(operands, enable_gqa, extras, options)
+    grad_output, grad_lse, output, lse = results
+    if not options.packed:
+        lead = arrays[0].shape[:-1]
+        grad_output = _with_one_batch(grad_output, "grad_output")
+        output = _with_one_batch(output, "output")
+        lse = lse.reshape(lead)
+        grad_lse = None if grad_lse is None else grad_lse.reshape(lead)
+    native = (grad_output, grad_lse, output, lse), (*arrays, *prepared), options
+    found: dict[str, Array] = {}
+    if not set(_PRODUCTS).isdisjoint(of):
+        gradients = zip(_PRODUCTS, _native.attention_backward(*native), operands, strict=True)
+        found |= {name: array.reshape(operand.shape) for name, array, operand in gradients}
+    for name, backward in zip(_ADDED, _BACKWARD_OF_ADDED, strict=True):
+        if name in of:
+            found[name] = _as_given(backward(*native), np.shape(given[name]), operands[0].shape)
+    return tuple(found[name] for name in of)
 
-    ``dS = P * (grad_output @ value.T - rowsum(grad_output * output) + grad_lse)`` with the
-    probabilities ``P``, computed again from `lse` tile by tile.
 
-    Args:
-        grad_output: ``(..., heads, query_len, value_dim)``, the gradient of the output.
-        query: As in the forward call; so are all arguments that are not told here.
-        key: See there.
-        value: See there.
-        output: ``(..., heads, query_len, value_dim)``, what the forward call returned.
-        lse: ``(..., heads, query_len)``, what it returned with ``return_lse=True``.
-        attn_mask: See there.
-        is_causal: See there.
-        scale: See there.
-        enable_gqa: See there.
-        grad_lse: ``(..., heads, query_len)``, the gradient of `lse`; none if None.
-        causal_alignment: See there.
-        window: See there.
-        softcap: See there.
-        alibi_slopes: See there.
-        sinks: See there.
-        query_lengths: See there.
-        key_lengths: See there.
-
-    Returns:
-        The gradients of query, key and value, shaped like them.
-
-    Raises:
-        TypeError: If an operand is no float32 or float64 array, or their types differ.
-        ValueError: If shapes do not fit together.
-
-    Example:
-        >>> import numpy as np
-        >>> import fusewire as fw
-        >>> from fusewire.ops.attention import scaled_dot_product_attention_backward
-        >>> query, key, value = np.ones((3, 1, 2, 4))
-        >>> output, lse = fw.scaled_dot_product_attention(query, key, value, return_lse=True)
-        >>> gradients = scaled_dot_product_attention_backward(
-        ...     np.ones_like(output), query, key, value, output, lse)
-        >>> gradients[2]
-        array([[[1., 1., 1., 1.],
-                [1., 1., 1., 1.]]])
-    """
-    head_dim = query.shape[-1] if isinstance(query, np.ndarray) and query.ndim else 0
-    options = resolve(head_dim, is_causal, causal_alignment, window, scale, softcap, 0.0)
-    extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths)
-    operands, extras = _prepare((query, key, value), enable_gqa, extras)
-    lead = operands[0].shape[:-1]
-    grad_output, output = (_with_one_batch(array, "grad_output") for array in (grad_output, output))
-    lse = lse.reshape(lead)
-    grad_lse = None if grad_lse is None else grad_lse.reshape(lead)
-    if softcap is None:
-        native = _native_extras(operands, options, extras)
-        gradients = _native.attention_backward(
-            grad_output, grad_lse, output, lse, *operands, *native
-        )
-    else:
-        _check(operands)
-        gradients = [
-            gradient.astype(query.dtype)
-            for gradient in reference.attention_backward(
-                grad_output, grad_lse, operands, options, extras
-            )
-        ]
-    grad_query, grad_key, grad_value = gradients
-    return (
-        grad_query.reshape(query.shape),
-        grad_key.reshape(key.shape),
-        grad_value.reshape(value.shape),
-    )
+def _as_given(gradient: Array, shape: tuple[int, ...], query_shape: tuple[int, ...]) -> Array:
+    """The gradient of what had `shape` before it was broadcast."""
+    if len(shape) > gradient.ndim:
+        gradient = gradient.reshape(*query_shape[:-3], *gradient.shape[1:])
+    return summed_to(gradient, shape)
 
 
 def _prepare(
-    operands: tuple[Array, Array, Array], enable_gqa: bool, extras: Extras
+    operands: tuple[Array, Array, Array], enable_gqa: bool, extras: Extras, options: Options
 ) -> tuple[tuple[Array, Array, Array], Extras]:
-    """All operands with exactly one batch dimension, checked where Rust cannot."""
-    names = ("query", "key", "value")
-    lead = operands[0].shape[:-1] if isinstance(operands[0], np.ndarray) else ()
+    """The operands as the kernels take them: with exactly one batch dimension, or packed."""
+    lead = np.shape(operands[0])[:-3]
     query, key, value = (
-        _with_one_batch(operand, name) for operand, name in zip(operands, names, strict=True)
+        _packed(operand, name) if options.packed else _with_one_batch(operand, name)
+        for operand, name in zip(operands, _PRODUCTS, strict=True)
     )
     check_heads(query.shape[1], key.shape[1], enable_gqa)
-    batch, scores = query.shape[0], (*query.shape[:-1], key.shape[-2])
+    names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
-        _mask(extras.attn_mask, (*lead, key.shape[-2]), scores, query.dtype),
-        _per_head(extras.alibi_slopes, "alibi_slopes", query.shape[1]),
-        _per_head(extras.sinks, "sinks", query.shape[1]),
-        _lengths(extras.query_lengths, "query_lengths", batch),
-        _lengths(extras.key_lengths, "key_lengths", batch),
+        _mask(extras.attn_mask, () if options.packed else lead, query.dtype),
+        _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
+        _per_head(extras.sinks, "sinks", query.dtype),
+        _whole(extras.query_lengths, names[0]),
+        _whole(extras.key_lengths, names[1]),
+        extras.seed if options.dropout_p else None,
     )
+
+
+def _checked(array: Array, name: str, least: int) -> Array:
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
+    if array.ndim < least:
+        raise ValueError(
+            f"{name} must have at least {least} dimensions, but has shape {list(array.shape)}"
+        )
+    return array
 
 
 def _with_one_batch(array: Array, name: str) -> Array:
     """``(..., heads, length, dim)`` as ``(batch, heads, length, dim)``."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
-    if array.ndim < 2:
-        raise ValueError(
-            f"{name} must have at least 2 dimensions, but has shape {list(array.shape)}"
-        )
+    array = _checked(array, name, 2)
     if array.ndim == 2:
         array = array[None]
     return array.reshape(math.prod(array.shape[:-3]), *array.shape[-3:])
 
 
-def _mask(
-    mask: Array | None, shape: tuple[int, ...], scores: tuple[int, ...], dtype: np.dtype[Any]
-) -> Array | None:
+def _packed(array: Array, name: str) -> Array:
+    """``(length, heads, dim)``."""
+    if _checked(array, name, 3).ndim > 3:
+        raise ValueError(f"{name} must have 3 dimensions, but has shape {list(array.shape)}")
+    return array
+
+
+def _mask(mask: Array | None, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+    """The mask with four dimensions, of which any may be 1."""
     if mask is None:
         return None
     if not isinstance(mask, np.ndarray):
@@ -181,58 +143,37 @@ def _mask(
         if not np.issubdtype(mask.dtype, np.floating):
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
         mask = mask.astype(dtype, copy=False)
-    try:
-        mask = np.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(
-            f"attn_mask must be broadcastable to {list(shape)}, but has shape {list(mask.shape)}"
-        ) from None
-    return mask.reshape(scores)
+    if mask.ndim > 4:
+        try:
+            mask = np.broadcast_to(mask, (*lead, *mask.shape[-3:]))
+        except ValueError:
+            raise ValueError(
+                f"attn_mask must be broadcastable to {list(lead)} and scores, "
+                f"but has shape {list(mask.shape)}"
+            ) from None
+        return mask.reshape(-1, *mask.shape[-3:])
+    return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
-def _lengths(lengths: Array | None, name: str, batch: int) -> Array | None:
-    if lengths is None:
+def _per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | None:
+    """``(heads)`` or ``(batch, heads)`` with two dimensions."""
+    if numbers is None:
         return None
-    lengths = np.asarray(lengths)
-    if not np.issubdtype(lengths.dtype, np.integer):
-        raise TypeError(f"{name} must be whole numbers, but are {lengths.dtype}")
-    lengths = lengths.astype(np.int64, copy=False)
-    return lengths.reshape(batch) if lengths.size == batch else lengths
+    numbers = np.asarray(numbers, dtype)
+    if numbers.ndim == 0:
+        raise ValueError(f"{name} must have a number for each head, but is one number")
+    return numbers.reshape(-1, numbers.shape[-1])
 
 
-def _per_head(numbers: Array | None, name: str, heads: int) -> Array | None:
+def as_seed(seed: int | None) -> Array | None:
+    """The seed of dropout as an array, where it is given."""
+    return None if seed is None else np.asarray(seed, np.int64)
+
+
+def _whole(numbers: Array | None, name: str) -> Array | None:
     if numbers is None:
         return None
     numbers = np.asarray(numbers)
-    if numbers.shape != (heads,):
-        raise ValueError(f"{name} must have shape [{heads}], but has {list(numbers.shape)}")
-    return numbers
-
-
-def _native_extras(
-    operands: tuple[Array, Array, Array], options: Options, extras: Extras
-) -> tuple[Any, ...]:
-    """What the kernels take behind query, key and value."""
-    query, key, _ = operands
-    mask = extras.attn_mask
-    if extras.alibi_slopes is not None:
-        lengths = query.shape[-2], key.shape[-2]
-        bias = reference.alibi_bias(*lengths, options.bottom_right, extras)
-        if mask is not None:
-            bias = np.where(mask, bias, -np.inf) if mask.dtype == bool else bias + mask
-        mask = np.broadcast_to(bias.astype(query.dtype), (*query.shape[:-1], key.shape[-2]))
-    return (mask, extras.query_lengths, extras.key_lengths, *options.score)
-
-
-def _check(operands: tuple[Array, Array, Array]) -> None:
-    """Lets the kernels refuse what does not fit, on no queries at all."""
-    query, key, value = operands
-    _native.attention(query[:, :, :0], key, value, None, None, None, 1.0, -1, -1, False)
-
-
-def _with_sinks(output: Array, lse: Array, sinks: Array) -> tuple[Array, Array]:
-    """The results as if every query of a head had one more key, of that score and a value of 0."""
-    scores = sinks.astype(lse.dtype)[:, None]
-    with np.errstate(over="ignore"):
-        share = 1 / (1 + np.exp(scores - lse))
-    return output * share[..., None], np.logaddexp(lse, scores)
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise TypeError(f"{name} must be whole numbers, but are {numbers.dtype}")
+    return numbers.astype(np.int64, copy=False).reshape(-1)

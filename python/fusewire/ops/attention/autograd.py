@@ -1,4 +1,4 @@
-"""Attention on tensors: two operators in PyTorch's dispatcher, and autograd around them.
+"""Attention on tensors: operators in PyTorch's dispatcher, and autograd around them.
 
 Imported by the first call with a tensor. Autograd is a Function outside the operators because that
 costs half of what a derivative registered with the dispatcher costs, and nothing without gradients.
@@ -17,16 +17,20 @@ from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import Options, check_heads
 
 _OPERANDS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? attn_mask, Tensor? query_lengths, "
-    "Tensor? key_lengths, float scale, int left, int right, bool bottom_right"
+    "Tensor query, Tensor key, Tensor value, Tensor? attn_mask, Tensor? alibi_slopes, "
+    "Tensor? sinks, Tensor? query_lengths, Tensor? key_lengths, Tensor? seed, "
+    "float scale, float softcap, float dropout_p, int left, int right, "
+    "bool bottom_right, bool packed"
 )
+_RESULTS = "Tensor grad_output, Tensor? grad_lse, Tensor output, Tensor lse"
 
 
 def _forward_fake(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: object
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: object
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = query.shape[:-1]
-    return query.new_empty(*shape, value.shape[-1]), query.new_empty(shape)
+    packed = rest[-1]
+    lse = query.shape[1::-1] if packed else query.shape[:-1]
+    return query.new_empty(*query.shape[:-1], value.shape[-1]), query.new_empty(lse)
 
 
 def _backward_fake(
@@ -46,13 +50,38 @@ def _backward_fake(
     )
 
 
+def _per_head_fake(*arguments: Any) -> torch.Tensor:
+    query, offsets, packed = arguments[4], arguments[10], arguments[-1]
+    sequences = offsets.shape[0] - 1 if packed else query.shape[0]
+    return query.new_empty(sequences, query.shape[1])  # type: ignore[no-any-return]
+
+
+def _mask_fake(*arguments: Any) -> torch.Tensor:
+    mask = arguments[7]
+    if mask.shape[2] > 1:
+        return mask.new_empty(mask.shape)  # type: ignore[no-any-return]
+    # One row for all queries of a head: heads are summed side by side.
+    return mask.new_empty(*_per_head_fake(*arguments).shape, 1, mask.shape[3])  # type: ignore[no-any-return]
+
+
 _forward = dispatcher.declare("attention", f"({_OPERANDS}) -> (Tensor, Tensor)", _forward_fake)
 _backward = dispatcher.declare(
     "attention_backward",
-    f"(Tensor grad_output, Tensor? grad_lse, Tensor output, Tensor lse, {_OPERANDS}) "
-    "-> (Tensor, Tensor, Tensor)",
+    f"({_RESULTS}, {_OPERANDS}) -> (Tensor, Tensor, Tensor)",
     _backward_fake,
 )
+_backward_of_extras = {
+    3: dispatcher.declare(
+        "attention_backward_mask", f"({_RESULTS}, {_OPERANDS}) -> Tensor", _mask_fake
+    ),
+    4: dispatcher.declare(
+        "attention_backward_slopes", f"({_RESULTS}, {_OPERANDS}) -> Tensor", _per_head_fake
+    ),
+    5: dispatcher.declare(
+        "attention_backward_sinks", f"({_RESULTS}, {_OPERANDS}) -> Tensor", _per_head_fake
+    ),
+}
+"""The gradients that cost a pass of their own, by the place of their operand."""
 
 
 class _Attention(torch.autograd.Function):
@@ -63,15 +92,18 @@ class _Attention(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         attn_mask: torch.Tensor | None,
+        alibi_slopes: torch.Tensor | None,
+        sinks: torch.Tensor | None,
         query_lengths: torch.Tensor | None,
         key_lengths: torch.Tensor | None,
+        seed: torch.Tensor | None,
         options: Options,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        operands = (query, key, value, attn_mask, query_lengths, key_lengths)
-        output, lse = _forward(*operands, *options.score)
+        extras = (attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed)
+        output, lse = _forward(query, key, value, *extras, *options)
         ctx.options = options
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*operands, output, lse)
+        ctx.save_for_backward(query, key, value, *extras, output, lse)
         return output, lse
 
     @staticmethod
@@ -79,20 +111,29 @@ class _Attention(torch.autograd.Function):
         ctx: Any, grad_output: torch.Tensor | None, grad_lse: torch.Tensor | None
     ) -> tuple[torch.Tensor | None, ...]:
         *operands, output, lse = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
         if grad_output is None:
             grad_output = torch.zeros_like(output)
         if torch.is_grad_enabled():
             if grad_lse is None:
                 grad_lse = torch.zeros_like(lse)
-            gradients = dispatcher.differentiable_gradients(
-                partial(composed.attention, options=ctx.options),
-                operands,
-                (grad_output, grad_lse),
-                ctx.needs_input_grad[:6],
-            )[:3]
-        else:
-            gradients = _backward(grad_output, grad_lse, output, lse, *operands, *ctx.options.score)
-        return (*gradients, None, None, None, None)
+            return (
+                *dispatcher.differentiable_gradients(
+                    partial(composed.attention, options=ctx.options),
+                    operands,
+                    (grad_output, grad_lse),
+                    wanted[:9],
+                ),
+                None,
+            )
+        arguments = (grad_output, grad_lse, output, lse, *operands, *ctx.options)
+        gradients: list[torch.Tensor | None] = [None] * len(wanted)
+        if wanted[0] or wanted[1] or wanted[2]:
+            gradients[:3] = _backward(*arguments)
+        for place, backward in _backward_of_extras.items():
+            if wanted[place]:
+                gradients[place] = backward(*arguments).sum_to_size(operands[place].shape)
+        return tuple(gradients)
 
 
 def attention(
@@ -101,42 +142,36 @@ def attention(
     value: torch.Tensor,
     options: Options,
     enable_gqa: bool,
-    attn_mask: torch.Tensor | None,
-    alibi_slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
-    query_lengths: torch.Tensor | None,
-    key_lengths: torch.Tensor | None,
+    extras: Extras,
     return_lse: bool,
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
-    """See :func:`fusewire.scaled_dot_product_attention`."""
+    """See :func:`fusewire.scaled_dot_product_attention` and :func:`fusewire.varlen_attention`."""
     if torch.is_autocast_enabled("cpu"):
         query, key, value = dispatcher.autocast(query, key, value)
-    given: dict[str, Any] = {"query": query, "key": key, "value": value, "attn_mask": attn_mask}
-    given |= {"query_lengths": query_lengths, "key_lengths": key_lengths}
+    given: dict[str, Any] = {"query": query, "key": key, "value": value, **extras._asdict()}
+    if options.packed:
+        given["query_offsets"] = given.pop("query_lengths")
+        given["key_offsets"] = given.pop("key_lengths")
     try:
         shape = query.shape
-        query, key, value = (
-            _with_one_batch(given[name], name) for name in ("query", "key", "value")
-        )
+        shaped = _packed if options.packed else _with_one_batch
+        query, key, value = (shaped(given[name], name) for name in ("query", "key", "value"))
         check_heads(query.shape[1], key.shape[1], enable_gqa)
-        _check_per_head(alibi_slopes, "alibi_slopes", query.shape[1])
-        _check_per_head(sinks, "sinks", query.shape[1])
-        batch = query.shape[0]
         extras = Extras(
-            _mask(attn_mask, shape, query, key),
-            _lengths(query_lengths, batch),
-            _lengths(key_lengths, batch),
+            _mask(extras.attn_mask, () if options.packed else shape[:-3], query.dtype),
+            _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
+            _per_head(extras.sinks, "sinks", query.dtype),
+            _whole(extras.query_lengths),
+            _whole(extras.key_lengths),
+            extras.seed,
         )
-        if alibi_slopes is not None:
-            mask = composed.with_alibi(alibi_slopes, query, key, options.bottom_right, extras)
-            extras = extras._replace(attn_mask=mask.expand(*query.shape[:-1], key.shape[-2]))
-        output, lse = _dispatch(query, key, value, options, extras, return_lse or sinks is not None)
-        if sinks is not None and lse is not None:
-            output, lse = composed.with_sinks(output, lse, sinks)
+        output, lse = _dispatch(query, key, value, options, extras, return_lse)
     except (RuntimeError, AttributeError) as error:
         raise dispatcher.as_raised(error, **given) from None
-    output = output.reshape(*shape[:-1], value.shape[-1])
-    return (output, lse.reshape(shape[:-1])) if return_lse and lse is not None else output
+    if not options.packed:
+        output = output.reshape(*shape[:-1], value.shape[-1])
+        lse = None if lse is None else lse.reshape(shape[:-1])
+    return (output, lse) if return_lse and lse is not None else output
 
 
 def _dispatch(
@@ -152,8 +187,12 @@ def _dispatch(
     if narrow:
         dtype = query.dtype
         query, key, value = query.float(), key.float(), value.float()
-        if extras.attn_mask is not None and extras.attn_mask.dtype != torch.bool:
-            extras = extras._replace(attn_mask=extras.attn_mask.float())
+        extras = Extras(
+            *(
+                extra.float() if extra is not None and extra.is_floating_point() else extra
+                for extra in extras
+            )
+        )
         output, lse = _dispatch(query, key, value, options, extras, needs_lse)
         return output.to(dtype), lse
     if (
@@ -162,16 +201,16 @@ def _dispatch(
         and composed.is_plain(query, key, options, extras)
     ):
         return composed.plain(query, key, value, extras.attn_mask, options), None
-    mask = extras.attn_mask
-    composes = options.softcap is not None or options.dropout_p > 0
-    composes |= mask is not None and dispatcher.needs_gradient(mask)
-    if composes or not dispatcher.is_served(query):
+    if options.dropout_p > 0 and extras.seed is None:
+        seed = torch.empty((), dtype=torch.int64, device=query.device).random_()
+        extras = extras._replace(seed=seed)
+    if not dispatcher.is_served(query):
         return composed.attention(query, key, value, *extras, options=options)
     results: tuple[torch.Tensor, torch.Tensor]
-    if dispatcher.needs_gradient(query, key, value):
+    if dispatcher.needs_gradient(query, key, value, *extras[:3]):
         results = _Attention.apply(query, key, value, *extras, options)
     else:
-        results = _forward(query, key, value, *extras, *options.score)
+        results = _forward(query, key, value, *extras, *options)
     return results
 
 
@@ -189,35 +228,47 @@ def _with_one_batch(operand: torch.Tensor, name: str) -> torch.Tensor:
     return operand.reshape(batch, *operand.shape[-3:])
 
 
+def _packed(operand: torch.Tensor, name: str) -> torch.Tensor:
+    """``(length, heads, dim)``."""
+    if operand.dim() != 3:
+        raise ValueError(f"{name} must have 3 dimensions, but has shape {list(operand.shape)}")
+    return operand
+
+
 def _mask(
-    mask: torch.Tensor | None, shape: torch.Size, query: torch.Tensor, key: torch.Tensor
+    mask: torch.Tensor | None, lead: tuple[int, ...], dtype: torch.dtype
 ) -> torch.Tensor | None:
-    """The mask with one batch dimension, expanded without a copy where strides can tell it."""
+    """The mask with four dimensions, of which any may be 1."""
     if mask is None:
         return None
     if mask.dtype != torch.bool:
         if not mask.is_floating_point():
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
-        mask = mask.to(query.dtype)
-    expected = (*shape[:-1], key.shape[-2])
-    try:
-        mask = mask.expand(expected)
-    except RuntimeError:
-        raise ValueError(
-            f"attn_mask must be broadcastable to {list(expected)}, but has shape {list(mask.shape)}"
-        ) from None
-    return mask.reshape(*query.shape[:-1], key.shape[-2])
+        mask = mask.to(dtype)
+    if mask.dim() > 4:
+        try:
+            mask = mask.expand(*lead, *mask.shape[-3:])
+        except RuntimeError:
+            raise ValueError(
+                f"attn_mask must be broadcastable to {list(lead)} and scores, "
+                f"but has shape {list(mask.shape)}"
+            ) from None
+        return mask.flatten(0, -4)
+    return mask if mask.dim() == 4 else mask[(None,) * (4 - mask.dim())]
 
 
-def _check_per_head(numbers: torch.Tensor | None, name: str, heads: int) -> None:
-    if numbers is not None and numbers.shape != (heads,):
-        raise ValueError(f"{name} must have shape [{heads}], but has {list(numbers.shape)}")
-
-
-def _lengths(lengths: torch.Tensor | None, batch: int) -> torch.Tensor | None:
-    if lengths is None:
+def _per_head(numbers: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
+    """``(heads)`` or ``(batch, heads)`` with two dimensions."""
+    if numbers is None:
         return None
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise TypeError(f"lengths must be whole numbers, but are {lengths.dtype}")
-    lengths = lengths.to(torch.int64)
-    return lengths.reshape(batch) if lengths.numel() == batch else lengths
+    if numbers.dim() == 0:
+        raise ValueError(f"{name} must have a number for each head, but is one number")
+    return numbers.to(dtype).reshape(-1, numbers.shape[-1])
+
+
+def _whole(numbers: torch.Tensor | None) -> torch.Tensor | None:
+    if numbers is None:
+        return None
+    if numbers.is_floating_point() or numbers.dtype == torch.bool:
+        raise TypeError(f"lengths and offsets must be whole numbers, but are {numbers.dtype}")
+    return numbers.to(torch.int64).flatten()

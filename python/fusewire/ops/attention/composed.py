@@ -1,7 +1,7 @@
 """Attention composed of PyTorch's own operators, with every feature and every derivative.
 
-It runs where our kernels do not (other devices, function transforms, softcap, dropout, masks that
-want a gradient), and it is what a gradient is made of that shall be differentiated again.
+It runs where our kernels do not (other devices, function transforms), and it is what a gradient is
+made of that shall be differentiated again.
 """
 
 from __future__ import annotations
@@ -11,19 +11,33 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-from fusewire.ops.attention.options import UNBOUNDED, Options
+from fusewire.ops.attention.dropout import dropped, kept_scale
+from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options
 
 
 class Extras(NamedTuple):
-    """Operands that may be missing."""
+    """Operands that may be missing, in the order in which the kernels take them.
+
+    Masks have four dimensions, numbers of heads two, of which any may be 1.
+    """
 
     attn_mask: torch.Tensor | None = None
+    alibi_slopes: torch.Tensor | None = None
+    sinks: torch.Tensor | None = None
     query_lengths: torch.Tensor | None = None
     key_lengths: torch.Tensor | None = None
+    seed: torch.Tensor | None = None
 
 
-def distances(
-    query: torch.Tensor, key: torch.Tensor, bottom_right: bool, extras: Extras
+def as_seed(seed: int | torch.Tensor | None, options: Options) -> torch.Tensor | None:
+    """The seed of dropout as a tensor, where it is given and needed."""
+    if seed is None or not options.dropout_p:
+        return None
+    return torch.as_tensor(seed, dtype=torch.int64)
+
+
+def _distances(
+    query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras
 ) -> torch.Tensor:
     """How far each key lies behind each query's place on the diagonal.
 
@@ -33,37 +47,12 @@ def distances(
     query_len, key_len = query.shape[-2], key.shape[-2]
     places = torch.arange(query_len, device=query.device)[:, None]
     distance = (torch.arange(key_len, device=query.device) - places)[None, None]
-    if bottom_right:
+    if options.bottom_right:
         queries = query_len if extras.query_lengths is None else extras.query_lengths
         keys = key_len if extras.key_lengths is None else extras.key_lengths
         diagonal = torch.as_tensor(keys - queries, device=query.device)
         distance = distance - diagonal.reshape(-1, 1, 1, 1)
     return distance
-
-
-def with_alibi(
-    slopes: torch.Tensor,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    bottom_right: bool,
-    extras: Extras,
-) -> torch.Tensor:
-    """The mask with ``-slope * |distance|`` added, as a float mask."""
-    distance = distances(query, key, bottom_right, extras).abs()
-    bias = -slopes.to(query.dtype)[:, None, None] * distance
-    mask = extras.attn_mask
-    if mask is None:
-        return bias
-    return bias.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias + mask
-
-
-def with_sinks(
-    output: torch.Tensor, lse: torch.Tensor, sinks: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The results as if every query of a head had one more key, of that score and a value of 0."""
-    scores = sinks.to(lse.dtype)[:, None]
-    output = output * torch.sigmoid(lse - scores).unsqueeze(-1).to(output.dtype)
-    return output, torch.logaddexp(lse, scores)
 
 
 def _hidden(
@@ -72,7 +61,7 @@ def _hidden(
     """Where a query does not reach a key, to be broadcast; None where every one does."""
     hidden: list[torch.Tensor] = []
     if not options.is_full:
-        distance = distances(query, key, options.bottom_right, extras)
+        distance = _distances(query, key, options, extras)
         if options.left != UNBOUNDED:
             hidden.append(distance < -options.left)
         if options.right != UNBOUNDED:
@@ -99,38 +88,121 @@ def attention(
     key: torch.Tensor,
     value: torch.Tensor,
     attn_mask: torch.Tensor | None,
+    alibi_slopes: torch.Tensor | None,
+    sinks: torch.Tensor | None,
     query_lengths: torch.Tensor | None,
     key_lengths: torch.Tensor | None,
+    seed: torch.Tensor | None,
     *,
     options: Options,
+    first_sequence: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The output and the logarithms of the sums of exponentials.
 
     Operands have the shapes of :func:`fusewire.scaled_dot_product_attention` with exactly one
-    batch dimension.
+    batch dimension, or with `options.packed` those of :func:`fusewire.varlen_attention`.
     """
-    extras = Extras(attn_mask, query_lengths, key_lengths)
+    extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed)
+    if options.packed:
+        return _by_sequence(query, key, value, extras, options)
     group = query.shape[1] // key.shape[1] if key.shape[1] else 1
     if group > 1:
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
     scores = (query * options.scale) @ key.transpose(-1, -2)
-    if options.softcap is not None:
+    if options.softcap != NO_CAP:
         scores = options.softcap * torch.tanh(scores / options.softcap)
+    if alibi_slopes is not None:
+        distance = _distances(query, key, options, extras).abs()
+        scores = scores - alibi_slopes[:, :, None, None] * distance
     if attn_mask is not None and attn_mask.dtype != torch.bool:
         scores = scores + attn_mask
     hidden = _hidden(query, key, options, extras)
-    if hidden is None:
-        lse = scores.logsumexp(-1)
-        probabilities = scores.softmax(-1)
-    else:
+    if hidden is not None:
+        scores = scores.masked_fill(hidden, -torch.inf)
+    lonely = None
+    if sinks is not None:
+        # One more key, whose value is 0.
+        sink = sinks[:, :, None, None].expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sink], -1)
+    elif hidden is not None:
         # A query without keys would give 0 / 0; its scores are set aside, and so its gradients.
         lonely = hidden.all(-1, keepdim=True)
-        scores = scores.masked_fill(hidden, -torch.inf).masked_fill(lonely, 0)
-        lse = scores.logsumexp(-1).masked_fill(lonely.squeeze(-1), -torch.inf)
-        probabilities = scores.softmax(-1).masked_fill(lonely, 0)
-    if options.dropout_p > 0:
-        probabilities = functional.dropout(probabilities, options.dropout_p)
+        scores = scores.masked_fill(lonely, 0)
+    lse, probabilities = scores.logsumexp(-1), scores.softmax(-1)
+    if sinks is not None:
+        probabilities = probabilities[..., :-1]
+    if lonely is not None:
+        lse = lse.masked_fill(lonely.squeeze(-1), -torch.inf)
+        probabilities = probabilities.masked_fill(lonely, 0)
+    if seed is not None:
+        lost = _dropped(probabilities, seed, options, first_sequence)
+        probabilities = (probabilities * kept_scale(options.dropout_p)).masked_fill(lost, 0)
     return probabilities @ value, lse
+
+
+def _dropped(
+    probabilities: torch.Tensor, seed: torch.Tensor, options: Options, first_sequence: int
+) -> torch.Tensor:
+    """Which probabilities dropout takes away."""
+    sequences, heads, queries, keys = (
+        torch.arange(size, device=seed.device).view(-1, *[1] * behind)
+        for size, behind in zip(probabilities.shape, (3, 2, 1, 0), strict=True)
+    )
+    places = sequences + first_sequence, heads, queries
+    lost: torch.Tensor = dropped(options.dropout_p, seed.reshape(1, 1, 1, 1), places, keys)
+    return lost
+
+
+def _by_sequence(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    extras: Extras,
+    options: Options,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Packed sequences, one after another."""
+    outputs = [query.new_empty(0, query.shape[1], value.shape[-1])]
+    logarithms = [query.new_empty(query.shape[1], 0)]
+    query_ends, key_ends = _ends(extras.query_lengths), _ends(extras.key_lengths)
+
+    def part(operand: torch.Tensor, ends: list[int], sequence: int) -> torch.Tensor:
+        return operand[ends[sequence] : ends[sequence + 1]].transpose(0, 1)[None]
+
+    def own(numbers: torch.Tensor | None, sequence: int) -> torch.Tensor | None:
+        if numbers is None or numbers.shape[0] == 1:
+            return numbers
+        return numbers[sequence : sequence + 1]
+
+    for sequence in range(len(query_ends) - 1):
+        queries = part(query, query_ends, sequence)
+        keys = part(key, key_ends, sequence)
+        mask = own(extras.attn_mask, sequence)
+        if mask is not None:
+            rows = queries.shape[-2] if mask.shape[-2] > 1 else 1
+            columns = keys.shape[-2] if mask.shape[-1] > 1 else 1
+            mask = mask[..., :rows, :columns]
+        output, lse = attention(
+            queries,
+            keys,
+            part(value, key_ends, sequence),
+            mask,
+            own(extras.alibi_slopes, sequence),
+            own(extras.sinks, sequence),
+            None,
+            None,
+            extras.seed,
+            options=options._replace(packed=False),
+            first_sequence=sequence,
+        )
+        outputs.append(output[0].transpose(0, 1))
+        logarithms.append(lse[0])
+    return torch.cat(outputs), torch.cat(logarithms, -1)
+
+
+def _ends(offsets: torch.Tensor | None) -> list[int]:
+    if offsets is None:
+        raise ValueError("query_offsets and key_offsets must be given")
+    return [int(offset) for offset in offsets.tolist()]
 
 
 def is_plain(query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras) -> bool:
@@ -138,9 +210,9 @@ def is_plain(query: torch.Tensor, key: torch.Tensor, options: Options, extras: E
     causal = (options.left, options.right) == (UNBOUNDED, 0)
     aligned = not options.bottom_right or query.shape[-2] == key.shape[-2]
     return (
-        options.softcap is None
-        and extras.query_lengths is None
-        and extras.key_lengths is None
+        not options.packed
+        and options.softcap == NO_CAP
+        and all(extra is None for extra in extras[1:])
         and (options.is_full or (causal and aligned and extras.attn_mask is None))
     )
 

@@ -8,22 +8,19 @@ from typing import Literal, NamedTuple
 CausalAlignment = Literal["top_left", "bottom_right"]
 
 UNBOUNDED = -1
+NO_CAP = 0.0
 
 
 class Options(NamedTuple):
-    """The arguments of attention that are neither arrays nor tensors, checked and completed."""
+    """The arguments of attention that are neither arrays nor tensors, as the kernels take them."""
 
     scale: float
+    softcap: float
+    dropout_p: float
     left: int
     right: int
     bottom_right: bool
-    softcap: float | None
-    dropout_p: float
-
-    @property
-    def score(self) -> tuple[float, int, int, bool]:
-        """What the kernels take."""
-        return self[:4]
+    packed: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -60,14 +57,19 @@ def resolve(
         left, right = int(window[0]), int(window[1])
     if is_causal:
         right = 0
-    if softcap is not None and not softcap > 0:
-        raise ValueError(f"softcap must be positive, but is {softcap}")
+    if softcap is not None and not 0 < softcap < math.inf:
+        raise ValueError(f"softcap must be positive and finite, but is {softcap}")
     if not 0 <= dropout_p <= 1:
         raise ValueError(f"dropout_p must lie between 0 and 1, but is {dropout_p}")
     if scale is None:
         scale = 1 / math.sqrt(head_dim) if head_dim else 1.0
     return Options(
-        float(scale), left, right, causal_alignment == "bottom_right", softcap, float(dropout_p)
+        float(scale),
+        NO_CAP if softcap is None else float(softcap),
+        float(dropout_p),
+        left,
+        right,
+        causal_alignment == "bottom_right",
     )
 
 

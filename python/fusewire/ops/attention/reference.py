@@ -11,31 +11,42 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.ops.attention.options import UNBOUNDED, Options
+from fusewire.ops.attention.dropout import dropped, kept_scale
+from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options
 
 Array = NDArray[np.float64]
 
 
 class Extras(NamedTuple):
-    """Operands that may be missing."""
+    """Operands that may be missing, in the order in which the kernels take them."""
 
     attn_mask: NDArray[Any] | None = None
     alibi_slopes: NDArray[Any] | None = None
     sinks: NDArray[Any] | None = None
     query_lengths: NDArray[Any] | None = None
     key_lengths: NDArray[Any] | None = None
+    seed: NDArray[Any] | None = None
 
 
-def distances(
-    query_len: int, key_len: int, bottom_right: bool, extras: Extras
-) -> NDArray[np.int64]:
+class Gradients(NamedTuple):
+    """The gradients of the operands, shaped like them; None where there is no such operand."""
+
+    query: Array
+    key: Array
+    value: Array
+    attn_mask: Array | None
+    alibi_slopes: Array | None
+    sinks: Array | None
+
+
+def _distances(query_len: int, key_len: int, options: Options, extras: Extras) -> NDArray[np.int64]:
     """How far each key lies behind each query's place on the diagonal.
 
     Returns:
         ``(batch or 1, 1, query_len, key_len)``.
     """
     distance = np.arange(key_len)[None, :] - np.arange(query_len)[:, None]
-    if not bottom_right:
+    if not options.bottom_right:
         return distance[None, None]
     queries = query_len if extras.query_lengths is None else extras.query_lengths
     keys = key_len if extras.key_lengths is None else extras.key_lengths
@@ -44,15 +55,9 @@ def distances(
     return shifted
 
 
-def alibi_bias(query_len: int, key_len: int, bottom_right: bool, extras: Extras) -> Array:
-    """``-slope * |distance|``, ``(batch or 1, heads, query_len, key_len)``."""
-    slopes = np.asarray(extras.alibi_slopes, np.float64)[:, None, None]
-    return -slopes * np.abs(distances(query_len, key_len, bottom_right, extras))
-
-
 def _hidden(query_len: int, key_len: int, options: Options, extras: Extras) -> NDArray[np.bool_]:
     """Where a query does not reach a key, ``(batch or 1, 1, query_len, key_len)``."""
-    distance = distances(query_len, key_len, options.bottom_right, extras)
+    distance = _distances(query_len, key_len, options, extras)
     hidden = np.zeros(distance.shape, bool)
     if options.left != UNBOUNDED:
         hidden = hidden | (distance < -options.left)
@@ -67,20 +72,26 @@ def _hidden(query_len: int, key_len: int, options: Options, extras: Extras) -> N
     return hidden
 
 
+def _per_head(numbers: NDArray[Any]) -> Array:
+    """``(heads)`` or ``(batch, heads)`` as ``(1 or batch, heads, 1, 1)``."""
+    return np.atleast_2d(np.asarray(numbers, np.float64))[:, :, None, None]
+
+
 def _scores(
     query: NDArray[Any], key: NDArray[Any], options: Options, extras: Extras
 ) -> tuple[Array, Array]:
-    """The scores, and their derivative with respect to ``scale * query @ key.T``."""
+    """The scores, and their derivative with respect to ``query @ key.T``."""
     group = query.shape[1] // key.shape[1]
     keys = np.repeat(key.astype(np.float64), group, axis=1)
     scores = options.scale * query.astype(np.float64) @ keys.swapaxes(-1, -2)
-    slope = np.ones_like(scores)
-    if options.softcap is not None:
+    slope = np.full_like(scores, options.scale)
+    if options.softcap != NO_CAP:
         capped = np.tanh(scores / options.softcap)
-        scores, slope = options.softcap * capped, 1 - capped**2
+        scores, slope = options.softcap * capped, options.scale * (1 - capped**2)
     query_len, key_len = scores.shape[-2:]
     if extras.alibi_slopes is not None:
-        scores = scores + alibi_bias(query_len, key_len, options.bottom_right, extras)
+        distance = np.abs(_distances(query_len, key_len, options, extras))
+        scores = scores - _per_head(extras.alibi_slopes) * distance
     if extras.attn_mask is not None:
         mask = extras.attn_mask
         scores = np.where(mask, scores, -np.inf) if mask.dtype == bool else scores + mask
@@ -89,18 +100,25 @@ def _scores(
 
 def _softmax(scores: Array, sinks: NDArray[Any] | None) -> tuple[Array, Array]:
     """Probabilities, and the logarithm of the sum of exponentials; 0 and -inf where nothing is."""
-    highest = scores.max(axis=-1, initial=-np.inf)
-    if sinks is not None:
-        highest = np.maximum(highest, sinks[:, None])
-    unit = np.where(np.isneginf(highest), 0, highest)[..., None]
+    sink = np.full((1, 1, 1, 1), -np.inf) if sinks is None else _per_head(sinks)
+    highest = np.maximum(scores.max(axis=-1, initial=-np.inf, keepdims=True), sink)
+    unit = np.where(np.isneginf(highest), 0, highest)
     powers = np.exp(scores - unit)
-    total = powers.sum(axis=-1, keepdims=True)
-    if sinks is not None:
-        total = total + np.exp(sinks[:, None, None] - unit)
+    total = powers.sum(axis=-1, keepdims=True) + np.exp(sink - unit)
     with np.errstate(divide="ignore", invalid="ignore"):
         probabilities = np.where(total == 0, 0, powers / total)
         lse = (unit + np.log(total))[..., 0]
     return probabilities, lse
+
+
+def _factors(shape: tuple[int, ...], options: Options, extras: Extras) -> Array:
+    """What dropout multiplies the probabilities by."""
+    if extras.seed is None or not options.dropout_p:
+        return np.ones(shape)
+    batch, heads, queries, keys = np.ogrid[tuple(map(slice, shape))]
+    seed = np.asarray(extras.seed, np.int64).reshape(1, 1, 1, 1)
+    lost = dropped(options.dropout_p, seed, (batch, heads, queries), keys)
+    return np.where(lost, 0, kept_scale(options.dropout_p))
 
 
 def attention(
@@ -109,16 +127,10 @@ def attention(
     value: NDArray[Any],
     options: Options,
     extras: Extras,
-    dropped: NDArray[np.bool_] | None = None,
 ) -> tuple[Array, Array]:
-    """The output and the logarithms of the sums of exponentials.
-
-    `dropped` says which probabilities dropout takes away, ``(batch, heads, query_len, key_len)``.
-    """
+    """The output and the logarithms of the sums of exponentials."""
     probabilities, lse = _softmax(_scores(query, key, options, extras)[0], extras.sinks)
-    if dropped is not None:
-        kept = 1 - options.dropout_p
-        probabilities = np.where(dropped, 0, probabilities / kept if kept else 0)
+    probabilities = probabilities * _factors(probabilities.shape, options, extras)
     group = query.shape[1] // key.shape[1]
     return probabilities @ np.repeat(value.astype(np.float64), group, axis=1), lse
 
@@ -129,26 +141,52 @@ def attention_backward(
     operands: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
     options: Options,
     extras: Extras,
-) -> tuple[Array, Array, Array]:
-    """The gradients of query, key and value."""
+) -> Gradients:
+    """The gradients of everything that has one."""
     query, key, value = (operand.astype(np.float64) for operand in operands)
     batch, kv_heads, key_len, _ = key.shape
     group = query.shape[1] // kv_heads
     scores, slope = _scores(query, key, options, extras)
-    probabilities, _ = _softmax(scores, extras.sinks)
-    grad_probabilities = grad_output @ np.repeat(value, group, axis=1).swapaxes(-1, -2)
+    probabilities, lse = _softmax(scores, extras.sinks)
+    factors = _factors(scores.shape, options, extras)
+    grad_probabilities = grad_output @ np.repeat(value, group, axis=1).swapaxes(-1, -2) * factors
     mean = (probabilities * grad_probabilities).sum(axis=-1, keepdims=True)
     if grad_lse is not None:
         mean = mean - grad_lse[..., None]
-    grad_scores = options.scale * slope * probabilities * (grad_probabilities - mean)
+    grad_scores = probabilities * (grad_probabilities - mean)
+    grad_products = grad_scores * slope
 
     def of_group(per_head: Array) -> Array:
         members = per_head.reshape(batch, kv_heads, group, key_len, per_head.shape[-1])
         total: Array = members.sum(axis=2)
         return total
 
-    return (
-        grad_scores @ np.repeat(key, group, axis=1),
-        of_group(grad_scores.swapaxes(-1, -2) @ query),
-        of_group(probabilities.swapaxes(-1, -2) @ grad_output),
+    mask = slopes = sinks = None
+    if extras.attn_mask is not None and extras.attn_mask.dtype != bool:
+        mask = summed_to(grad_scores, extras.attn_mask.shape)
+    if extras.alibi_slopes is not None:
+        distance = np.abs(_distances(query.shape[-2], key_len, options, extras))
+        slopes = summed_to(-(grad_scores * distance).sum((-1, -2)), extras.alibi_slopes.shape)
+    if extras.sinks is not None:
+        share = np.exp(_per_head(extras.sinks)[..., 0] - lse)
+        sinks = summed_to(-(share * mean[..., 0]).sum(-1), extras.sinks.shape)
+    return Gradients(
+        grad_products @ np.repeat(key, group, axis=1),
+        of_group(grad_products.swapaxes(-1, -2) @ query),
+        of_group((probabilities * factors).swapaxes(-1, -2) @ grad_output),
+        mask,
+        slopes,
+        sinks,
     )
+
+
+def summed_to(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """The gradient of what was broadcast from `shape`: the sum over what it was repeated for."""
+    leading = array.ndim - len(shape)
+    repeated = [
+        axis
+        for axis in range(array.ndim)
+        if axis < leading or (shape[axis - leading] == 1 and array.shape[axis] != 1)
+    ]
+    total: NDArray[Any] = array.sum(tuple(repeated)) if repeated else array
+    return total.reshape(shape)

@@ -22,7 +22,7 @@ pub(crate) use python::takes_tensors;
 pub(crate) use symbols::{attach, is_attached};
 pub(crate) use team::TorchTeam;
 pub(crate) use tensor::Tensor;
-pub(crate) use value::Text;
+pub(crate) use value::{Joined, Text};
 
 /// Any of libtorch's opaque objects.
 type Handle = *mut c_void;

@@ -191,6 +191,20 @@ tuples!(13: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12);
 tuples!(14: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13);
 tuples!(15: A 0, B 1, C 2, D 3, E 4, F 5, G 6, H 7, I 8, J 9, K 10, L 11, M 12, N 13, O 14);
 
+/// The arguments of `A`, then those of `B`.
+pub(crate) struct Joined<A, B>(pub(crate) A, pub(crate) B);
+
+impl<A: Arguments, B: Arguments> Arguments for Joined<A, B> {
+    const COUNT: usize = A::COUNT + B::COUNT;
+
+    unsafe fn read(stack: *const u64) -> Result<Self> {
+        // Both are read before the first failure is looked at, so that none leaks.
+        // SAFETY: the caller promised values of these types.
+        let (first, second) = unsafe { (A::read(stack), B::read(stack.add(A::COUNT))) };
+        Ok(Self(first?, second?))
+    }
+}
+
 impl<const N: usize> Results for [Tensor; N] {
     const COUNT: usize = N;
 

@@ -1,17 +1,15 @@
 //! The forward pass: a block of queries against all the keys that it reaches.
 
-use std::ops::Range;
-
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::ahead::Ahead;
-use super::mask::{Ground, Place, hide};
-use super::params::{Attention, expect_shape};
+use super::params::{Attention, Head, expect_shape};
+use super::score::{Bend, Ground, Place, hide};
 use super::softmax::Running;
 use super::tile::{KEYS, QUERIES, Tile};
 use crate::gemm::{Start, multiply_block};
 use crate::math::Elementary;
-use crate::parallel::{Team, try_for_each_part};
+use crate::parallel::{SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::ViewMut;
 use crate::{Error, Result};
@@ -67,28 +65,27 @@ impl<T: Elementary> Kernel<T> for Forward<'_, T> {
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
         let Self { attention, output, lse, team } = self;
-        let [_, heads, query_len, _] = output.shape();
-        let blocks = query_len.div_ceil(QUERIES);
-        let parts = (output.blocks([1, 1, QUERIES, 0]), lse.blocks([1, 1, QUERIES]));
+        let (query_len, rows) = (output.shape()[2], attention.sequences.query_rows());
+        let output = SequenceBlocks::new(output, rows, [1, QUERIES]);
+        let [_, heads, blocks] = output.grid();
+        let parts = (output, SequenceBlocks::new(lse, rows, [1, QUERIES]));
         let place = |index: usize| {
-            let first = index % blocks * QUERIES;
-            Place {
-                batch: index / blocks / heads,
-                head: index / blocks % heads,
-                queries: first..query_len.min(first + QUERIES),
-            }
+            let sequence = index / blocks / heads;
+            let len = rows.of(sequence, query_len).1.len();
+            let first = len.min(index % blocks * QUERIES);
+            let queries = first..len.min(first + QUERIES);
+            Place { sequence, head: index / blocks % heads, queries }
         };
-        let (threads, key_len) = (team.threads(), attention.key.shape()[2]);
+        let threads = team.threads();
         try_for_each_part(team, parts, |index, (output, lse)| {
             isa.vectorize(QueryBlock {
                 attention,
                 place: place(index),
                 // Parts are taken from the last to the first.
                 next: index.checked_sub(threads).map(place),
-                next_keys: (index / blocks).checked_sub(1).map(|head| {
-                    let part = |block: usize| block * key_len / blocks;
-                    let keys = part(index % blocks)..part(index % blocks + 1);
-                    ([head / heads, head % heads / attention.group()], keys)
+                next_head: (index / blocks).checked_sub(1).map(|head| NextHead {
+                    place: place(head * blocks),
+                    share: [index % blocks, blocks],
                 }),
                 output: output.inner([0, 0]),
                 lse: lse.inner([0, 0]),
@@ -103,10 +100,17 @@ struct QueryBlock<'a, T: Real> {
     place: Place,
     /// The block that the thread will probably take next.
     next: Option<Place>,
-    /// This block's share of the keys of the head that comes next: batch row, head, keys.
-    next_keys: Option<([usize; 2], Range<usize>)>,
+    /// The head that comes next.
+    next_head: Option<NextHead>,
     output: ViewMut<'a, T, 2>,
     lse: ViewMut<'a, T, 1>,
+}
+
+/// A head whose keys and values the blocks before it fetch, each its share.
+struct NextHead {
+    place: Place,
+    /// Which share, of how many.
+    share: [usize; 2],
 }
 
 impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
@@ -114,17 +118,15 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
 
     #[inline(always)]
     fn run<I: Lanes<T>>(mut self, isa: I) -> Result<()> {
-        let Attention { query, key, value, score } = self.attention;
-        let kv_head = self.place.kv_head(self.attention.group());
-        let (key, value) = (key.inner::<2, 2>(kv_head), value.inner::<2, 2>(kv_head));
+        let Attention { query, score, sequences, dropout, .. } = self.attention;
+        let Head { key, value, reach, sink } = self.attention.head(&self.place);
         let (head_dim, value_dim) = (key.columns(), value.columns());
 
-        let reach = score.reach(self.place.batch, [query.shape()[2], key.rows()]);
         let first = self.place.queries.start;
         let rows = self.output.rows().min(reach.queries.saturating_sub(first));
         for row in rows..self.output.rows() {
             self.output.row_mut(row).fill(T::ZERO);
-            self.lse.set([row], T::NEG_INFINITY);
+            self.lse.set([row], sink.unwrap_or(T::NEG_INFINITY));
         }
         if rows == 0 {
             return Ok(());
@@ -132,38 +134,52 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
         self.place.queries = first..first + rows;
         let (place, queries) = (&self.place, self.place.queries.clone());
         let width = rows.next_multiple_of(I::LANES);
+        let bent = if score.softcap.is_some() { width * KEYS } else { 0 };
         let staging = score.mask.staging(KEYS, width);
-        let mut scratch = Scratch::take(width * (head_dim + value_dim + KEYS + 2) + staging)?;
+        let mut scratch =
+            Scratch::take(width * (head_dim + value_dim + KEYS + 2) + bent + staging)?;
         let (packed, rest) = scratch.split_at_mut(width * head_dim);
         let (sums, rest) = rest.split_at_mut(width * value_dim);
         let (running, rest) = rest.split_at_mut(width * 2);
-        let (scores, staging) = rest.split_at_mut(width * KEYS);
+        let (scores, rest) = rest.split_at_mut(width * KEYS);
+        let (grounds, staging) = rest.split_at_mut(bent);
 
         let mut packed = Tile::new(packed, head_dim, width);
-        packed.pack_transposed(isa, place.of_queries(query), T::from_f64(score.scale))?;
+        let source = sequences.of_block(*query, place);
+        packed.pack_transposed(isa, source, T::from_f64(score.scale))?;
         sums.fill(T::ZERO);
         let mut sums = Tile::new(sums, value_dim, width);
-        let mut running = Running::start(running);
+        let mut running = Running::start(running, sink);
+        let keep = dropout.map(|dropout| dropout.keep(place));
         let mut output = self.output.slice(0, 0..rows);
         let mut ahead = Ahead::nothing();
         ahead.write(&mut output);
         if let Some(next) = &self.next {
-            ahead.read(next.of_queries(query));
+            ahead.read(sequences.of_block(*query, next));
         }
-        if let Some((next, keys)) = self.next_keys {
-            if next != kv_head && key.rows() * (head_dim + value_dim) <= FETCHED {
-                ahead.read(self.attention.key.inner(next).slice(0, keys.clone()));
-                ahead.read(self.attention.value.inner(next).slice(0, keys));
+        if let Some(NextHead { place: next, share: [share, shares] }) = &self.next_head {
+            let other = self.attention.kv_head(next) != self.attention.kv_head(place);
+            if other && key.rows() * (head_dim + value_dim) <= FETCHED {
+                let Head { key, value, .. } = self.attention.head(next);
+                let part = |share: usize| share * key.rows() / shares;
+                let keys = part(*share)..part(share + 1);
+                ahead.read(key.slice(0, keys.clone()));
+                ahead.read(value.slice(0, keys));
             }
         }
         ahead.spread(reach.span(queries.clone()).len() * width * (head_dim + value_dim));
 
         for segment in reach.segments(queries.clone(), 0..reach.keys) {
+            let Some(segment) = score.mask.narrow(place, segment) else { continue };
             let mut scores = Tile::new(scores, segment.keys.len(), width);
-            let start = match score.mask.ground(isa, place, &segment, &mut scores, staging)? {
+            let mut grounds = score.softcap.map(|_| Tile::new(grounds, segment.keys.len(), width));
+            // A softcap bends the product before anything is added to it.
+            let tile = grounds.as_mut().unwrap_or(&mut scores);
+            let ground = score.ground(isa, place, &reach, &segment, tile, staging)?;
+            let start = match ground {
                 Ground::Hidden => continue,
-                Ground::Clear => Start::Zero,
-                Ground::Written => Start::Accumulate,
+                Ground::Written if score.softcap.is_none() => Start::Accumulate,
+                Ground::Clear | Ground::Written => Start::Zero,
             };
             let (key, value) =
                 (key.slice(0, segment.keys.clone()), value.slice(0, segment.keys.clone()));
@@ -172,6 +188,14 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
                 let b = packed.view(0..head_dim, group.columns.clone())?;
                 let c = scores.view_mut(group.keys.clone(), group.columns.clone())?;
                 multiply_block::<T, _, _>(isa, a, b, c, start, &mut ahead);
+                if let (Some(cap), Some(grounds)) = (score.softcap, &mut grounds) {
+                    isa.vectorize(Bend {
+                        cap,
+                        scores: scores.view_mut(group.keys.clone(), group.columns.clone())?,
+                        ground: grounds.view_mut(group.keys.clone(), group.columns.clone())?,
+                        written: ground == Ground::Written,
+                    });
+                }
                 if segment.edge {
                     let hidden = T::NEG_INFINITY;
                     hide(isa, queries.clone(), &reach, &segment, &group, hidden, &mut scores);
@@ -187,6 +211,11 @@ impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
                 running.absorb(isa, &mut scores, &mut sums);
             }
             for group in reach.groups(queries.clone(), &segment, I::LANES) {
+                if let Some(keep) = &keep {
+                    let first = [segment.keys.start + group.keys.start, group.columns.start];
+                    let powers = scores.view_mut(group.keys.clone(), group.columns.clone())?;
+                    keep.apply(first, powers);
+                }
                 let a = value.slice(0, group.keys.clone()).transpose();
                 let b = scores.view(group.keys, group.columns.clone())?;
                 let c = sums.view_mut(0..value_dim, group.columns)?;

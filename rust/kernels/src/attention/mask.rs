@@ -1,16 +1,15 @@
-//! What is added to scores, as tiles that a product accumulates on.
-
-use std::ops::Range;
+//! Masks, as tiles that a product accumulates on; tiles that hide everything or nothing are not made.
 
 use fusewire_simd::{Lanes, Real};
 
-use super::score::{Reach, Segment};
-use super::tile::{Group, Tile};
+use super::reach::Segment;
+use super::score::{Ground, Place};
+use super::tile::{KEYS, Tile};
 use crate::Result;
 use crate::gemm::copy_rows;
 use crate::view::View;
 
-/// What is added to scaled products, `(batch, heads, query_len, key_len)`; strides may be 0.
+/// What is added to scores, `(sequences, heads, query_len, key_len)`; strides may be 0.
 #[derive(Clone, Copy, Debug)]
 pub enum Mask<'a, T: Real> {
     /// Nothing.
@@ -21,35 +20,11 @@ pub enum Mask<'a, T: Real> {
     Bias(View<'a, T, 4>),
 }
 
-/// What a tile of scores begins as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ground {
-    /// No query of the block attends to any of the keys: there is nothing to do.
-    Hidden,
-    /// 0 everywhere; the tile was not written.
-    Clear,
-    /// What was written to the tile.
-    Written,
-}
-
-/// Where a tile of scores lies.
-pub(super) struct Place {
-    pub(super) batch: usize,
-    pub(super) head: usize,
-    pub(super) queries: Range<usize>,
-}
-
-impl Place {
-    /// The block's rows of queries, or of what has their shape.
-    #[inline(always)]
-    pub(super) fn of_queries<'a, T>(&self, of_heads: &View<'a, T, 4>) -> View<'a, T, 2> {
-        of_heads.inner([self.batch, self.head]).slice(0, self.queries.clone())
-    }
-
-    /// The batch row and the head of keys and values that a group of so many heads shares.
-    pub(super) fn kv_head(&self, group: usize) -> [usize; 2] {
-        [self.batch, self.head / group]
-    }
+/// The part of a mask that a block of queries and a segment of keys meet in.
+#[inline(always)]
+fn part<'a, M>(view: View<'a, M, 4>, place: &Place, segment: &Segment) -> View<'a, M, 2> {
+    let head = view.inner([place.sequence, place.head]);
+    head.slice(0, place.queries.clone()).slice(1, segment.keys.clone())
 }
 
 impl<T: Real> Mask<'_, T> {
@@ -62,14 +37,47 @@ impl<T: Real> Mask<'_, T> {
         }
     }
 
-    /// Numbers that [`Mask::ground`] needs behind a tile of `rows · width`.
+    /// Numbers that [`Mask::write`] needs behind a tile of `rows · width`.
     pub(super) fn staging(&self, rows: usize, width: usize) -> usize {
-        if matches!(self, Self::Absent) { 0 } else { rows * width }
+        if matches!(self, Self::Attend(_)) { rows * width } else { 0 }
     }
 
-    /// Writes what the scores of `segment` begin as, where that is not 0; reach is left to [`hide`].
+    /// The segment without the keys at its ends that no query of the block attends to, `None` where
+    /// it attends to none; not `masked` where it attends to all that are left.
     #[inline(always)]
-    pub(super) fn ground<I: Lanes<T>>(
+    pub(super) fn narrow(&self, place: &Place, segment: Segment) -> Option<Segment> {
+        let view = match self {
+            Self::Absent => return Some(Segment { masked: false, ..segment }),
+            Self::Attend(view) => part(*view, place, &segment),
+            Self::Bias(_) => return Some(segment),
+        };
+        let [queries, keys] = view.shape();
+        // For each key, whether some query attends to it, and whether all do.
+        let (mut some, mut all) = ([0_u8; KEYS], [1_u8; KEYS]);
+        for query in 0..if view.strides()[0] == 0 { 1 } else { queries } {
+            if view.has_unit_columns() {
+                let flags = some.iter_mut().zip(&mut all);
+                for ((some, all), &byte) in flags.zip(view.row(query)) {
+                    *some |= u8::from(byte != 0);
+                    *all &= u8::from(byte != 0);
+                }
+            } else {
+                for key in 0..keys {
+                    some[key] |= u8::from(view.get([query, key]) != 0);
+                    all[key] &= u8::from(view.get([query, key]) != 0);
+                }
+            }
+        }
+        let first = some[..keys].iter().position(|&flag| flag != 0)?;
+        let end = keys - some[..keys].iter().rev().take_while(|&&flag| flag == 0).count();
+        let start = segment.keys.start;
+        let masked = all[first..end].contains(&0);
+        Some(Segment { keys: start + first..start + end, masked, ..segment })
+    }
+
+    /// Writes what scores begin as.
+    #[inline(always)]
+    pub(super) fn write<I: Lanes<T>>(
         &self,
         isa: I,
         place: &Place,
@@ -77,103 +85,77 @@ impl<T: Real> Mask<'_, T> {
         tile: &mut Tile<'_, T>,
         staging: &mut [T],
     ) -> Result<Ground> {
-        let Place { batch, head, queries } = place;
         match self {
             Self::Absent => Ok(Ground::Clear),
-            Self::Attend(view) => {
-                let view = view.inner([*batch, *head]);
-                let view = view.slice(0, queries.clone()).slice(1, segment.keys.clone());
-                let number = |byte: u8| if byte == 0 { T::NEG_INFINITY } else { T::ZERO };
-                spread(isa, view, number, tile, staging)
-            }
-            Self::Bias(view) => {
-                let view = view.inner([*batch, *head]);
-                let view = view.slice(0, queries.clone()).slice(1, segment.keys.clone());
-                spread(isa, view, |bias: T| bias, tile, staging)
-            }
+            Self::Attend(view) => spread(isa, part(*view, place, segment), tile, staging),
+            Self::Bias(view) => raise(isa, part(*view, place, segment), tile),
         }
     }
 }
 
-/// Writes `hidden` wherever a query does not reach a key of `group`, inside the group's columns.
+/// Writes 0 or −∞ for the bytes of a mask, `(queries, keys)`, to a tile, `(keys, queries)`.
 #[inline(always)]
-pub(super) fn hide<T: Real, I: Lanes<T>>(
+fn spread<T: Real, I: Lanes<T>>(
     isa: I,
-    queries: Range<usize>,
-    reach: &Reach,
-    segment: &Segment,
-    group: &Group,
-    hidden: T,
-    tile: &mut Tile<'_, T>,
-) {
-    let keys = segment.keys.start + group.keys.start..segment.keys.start + group.keys.end;
-    // Counted from the group's first key, so that every number is exact.
-    let position = |key: usize| T::from_f64((key.clamp(keys.start, keys.end) - keys.start) as f64);
-    for column in group.columns.clone().step_by(I::LANES) {
-        let query = |lane: usize| (queries.start + column + lane).min(queries.end - 1);
-        let (first, last) = (reach.keys(query(0)), reach.keys(query(I::LANES - 1)));
-        if last.start <= keys.start && keys.end <= first.end {
-            continue;
-        }
-        let mut bounds = [[T::ZERO; 16]; 2];
-        let [starts, ends] = &mut bounds;
-        for (lane, (start, end)) in starts.iter_mut().zip(ends).enumerate().take(I::LANES) {
-            let reached = reach.keys(query(lane));
-            (*start, *end) = (position(reached.start), position(reached.end));
-        }
-        let (start, end) = (isa.load(&bounds[0]), isa.load(&bounds[1]));
-        for (number, key) in group.keys.clone().enumerate() {
-            let number = isa.splat(T::from_f64(number as f64));
-            let place = &mut tile.row_mut(key)[column..];
-            let shown = isa.select(isa.less(number, end), isa.load(place), isa.splat(hidden));
-            isa.store(place, isa.select(isa.less(number, start), isa.splat(hidden), shown));
-        }
-    }
-}
-
-/// Writes `number` of a mask, `(queries, keys)`, to a tile, `(keys, queries)`.
-#[inline(always)]
-fn spread<T: Real, M: Copy, I: Lanes<T>>(
-    isa: I,
-    mask: View<'_, M, 2>,
-    number: impl Fn(M) -> T,
+    mask: View<'_, u8, 2>,
     tile: &mut Tile<'_, T>,
     staging: &mut [T],
 ) -> Result<Ground> {
     let [queries, keys] = mask.shape();
-    let (mut visible, mut written) = (false, false);
-    let mut look = |number: T| {
-        visible |= number != T::NEG_INFINITY;
-        written |= number != T::ZERO;
-        number
-    };
+    let number = |byte: u8| if byte == 0 { T::NEG_INFINITY } else { T::ZERO };
     if mask.strides()[0] == 0 {
         for key in 0..keys {
-            tile.row_mut(key).fill(look(number(mask.get([0, key]))));
+            tile.row_mut(key).fill(number(mask.get([0, key])));
         }
-    } else {
-        let staging = &mut staging[..queries * keys];
-        for (query, row) in staging.chunks_exact_mut(keys).enumerate() {
-            if mask.has_unit_columns() {
-                for (to, &from) in row.iter_mut().zip(mask.row(query)) {
-                    *to = look(number(from));
-                }
-            } else {
-                for (key, to) in row.iter_mut().enumerate() {
-                    *to = look(number(mask.get([query, key])));
-                }
+        return Ok(Ground::Written);
+    }
+    let staging = &mut staging[..queries * keys];
+    for (query, row) in staging.chunks_exact_mut(keys).enumerate() {
+        if mask.has_unit_columns() {
+            for (to, &byte) in row.iter_mut().zip(mask.row(query)) {
+                *to = number(byte);
+            }
+        } else {
+            for (key, to) in row.iter_mut().enumerate() {
+                *to = number(mask.get([query, key]));
             }
         }
-        let staged = View::contiguous(staging, [queries, keys])?.transpose();
-        copy_rows(isa, staged, tile.view_mut(0..keys, 0..queries)?);
-        // Lanes without a query see nothing that could overflow.
-        for key in 0..keys {
-            tile.row_mut(key)[queries..].fill(T::ZERO);
-        }
     }
-    Ok(match (visible, written) {
-        (false, _) => Ground::Hidden,
-        (true, false) => Ground::Clear,
-        (true, true) => Ground::Written,
-    })
+    let staged = View::contiguous(staging, [queries, keys])?.transpose();
+    copy_rows(isa, staged, tile.view_mut(0..keys, 0..queries)?);
+    clear_behind(tile, queries);
+    Ok(Ground::Written)
+}
+
+/// Writes the numbers of a mask, `(queries, keys)`, to a tile, `(keys, queries)`.
+#[inline(always)]
+fn raise<T: Real, I: Lanes<T>>(
+    isa: I,
+    mask: View<'_, T, 2>,
+    tile: &mut Tile<'_, T>,
+) -> Result<Ground> {
+    let [queries, keys] = mask.shape();
+    if mask.strides()[0] == 0 {
+        for key in 0..keys {
+            tile.row_mut(key).fill(mask.get([0, key]));
+        }
+    } else {
+        copy_rows(isa, mask.transpose(), tile.view_mut(0..keys, 0..queries)?);
+        clear_behind(tile, queries);
+    }
+    let mut highest = isa.splat(T::NEG_INFINITY);
+    for part in tile.rows(0..keys).chunks_exact(I::LANES) {
+        highest = isa.max(highest, isa.load(part));
+    }
+    let hidden = || tile.rows(0..keys).iter().all(|&number| number == T::NEG_INFINITY);
+    let visible = isa.any(isa.less(isa.splat(T::NEG_INFINITY), highest));
+    Ok(if visible || !hidden() { Ground::Written } else { Ground::Hidden })
+}
+
+/// Lanes without a query attend to nothing.
+#[inline(always)]
+fn clear_behind<T: Real>(tile: &mut Tile<'_, T>, queries: usize) {
+    if queries < tile.width() {
+        (0..tile.height()).for_each(|row| tile.row_mut(row)[queries..].fill(T::NEG_INFINITY));
+    }
 }

@@ -7,19 +7,27 @@
 
 mod ahead;
 mod backward;
+mod dropout;
 mod forward;
 mod mask;
 mod params;
+mod reach;
 pub mod reference;
 mod score;
+mod sequences;
 mod softmax;
 mod tile;
 
-pub use backward::{Gradients, Saved, Upstream, backward};
+pub use backward::{
+    Gradients, Pass, Saved, Upstream, backward, mask_backward, sinks_backward, slopes_backward,
+};
+pub use dropout::Dropout;
 pub use forward::forward;
 pub use mask::Mask;
 pub use params::Attention;
-pub use score::{Alignment, Band, Score};
+pub use reach::{Alignment, Band};
+pub use score::Score;
+pub use sequences::{Sequences, offsets};
 
 #[cfg(test)]
 mod tests;

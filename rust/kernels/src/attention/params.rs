@@ -2,7 +2,10 @@
 
 use fusewire_simd::Real;
 
-use super::score::Score;
+use super::dropout::Dropout;
+use super::reach::Reach;
+use super::score::{Place, Score};
+use super::sequences::Sequences;
 use crate::view::View;
 use crate::{Error, Result};
 
@@ -15,11 +18,29 @@ pub struct Attention<'a, T: Real> {
     pub key: View<'a, T, 4>,
     /// Values, `(batch, kv_heads, key_len, value_dim)`.
     pub value: View<'a, T, 4>,
+    /// How sequences lie in them.
+    pub sequences: Sequences<'a>,
     /// How products become scores.
     pub score: Score<'a, T>,
+    /// The score of one more key whose value is 0, `(sequences, heads)`.
+    pub sinks: Option<View<'a, T, 2>>,
+    /// Which probabilities are dropped.
+    pub dropout: Option<Dropout>,
 }
 
-impl<T: Real> Attention<'_, T> {
+/// What a head of queries of one sequence sees.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Head<'a, T: Real> {
+    /// `(key_len, head_dim)`.
+    pub(super) key: View<'a, T, 2>,
+    /// `(key_len, value_dim)`.
+    pub(super) value: View<'a, T, 2>,
+    pub(super) reach: Reach,
+    /// The score of the key without a value, if there is one.
+    pub(super) sink: Option<T>,
+}
+
+impl<'a, T: Real> Attention<'a, T> {
     /// `[batch, heads, query_len, value_dim]`.
     pub fn output_shape(&self) -> [usize; 4] {
         let [batch, heads, query_len, _] = self.query.shape();
@@ -32,9 +53,35 @@ impl<T: Real> Attention<'_, T> {
         [batch, heads, query_len]
     }
 
+    /// `[sequences, heads, query_len, key_len]` with the lengths of the longest sequence.
+    pub fn score_shape(&self) -> [usize; 4] {
+        let [batch, heads, query_len, _] = self.query.shape();
+        let (queries, keys) = (self.sequences.query_rows(), self.sequences.key_rows());
+        let key_len = keys.longest(self.key.shape()[2]);
+        [queries.count(batch), heads, queries.longest(query_len), key_len]
+    }
+
     /// Query heads for each head of keys and values.
     pub(super) fn group(&self) -> usize {
         self.query.shape()[1] / self.key.shape()[1].max(1)
+    }
+
+    /// The sequence and the head of keys and values that a block of queries sees.
+    #[inline(always)]
+    pub(super) fn kv_head(&self, place: &Place) -> [usize; 2] {
+        [place.sequence, place.head / self.group()]
+    }
+
+    /// What the head of a block of queries sees.
+    #[inline(always)]
+    pub(super) fn head(&self, place: &Place) -> Head<'a, T> {
+        let key = self.sequences.of_keys(self.key, self.kv_head(place));
+        let value = self.sequences.of_keys(self.value, self.kv_head(place));
+        let (_, queries) = self.sequences.query_rows().of(place.sequence, self.query.shape()[2]);
+        let lengths = [queries.len(), key.rows()];
+        let reach = self.sequences.reach(place.sequence, lengths, self.score.band);
+        let sink = self.sinks.map(|sinks| sinks.get([place.sequence, place.head]));
+        Head { key, value, reach, sink }
     }
 
     /// Checks that the shapes and lengths fit together.
@@ -54,33 +101,25 @@ impl<T: Real> Attention<'_, T> {
                  but there are {heads} and {kv_heads}"
             )));
         }
+        self.sequences.check(batch, query_len, key_len)?;
+        let scores = self.score_shape();
         if let Some(shape) = self.score.mask.shape() {
-            expect_shape("attn_mask", &[batch, heads, query_len, key_len], &shape)?;
+            expect_shape("attn_mask", &scores, &shape)?;
         }
-        check_lengths("query_lengths", self.score.query_lengths, batch, query_len)?;
-        check_lengths("key_lengths", self.score.key_lengths, batch, key_len)
+        for (name, numbers) in [("alibi_slopes", self.score.slopes), ("sinks", self.sinks)] {
+            if let Some(numbers) = numbers {
+                expect_shape(name, &scores[..2], &numbers.shape())?;
+            }
+        }
+        match self.dropout {
+            Some(Dropout { probability, .. }) if !(0.0..=1.0).contains(&probability) => Err(
+                Error::Value(format!("dropout_p must lie between 0 and 1, but is {probability}")),
+            ),
+            _ => Ok(()),
+        }
     }
 }
 
 pub(super) fn expect_shape(name: &str, expected: &[usize], got: &[usize]) -> Result<()> {
     if expected == got { Ok(()) } else { Err(Error::shape(name, expected, got)) }
-}
-
-fn check_lengths(
-    name: &str,
-    lengths: Option<View<'_, i64, 1>>,
-    batch: usize,
-    most: usize,
-) -> Result<()> {
-    let Some(lengths) = lengths else { return Ok(()) };
-    expect_shape(name, &[batch], &lengths.shape())?;
-    for row in 0..batch {
-        let length = lengths.get([row]);
-        if usize::try_from(length).map_or(true, |length| length > most) {
-            return Err(Error::Value(format!(
-                "{name}[{row}] must lie between 0 and {most}, but is {length}"
-            )));
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use fusewire_simd::Real;
 
+use super::score::Place;
 use super::{Alignment, Attention, Mask};
 use crate::view::View;
 
@@ -21,19 +22,49 @@ pub struct Gradients {
     pub key: Vec<f64>,
     /// That of the values.
     pub value: Vec<f64>,
+    /// That of the mask, `(sequences, heads, query_len, key_len)`.
+    pub mask: Vec<f64>,
+    /// That of ALiBi's slopes, `(sequences, heads)`.
+    pub slopes: Vec<f64>,
+    /// That of the sinks, `(sequences, heads)`.
+    pub sinks: Vec<f64>,
 }
 
-/// The score of every key for one query, −∞ where the query does not attend to it.
-fn scores<T: Real>(attention: &Attention<'_, T>, position: [usize; 3]) -> Vec<f64> {
-    let Attention { query: queries, key: keys, score, .. } = attention;
-    let [batch, head, query] = position;
-    let [_, heads, query_len, head_dim] = queries.shape();
-    let [_, kv_heads, key_len, _] = keys.shape();
+/// The operands of one head of a sequence, `(length, dim)`.
+struct Operands<'a, T: Real> {
+    query: View<'a, T, 2>,
+    key: View<'a, T, 2>,
+    value: View<'a, T, 2>,
+}
+
+/// One key as a query sees it.
+struct Seen {
+    /// −∞ where the query does not attend to it.
+    score: f64,
+    /// The derivative of the score by the product of query and key.
+    derivative: f64,
+    /// How far it is from the diagonal.
+    distance: f64,
+}
+
+/// Every key of the sequence as one query of a head sees it.
+fn keys_seen<T: Real>(
+    attention: &Attention<'_, T>,
+    operands: &Operands<'_, T>,
+    [sequence, head, query]: [usize; 3],
+) -> Vec<Seen> {
+    let score = &attention.score;
     let length = |lengths: Option<View<'_, i64, 1>>, most: usize| {
-        lengths.map_or(most as i64, |lengths| lengths.get([batch]))
+        lengths.map_or(most as i64, |lengths| lengths.get([sequence]))
     };
-    let query_length = length(score.query_lengths, query_len);
-    let key_length = length(score.key_lengths, key_len);
+    let (query_length, key_length) = match attention.sequences {
+        super::Sequences::Padded { query_lengths, key_lengths } => {
+            (length(query_lengths, operands.query.rows()), length(key_lengths, operands.key.rows()))
+        }
+        super::Sequences::Packed { .. } => {
+            (operands.query.rows() as i64, operands.key.rows() as i64)
+        }
+    };
     let diagonal = match score.band.alignment {
         Alignment::TopLeft => query as i64,
         Alignment::BottomRight => query as i64 + key_length - query_length,
@@ -46,54 +77,92 @@ fn scores<T: Real>(attention: &Attention<'_, T>, position: [usize; 3]) -> Vec<f6
             || score.band.right.is_some_and(|right| distance > right as i64);
         let mask = match score.mask {
             Mask::Absent => 0.0,
-            Mask::Attend(view) if view.get([batch, head, query, key]) == 0 => f64::NEG_INFINITY,
+            Mask::Attend(view) if view.get([sequence, head, query, key]) == 0 => f64::NEG_INFINITY,
             Mask::Attend(_) => 0.0,
-            Mask::Bias(view) => view.get([batch, head, query, key]).to_f64(),
+            Mask::Bias(view) => view.get([sequence, head, query, key]).to_f64(),
         };
-        if hidden || mask == f64::NEG_INFINITY {
-            return f64::NEG_INFINITY;
+        let products = (0..operands.query.columns())
+            .map(|d| operands.query.get([query, d]).to_f64() * operands.key.get([key, d]).to_f64());
+        let scaled = score.scale * products.sum::<f64>();
+        let bent = score.softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
+        let bend = score.softcap.map_or(1.0, |cap| 1.0 - (scaled / cap).tanh().powi(2));
+        let distance = (distance as f64).abs();
+        let slope = score.slopes.map_or(0.0, |slopes| slopes.get([sequence, head]).to_f64());
+        let hidden = hidden || mask == f64::NEG_INFINITY;
+        Seen {
+            score: if hidden { f64::NEG_INFINITY } else { bent + mask - slope * distance },
+            derivative: score.scale * bend,
+            distance,
         }
-        let kv_head = head / (heads / kv_heads);
-        let products = (0..head_dim).map(|d| {
-            queries.get([batch, head, query, d]).to_f64()
-                * keys.get([batch, kv_head, key, d]).to_f64()
-        });
-        score.scale * products.sum::<f64>() + mask
     };
-    (0..key_len).map(of_key).collect()
+    (0..operands.key.rows()).map(of_key).collect()
 }
 
 /// The probability of every key, and the logarithm of the sum of the exponentials of the scores.
-fn softmax(scores: &[f64]) -> (Vec<f64>, f64) {
-    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+fn softmax(keys: &[Seen], sink: f64) -> (Vec<f64>, f64) {
+    let highest = keys.iter().map(|key| key.score).fold(sink, f64::max);
     if highest == f64::NEG_INFINITY {
-        return (vec![0.0; scores.len()], highest);
+        return (vec![0.0; keys.len()], highest);
     }
-    let powers: Vec<f64> = scores.iter().map(|score| (score - highest).exp()).collect();
-    let sum: f64 = powers.iter().sum();
+    let powers: Vec<f64> = keys.iter().map(|key| (key.score - highest).exp()).collect();
+    let sum = powers.iter().sum::<f64>() + (sink - highest).exp();
     (powers.iter().map(|power| power / sum).collect(), highest + sum.ln())
 }
 
-/// Every `[batch, head, query]`, in order.
-fn positions([batch, heads, query_len]: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
-    (0..batch * heads * query_len)
-        .map(move |index| [index / query_len / heads, index / query_len % heads, index % query_len])
+/// What lies where for one query: calls `with` for every `[sequence, head, query]`.
+fn for_each_query<T: Real>(
+    attention: &Attention<'_, T>,
+    mut with: impl FnMut([usize; 3], &Operands<'_, T>),
+) {
+    let [sequences, heads, ..] = attention.score_shape();
+    for sequence in 0..sequences {
+        for head in 0..heads {
+            let seen = attention.head(&Place { sequence, head, queries: 0..0 });
+            let query = attention.sequences.of_queries(attention.query, [sequence, head]);
+            let operands = Operands { query, key: seen.key, value: seen.value };
+            (0..operands.query.rows()).for_each(|query| with([sequence, head, query], &operands));
+        }
+    }
+}
+
+/// The place of a sequence's row among those of an operand with `heads` heads of `len` rows.
+fn place_of(
+    rows: crate::parallel::SequenceRows<'_>,
+    [sequence, head, row]: [usize; 3],
+    [heads, len]: [usize; 2],
+) -> usize {
+    let (batch, rows) = rows.of(sequence, len);
+    (batch * heads + head) * len + rows.start + row
+}
+
+/// What dropout multiplies a probability by.
+fn factor<T: Real>(attention: &Attention<'_, T>, place: [usize; 3], key: usize) -> f64 {
+    attention.dropout.map_or(1.0, |dropout| dropout.factor(place, key))
+}
+
+fn sink<T: Real>(attention: &Attention<'_, T>, [sequence, head, _]: [usize; 3]) -> f64 {
+    attention.sinks.map_or(f64::NEG_INFINITY, |sinks| sinks.get([sequence, head]).to_f64())
 }
 
 /// The forward pass.
 pub fn forward<T: Real>(attention: &Attention<'_, T>) -> Results {
-    let [_, heads, _, value_dim] = attention.output_shape();
-    let kv_heads = attention.key.shape()[1];
-    let mut results = Results { output: Vec::new(), lse: Vec::new() };
-    for position @ [batch, head, _] in positions(attention.lse_shape()) {
-        let (probabilities, lse) = softmax(&scores(attention, position));
-        let kv_head = head / (heads / kv_heads);
-        results.lse.push(lse);
-        results.output.extend((0..value_dim).map(|d| {
-            let value = |key: usize| attention.value.get([batch, kv_head, key, d]).to_f64();
-            probabilities.iter().enumerate().map(|(key, p)| p * value(key)).sum::<f64>()
-        }));
-    }
+    let [batch, heads, query_len, value_dim] = attention.output_shape();
+    let rows = batch * heads * query_len;
+    let mut results = Results { output: vec![0.0; rows * value_dim], lse: vec![0.0; rows] };
+    for_each_query(attention, |place, operands| {
+        let keys = keys_seen(attention, operands, place);
+        let (probabilities, lse) = softmax(&keys, sink(attention, place));
+        let row = place_of(attention.sequences.query_rows(), place, [heads, query_len]);
+        results.lse[row] = lse;
+        for d in 0..value_dim {
+            let value = |key: usize| operands.value.get([key, d]).to_f64();
+            results.output[row * value_dim + d] = probabilities
+                .iter()
+                .enumerate()
+                .map(|(key, p)| p * factor(attention, place, key) * value(key))
+                .sum();
+        }
+    });
     results
 }
 
@@ -103,41 +172,61 @@ pub fn backward<T: Real>(
     output_gradient: View<'_, T, 4>,
     lse_gradient: Option<View<'_, T, 3>>,
 ) -> Gradients {
-    let Attention { query, key, value, score } = attention;
+    let Attention { query, key, value, sequences, .. } = attention;
     let [_, heads, query_len, head_dim] = query.shape();
     let [_, kv_heads, key_len, value_dim] = value.shape();
-    let zeros = |shape: [usize; 4]| vec![0.0; shape.iter().product()];
+    let scores = attention.score_shape();
+    let zeros = |shape: &[usize]| vec![0.0; shape.iter().product()];
     let mut gradients = Gradients {
-        query: zeros(query.shape()),
-        key: zeros(key.shape()),
-        value: zeros(value.shape()),
+        query: zeros(&query.shape()),
+        key: zeros(&key.shape()),
+        value: zeros(&value.shape()),
+        mask: zeros(&scores),
+        slopes: zeros(&scores[..2]),
+        sinks: zeros(&scores[..2]),
     };
-    for position @ [batch, head, q] in positions(attention.lse_shape()) {
-        let (probabilities, _) = softmax(&scores(attention, position));
-        let kv_head = head / (heads / kv_heads);
-        let upstream: Vec<f64> =
-            (0..value_dim).map(|d| output_gradient.get([batch, head, q, d]).to_f64()).collect();
-        let slopes: Vec<f64> = (0..key_len)
+    for_each_query(attention, |place @ [sequence, head, row], operands| {
+        let keys = keys_seen(attention, operands, place);
+        let (probabilities, lse) = softmax(&keys, sink(attention, place));
+        let upstream = sequences.of_queries(output_gradient, [sequence, head]);
+        let upstream: Vec<f64> = (0..value_dim).map(|d| upstream.get([row, d]).to_f64()).collect();
+        let from_lse = lse_gradient
+            .map_or(0.0, |lse| sequences.of_lse(lse, [sequence, head]).get([row]).to_f64());
+        // The gradient of each probability, and their mean.
+        let slopes: Vec<f64> = (0..keys.len())
             .map(|k| {
-                let value = |d: usize| value.get([batch, kv_head, k, d]).to_f64();
-                (0..value_dim).map(|d| upstream[d] * value(d)).sum()
+                let value = |d: usize| operands.value.get([k, d]).to_f64();
+                let product: f64 = (0..value_dim).map(|d| upstream[d] * value(d)).sum();
+                factor(attention, place, k) * product
             })
             .collect();
         let mean: f64 = probabilities.iter().zip(&slopes).map(|(p, slope)| p * slope).sum();
-        let from_lse = lse_gradient.map_or(0.0, |lse| lse.get([batch, head, q]).to_f64());
-        for (k, p) in probabilities.iter().enumerate() {
-            let slope = score.scale * p * (slopes[k] - mean + from_lse);
-            let query_row = ((batch * heads + head) * query_len + q) * head_dim;
-            let key_row = (batch * kv_heads + kv_head) * key_len + k;
+
+        let per_head = sequence * heads + head;
+        let query_row = place_of(sequences.query_rows(), place, [heads, query_len]);
+        let kv_head = head / (heads / kv_heads);
+        if lse > f64::NEG_INFINITY {
+            let share = (sink(attention, place) - lse).exp();
+            gradients.sinks[per_head] -= share * (mean - from_lse);
+        }
+        for (k, (p, seen)) in probabilities.iter().zip(&keys).enumerate() {
+            let slope = p * (slopes[k] - mean + from_lse);
+            gradients.mask[(per_head * scores[2] + row) * scores[3] + k] += slope;
+            gradients.slopes[per_head] -= slope * seen.distance;
+            let slope = slope * seen.derivative;
+            let key_row =
+                place_of(sequences.key_rows(), [sequence, kv_head, k], [kv_heads, key_len]);
             for d in 0..head_dim {
-                gradients.query[query_row + d] += slope * key.get([batch, kv_head, k, d]).to_f64();
+                gradients.query[query_row * head_dim + d] +=
+                    slope * operands.key.get([k, d]).to_f64();
                 gradients.key[key_row * head_dim + d] +=
-                    slope * query.get([batch, head, q, d]).to_f64();
+                    slope * operands.query.get([row, d]).to_f64();
             }
             for (d, upstream) in upstream.iter().enumerate() {
-                gradients.value[key_row * value_dim + d] += p * upstream;
+                gradients.value[key_row * value_dim + d] +=
+                    p * factor(attention, place, k) * upstream;
             }
         }
-    }
+    });
     gradients
 }

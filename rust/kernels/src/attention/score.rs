@@ -1,263 +1,228 @@
-//! Which keys a query attends to: bands and lengths, as ranges that tiles are cut from.
+//! What turns products of queries and keys into scores.
+//!
+//! In order: scale, softcap, what is added (mask, ALiBi), and −∞ where a query does not reach a key.
+//! What is added is the ground that the product accumulates on, unless a softcap comes between.
 
 use std::ops::Range;
 
-use fusewire_simd::Real;
+use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::mask::Mask;
-use super::tile::{Group, KEYS};
-use crate::view::View;
-
-/// Which query and key the diagonal of a [`Band`] joins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Alignment {
-    /// The first of each.
-    TopLeft,
-    /// The last of each (within the lengths of the batch row).
-    BottomRight,
-}
-
-/// How far a query sees along the keys, counted from the diagonal; `None` is without bound.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Band {
-    /// Keys before the diagonal.
-    pub left: Option<usize>,
-    /// Keys behind the diagonal: 0 is causal.
-    pub right: Option<usize>,
-    /// Where the diagonal lies.
-    pub alignment: Alignment,
-}
-
-impl Band {
-    /// Every key.
-    pub const FULL: Self = Self { left: None, right: None, alignment: Alignment::TopLeft };
-}
+use super::reach::{Band, Reach, Segment};
+use super::tile::{Group, Tile};
+use crate::Result;
+use crate::math::{Elementary, tanh};
+use crate::view::{View, ViewMut};
 
 /// What turns products of queries and keys into scores.
 #[derive(Clone, Copy, Debug)]
 pub struct Score<'a, T: Real> {
     /// The factor of the products.
     pub scale: f64,
+    /// Scaled products `x` become `cap · tanh(x / cap)`.
+    pub softcap: Option<f64>,
     /// How far queries see.
     pub band: Band,
-    /// How many queries exist in each batch row, `(batch)`.
-    pub query_lengths: Option<View<'a, i64, 1>>,
-    /// How many keys exist in each batch row, `(batch)`.
-    pub key_lengths: Option<View<'a, i64, 1>>,
-    /// What is added to the scaled products.
+    /// ALiBi: `slope · |distance from the diagonal|` is taken off, `(sequences, heads)`.
+    pub slopes: Option<View<'a, T, 2>>,
+    /// What else is added.
     pub mask: Mask<'a, T>,
 }
 
-/// The band of one batch row, resolved to key positions.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Reach {
-    /// Queries that exist.
-    pub(super) queries: usize,
-    /// Keys that exist.
-    pub(super) keys: usize,
-    left: Option<isize>,
-    right: Option<isize>,
-    /// The key on the diagonal of query 0.
-    diagonal: isize,
+/// What a tile of scores begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// No query of the block attends to any of the keys: there is nothing to do.
+    Hidden,
+    /// 0 everywhere; the tile was not written.
+    Clear,
+    /// What was written to the tile.
+    Written,
 }
 
-/// Neighbouring keys that a block of queries is multiplied with in one step.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    pub(super) keys: Range<usize>,
-    /// Whether some query of the block does not reach some of these keys.
-    pub(super) edge: bool,
+/// A block of queries of one head of one sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) sequence: usize,
+    pub(super) head: usize,
+    pub(super) queries: Range<usize>,
 }
 
 impl<T: Real> Score<'_, T> {
     /// Scaled products of every query and every key, and nothing else.
     pub fn plain(scale: f64) -> Self {
-        Self { scale, band: Band::FULL, query_lengths: None, key_lengths: None, mask: Mask::Absent }
-    }
-
-    /// The reach of queries in the batch row `batch`, of at most `queries` and `keys`.
-    pub(super) fn reach(&self, batch: usize, [queries, keys]: [usize; 2]) -> Reach {
-        // Lengths were checked where the operands were.
-        let length = |lengths: Option<View<'_, i64, 1>>, most: usize| {
-            lengths.map_or(most, |view| usize::try_from(view.get([batch])).unwrap_or(0).min(most))
-        };
-        let (queries, keys) = (length(self.query_lengths, queries), length(self.key_lengths, keys));
-        let bound = |bound: Option<usize>| bound.map(|n| isize::try_from(n).unwrap_or(isize::MAX));
-        Reach {
-            queries,
-            keys,
-            left: bound(self.band.left),
-            right: bound(self.band.right),
-            diagonal: match self.band.alignment {
-                Alignment::TopLeft => 0,
-                Alignment::BottomRight => keys as isize - queries as isize,
-            },
-        }
+        Self { scale, softcap: None, band: Band::FULL, slopes: None, mask: Mask::Absent }
     }
 }
 
-impl Reach {
-    /// The keys that `query` reaches; both ends only grow from query to query.
-    pub(super) fn keys(&self, query: usize) -> Range<usize> {
-        let diagonal = query as isize + self.diagonal;
-        let keys = self.keys as isize;
-        let start = self.left.map_or(0, |left| diagonal.saturating_sub(left).clamp(0, keys));
-        let end = self.right.map_or(keys, |right| diagonal.saturating_add(right).saturating_add(1));
-        start as usize..end.clamp(start, keys) as usize
-    }
-
-    /// The keys from the first to the last that any query of a block reaches.
-    pub(super) fn span(&self, queries: Range<usize>) -> Range<usize> {
-        self.keys(queries.start).start..self.keys(queries.end - 1).end
-    }
-
-    /// The keys of `within` that the queries of a block reach, in segments of at most [`KEYS`].
-    pub(super) fn segments(
+impl<T: Elementary> Score<'_, T> {
+    /// Writes what the scores of `segment` begin as, where that is not 0; reach is left to `hide`.
+    #[inline(always)]
+    pub(super) fn ground<I: Lanes<T>>(
         &self,
-        queries: Range<usize>,
-        within: Range<usize>,
-    ) -> impl Iterator<Item = Segment> + use<> {
-        let (first, last) = (self.keys(queries.start), self.keys(queries.end - 1));
-        let (start, end) = (first.start, last.end);
-        // What the last query reaches at its start and the first at its end, all others reach too.
-        // The keys on a diagonal are counted to the edges, whose groups then meet whole vectors.
-        let inner_start = if last.start > start { last.start + 1 } else { start };
-        let inner_end = if first.end < end { first.end.saturating_sub(1) } else { end };
-        let inner = if inner_start < inner_end { inner_start..inner_end } else { start..start };
-        let parts = [
-            Segment { keys: start..inner.start, edge: true },
-            Segment { keys: inner.clone(), edge: false },
-            Segment { keys: inner.end..end, edge: true },
-        ];
-        parts.into_iter().map(move |part| part.within(&within)).flat_map(Segment::split)
-    }
-
-    /// The pieces of a segment that products are made of: all of it, or at an edge, where columns
-    /// of queries fall away from key to key, as many keys as a vector has lanes.
-    pub(super) fn groups(
-        self,
-        queries: Range<usize>,
+        isa: I,
+        place: &Place,
+        reach: &Reach,
         segment: &Segment,
-        lanes: usize,
-    ) -> impl Iterator<Item = Group> + use<> {
-        let Segment { keys, edge } = segment.clone();
-        let step = if edge { lanes } else { keys.len() };
-        (0..keys.len()).step_by(step).map(move |start| {
-            let end = keys.len().min(start + step);
-            let seeing = if edge {
-                self.queries(queries.clone(), keys.start + start..keys.start + end)
-            } else {
-                0..queries.len()
-            };
-            let columns = seeing.start / lanes * lanes..seeing.end.next_multiple_of(lanes);
-            Group { keys: start..end, columns }
-        })
-    }
-
-    /// The keys of a segment, counted from its first, in [`Reach::groups`] that hold any key that
-    /// the queries in `columns` of a block reach.
-    pub(super) fn rows(
-        &self,
-        queries: Range<usize>,
-        segment: &Segment,
-        columns: Range<usize>,
-        lanes: usize,
-    ) -> Range<usize> {
-        let last = (queries.start + columns.end).min(queries.end) - 1;
-        let keys = &segment.keys;
-        let inside = |key: usize| key.clamp(keys.start, keys.end) - keys.start;
-        let start = inside(self.keys(queries.start + columns.start).start);
-        let end = inside(self.keys(last).end);
-        if start < end {
-            start / lanes * lanes..end.next_multiple_of(lanes).min(keys.len())
-        } else {
-            0..0
-        }
-    }
-
-    /// The queries of a block, counted from its first, that reach any of `keys`.
-    fn queries(&self, block: Range<usize>, keys: Range<usize>) -> Range<usize> {
-        let count = |reaches: &dyn Fn(Range<usize>) -> bool| {
-            let (mut low, mut high) = (block.start, block.end);
-            while low < high {
-                let middle = low.midpoint(high);
-                if reaches(self.keys(middle)) {
-                    low = middle + 1;
-                } else {
-                    high = middle;
-                }
-            }
-            low - block.start
-        };
-        let start = count(&|reached| reached.end <= keys.start);
-        start..count(&|reached| reached.start < keys.end).max(start)
+        tile: &mut Tile<'_, T>,
+        staging: &mut [T],
+    ) -> Result<Ground> {
+        isa.vectorize(Grounding { score: self, place, reach, segment, tile, staging })
     }
 }
 
-impl Segment {
-    fn within(self, keys: &Range<usize>) -> Self {
-        let start = self.keys.start.clamp(keys.start, keys.end);
-        Self { keys: start..self.keys.end.clamp(start, keys.end), ..self }
-    }
+/// Writes the ground of a tile; one function, because several passes do.
+struct Grounding<'a, 'b, T: Real> {
+    score: &'a Score<'a, T>,
+    place: &'a Place,
+    reach: &'a Reach,
+    segment: &'a Segment,
+    tile: &'a mut Tile<'b, T>,
+    staging: &'a mut [T],
+}
 
-    /// Pieces of nearly equal size, at most [`KEYS`].
-    fn split(self) -> impl Iterator<Item = Self> {
-        let Self { keys, edge } = self;
-        let pieces = keys.len().div_ceil(KEYS);
-        // Whole groups at an edge, else a multiple of four rows, which register tiles divide well.
-        let size = keys.len().div_ceil(pieces.max(1)).next_multiple_of(if edge { 16 } else { 4 });
-        let piece = move |index| {
-            let start = keys.start + index * size;
-            Self { keys: start..keys.end.min(start + size), edge }
-        };
-        (0..pieces).map(piece).filter(|segment| !segment.keys.is_empty())
+impl<T: Elementary> Kernel<T> for Grounding<'_, '_, T> {
+    type Output = Result<Ground>;
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) -> Result<Ground> {
+        let Self { score, place, reach, segment, tile, staging } = self;
+        let mut ground = Ground::Clear;
+        if segment.masked {
+            ground = score.mask.write(isa, place, segment, tile, staging)?;
+        }
+        if ground == Ground::Hidden {
+            return Ok(ground);
+        }
+        if let Some(slopes) = score.slopes {
+            let slope = slopes.get([place.sequence, place.head]);
+            let written = ground == Ground::Written;
+            tilt(isa, slope, place.queries.start, reach, segment, tile, written);
+            ground = Ground::Written;
+        }
+        Ok(ground)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{Alignment, Reach};
-    use crate::attention::tile::KEYS;
+/// The distances of queries from keys along the band, by vectors of queries.
+#[derive(Clone, Copy)]
+pub(super) struct Distances<V> {
+    /// The keys on the diagonals of the queries, counted from the first key.
+    diagonals: V,
+}
 
-    #[test]
-    fn segments_cover_what_is_reached_and_inner_ones_need_no_mask() {
-        for (left, right) in [(None, None), (None, Some(0)), (Some(3), Some(2)), (Some(200), None)]
-        {
-            for (queries, keys) in [(1, 1), (5, 300), (64, 64), (130, 64), (64, 0), (300, 300)] {
-                for alignment in [Alignment::TopLeft, Alignment::BottomRight] {
-                    let diagonal = match alignment {
-                        Alignment::TopLeft => 0,
-                        Alignment::BottomRight => keys as isize - queries as isize,
-                    };
-                    let reach = Reach { queries, keys, left, right, diagonal };
-                    for start in (0..queries).step_by(64) {
-                        check(reach, start..queries.min(start + 64));
-                    }
-                }
-            }
+impl<V: Copy> Distances<V> {
+    /// Those of the queries from `query` on, with keys counted from `first_key`.
+    #[inline(always)]
+    pub(super) fn new<T: Real, I: Lanes<T, Vector = V>>(
+        isa: I,
+        reach: &Reach,
+        query: usize,
+        first_key: usize,
+    ) -> Self {
+        let mut diagonals = [T::ZERO; 16];
+        for (lane, diagonal) in diagonals.iter_mut().enumerate().take(I::LANES) {
+            // Counted from the segment's first key, so that every number is exact.
+            *diagonal = T::from_f64((reach.diagonal(query + lane) - first_key as isize) as f64);
         }
+        Self { diagonals: isa.load(&diagonals) }
     }
 
-    fn check(reach: Reach, block: std::ops::Range<usize>) {
-        let mut seen = vec![0; reach.keys];
-        for segment in reach.segments(block.clone(), 0..reach.keys) {
-            assert!(!segment.keys.is_empty() && segment.keys.len() <= KEYS);
-            for key in segment.keys.clone() {
-                seen[key] += 1;
-                let inside = |query| reach.keys(query).contains(&key);
-                assert!(segment.edge || block.clone().all(inside), "{segment:?} of {block:?}");
-            }
-            let some = reach.queries(block.clone(), segment.keys.clone());
-            for query in block.clone() {
-                let reached = reach.keys(query);
-                let any = segment.keys.clone().any(|key| reached.contains(&key));
-                assert!(!any || some.contains(&(query - block.start)), "{query} of {segment:?}");
-            }
+    /// Those from the key that is `key` behind the first.
+    #[inline(always)]
+    pub(super) fn from<T: Real, I: Lanes<T, Vector = V>>(&self, isa: I, key: usize) -> V {
+        let signed = isa.sub(self.diagonals, isa.splat(T::from_f64(key as f64)));
+        isa.max(signed, isa.sub(isa.zero(), signed))
+    }
+}
+
+/// Writes `−slope · |distance|`, on what is there if something is `written`.
+#[inline(always)]
+fn tilt<T: Real, I: Lanes<T>>(
+    isa: I,
+    slope: T,
+    first_query: usize,
+    reach: &Reach,
+    segment: &Segment,
+    tile: &mut Tile<'_, T>,
+    written: bool,
+) {
+    let slope = isa.splat(slope);
+    for column in (0..tile.width()).step_by(I::LANES) {
+        let distances = Distances::new(isa, reach, first_query + column, segment.keys.start);
+        for key in 0..segment.keys.len() {
+            let place = &mut tile.row_mut(key)[column..];
+            let ground = if written { isa.load(place) } else { isa.zero() };
+            isa.store(place, isa.neg_mul_add(distances.from(isa, key), slope, ground));
         }
-        for (key, &times) in seen.iter().enumerate() {
-            assert!(times <= 1);
-            let any = block.clone().any(|query| reach.keys(query).contains(&key));
-            assert!(times == 1 || !any, "key {key} of {block:?} with {reach:?}");
+    }
+}
+
+/// Writes `hidden` wherever a query does not reach a key of `group`, inside the group's columns.
+#[inline(always)]
+pub(super) fn hide<T: Real, I: Lanes<T>>(
+    isa: I,
+    queries: Range<usize>,
+    reach: &Reach,
+    segment: &Segment,
+    group: &Group,
+    hidden: T,
+    tile: &mut Tile<'_, T>,
+) {
+    let keys = segment.keys.start + group.keys.start..segment.keys.start + group.keys.end;
+    // Counted from the group's first key, so that every number is exact.
+    let position = |key: usize| T::from_f64((key.clamp(keys.start, keys.end) - keys.start) as f64);
+    for column in group.columns.clone().step_by(I::LANES) {
+        let query = |lane: usize| (queries.start + column + lane).min(queries.end - 1);
+        let (first, last) = (reach.keys(query(0)), reach.keys(query(I::LANES - 1)));
+        if last.start <= keys.start && keys.end <= first.end {
+            continue;
+        }
+        let mut bounds = [[T::ZERO; 16]; 2];
+        let [starts, ends] = &mut bounds;
+        for (lane, (start, end)) in starts.iter_mut().zip(ends).enumerate().take(I::LANES) {
+            let reached = reach.keys(query(lane));
+            (*start, *end) = (position(reached.start), position(reached.end));
+        }
+        let (start, end) = (isa.load(&bounds[0]), isa.load(&bounds[1]));
+        for (number, key) in group.keys.clone().enumerate() {
+            let number = isa.splat(T::from_f64(number as f64));
+            let place = &mut tile.row_mut(key)[column..];
+            let shown = isa.select(isa.less(number, end), isa.load(place), isa.splat(hidden));
+            isa.store(place, isa.select(isa.less(number, start), isa.splat(hidden), shown));
+        }
+    }
+}
+
+/// Bends scaled products to `cap · tanh(product / cap)`, adds the `ground` where it is `written`, and
+/// leaves the derivative of the bend, `1 − tanh²`, in its place. Rows are whole vectors.
+pub(super) struct Bend<'a, T: Real> {
+    pub(super) cap: f64,
+    pub(super) scores: ViewMut<'a, T, 2>,
+    pub(super) ground: ViewMut<'a, T, 2>,
+    pub(super) written: bool,
+}
+
+impl<T: Elementary> Kernel<T> for Bend<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        let Self { cap, mut scores, mut ground, written } = self;
+        let cap = isa.splat(T::from_f64(cap));
+        let one = isa.splat(T::ONE);
+        let per_cap = isa.div(one, cap);
+        for row in 0..scores.rows() {
+            let parts = scores.row_mut(row).chunks_exact_mut(I::LANES);
+            for (score, ground) in parts.zip(ground.row_mut(row).chunks_exact_mut(I::LANES)) {
+                let bent = tanh(isa, isa.mul(isa.load(score), per_cap));
+                let mut sum = isa.mul(bent, cap);
+                if written {
+                    sum = isa.add(sum, isa.load(ground));
+                }
+                isa.store(score, sum);
+                isa.store(ground, isa.neg_mul_add(bent, bent, one));
+            }
         }
     }
 }

@@ -21,12 +21,14 @@ pub(super) struct Running<'a, T> {
 }
 
 impl<'a, T: Elementary> Running<'a, T> {
-    /// No keys so far; `numbers` holds twice the queries.
+    /// No keys so far, or one whose score is the `sink`; `numbers` holds twice the queries.
     #[inline(always)]
-    pub(super) fn start(numbers: &'a mut [T]) -> Self {
+    pub(super) fn start(numbers: &'a mut [T], sink: Option<T>) -> Self {
         let (maxima, sums) = numbers.split_at_mut(numbers.len() / 2);
-        maxima.fill(T::NEG_INFINITY);
-        sums.fill(T::ZERO);
+        let sink = sink.filter(|&sink| sink != T::NEG_INFINITY);
+        maxima.fill(sink.unwrap_or(T::NEG_INFINITY));
+        // Not a number where the sink is ∞ or not a number.
+        sums.fill(sink.map_or(T::ZERO, |sink| T::ONE + (sink - sink)));
         Self { maxima, sums }
     }
 

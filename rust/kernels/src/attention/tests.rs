@@ -1,228 +1,16 @@
-//! Both passes against their definitions: every instruction set, edge sizes, strides, bands,
-//! lengths, masks; outputs begin as NaN.
+//! All passes against their definitions: every instruction set, edge sizes, strides, bands, lengths,
+//! packed sequences, masks and what else changes scores; outputs begin as NaN.
 
-use fusewire_simd::{IsaName, available};
+mod case;
+
+use fusewire_simd::available;
 use proptest::prelude::*;
 
-use super::backward::Backward;
-use super::forward::Forward;
-use super::{Alignment, Attention, Band, Gradients, Mask, Saved, Score, Upstream, reference};
+use self::case::{CAUSAL, Case, Everything, Layout, Lengths, MaskKind, NAMES, Operands, PLAIN};
+use super::{Alignment, Attention, Band, Dropout, Mask, Score, Sequences, offsets};
 use crate::math::Elementary;
-use crate::parallel::{Pool, Serial, Team};
-use crate::view::{View, ViewMut};
-
-/// Sizes and options of one call.
-#[derive(Clone, Copy, Debug)]
-struct Case {
-    batch: usize,
-    kv_heads: usize,
-    group: usize,
-    query_len: usize,
-    key_len: usize,
-    head_dim: usize,
-    value_dim: usize,
-    band: Band,
-    mask: MaskKind,
-    lengths: bool,
-    layout: Layout,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum MaskKind {
-    Absent,
-    Attend,
-    Bias,
-    /// Bytes that are the same for all queries and heads.
-    Padding,
-}
-
-/// How `(batch, heads, length, dim)` lies in memory.
-#[derive(Clone, Copy, Debug)]
-enum Layout {
-    Contiguous,
-    /// `(batch, length, heads, dim)`, with a gap behind each row.
-    Interleaved,
-    /// `(batch, heads, dim, length)`.
-    Transposed,
-}
-
-const PLAIN: Case = Case {
-    batch: 1,
-    kv_heads: 1,
-    group: 1,
-    query_len: 5,
-    key_len: 7,
-    head_dim: 8,
-    value_dim: 8,
-    band: Band::FULL,
-    mask: MaskKind::Absent,
-    lengths: false,
-    layout: Layout::Contiguous,
-};
-
-const CAUSAL: Band = Band { right: Some(0), ..Band::FULL };
-
-/// Numbers in [−1, 1] without a pattern.
-fn numbers<T: Elementary>(count: usize, seed: u64) -> Vec<T> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
-    };
-    (0..count).map(|_| T::from_f64(next())).collect()
-}
-
-const GAP: usize = 3;
-
-/// A view of `(batch, heads, length, dim)` on data long enough for any layout.
-fn laid_out<T>(
-    data: &[T],
-    [batch, heads, length, dim]: [usize; 4],
-    layout: Layout,
-) -> View<'_, T, 4> {
-    let view = |shape: [usize; 4]| {
-        View::contiguous(&data[..shape.iter().product()], shape).expect("the data suffices")
-    };
-    match layout {
-        Layout::Contiguous => view([batch, heads, length, dim]),
-        Layout::Interleaved => {
-            view([batch, length, heads, dim + GAP]).slice(3, 1..dim + 1).permute([0, 2, 1, 3])
-        }
-        Layout::Transposed => view([batch, heads, dim, length]).permute([0, 1, 3, 2]),
-    }
-}
-
-/// The operands of a case.
-struct Operands<T> {
-    case: Case,
-    numbers: [Vec<T>; 5],
-    bytes: Vec<u8>,
-    lengths: [Vec<i64>; 2],
-}
-
-/// Outputs, logarithms and the gradients of query, key and value.
-type Everything<N> = [Vec<N>; 5];
-
-impl<T: Elementary> Operands<T> {
-    fn new(case: Case, seed: u64) -> Self {
-        let Case { batch, kv_heads, group, query_len, key_len, head_dim, value_dim, .. } = case;
-        let heads = kv_heads * group;
-        let count = |heads, length, dim| batch * heads * length * (dim + GAP);
-        let mask = numbers::<f64>(batch * heads * query_len.max(1) * key_len, seed + 9);
-        let length = |most: usize, row: usize| (most * (row + 1) / (batch + 1)) as i64;
-        Self {
-            case,
-            numbers: [
-                numbers(count(heads, query_len, head_dim), seed),
-                numbers(count(kv_heads, key_len, head_dim), seed + 1),
-                numbers(count(kv_heads, key_len, value_dim), seed + 2),
-                numbers(count(heads, query_len, value_dim), seed + 3),
-                numbers(batch * heads * query_len * key_len.max(1), seed + 4),
-            ],
-            bytes: mask.iter().map(|&x| u8::from(x > -0.4) * 2).collect(),
-            lengths: [
-                (0..batch).map(|row| length(query_len, row)).collect(),
-                (0..batch).rev().map(|row| length(key_len, row)).collect(),
-            ],
-        }
-    }
-
-    fn attention(&self) -> Attention<'_, T> {
-        let Case { batch, kv_heads, group, query_len, key_len, head_dim, value_dim, .. } =
-            self.case;
-        let (heads, layout) = (kv_heads * group, self.case.layout);
-        let [query, key, value, _, bias] = &self.numbers;
-        let scores = [batch, heads, query_len, key_len];
-        let lengths = |row: usize| {
-            let view = View::contiguous(&self.lengths[row], [batch]).expect("one for each row");
-            self.case.lengths.then_some(view)
-        };
-        Attention {
-            query: laid_out(query, [batch, heads, query_len, head_dim], layout),
-            key: laid_out(key, [batch, kv_heads, key_len, head_dim], layout),
-            value: laid_out(value, [batch, kv_heads, key_len, value_dim], layout),
-            score: Score {
-                scale: 1.7 / (head_dim.max(1) as f64).sqrt(),
-                band: self.case.band,
-                query_lengths: lengths(0),
-                key_lengths: lengths(1),
-                mask: match self.case.mask {
-                    MaskKind::Absent => Mask::Absent,
-                    MaskKind::Attend => {
-                        Mask::Attend(laid_out(&self.bytes, scores, layout_of_mask(layout)))
-                    }
-                    MaskKind::Bias => Mask::Bias(laid_out(bias, scores, layout_of_mask(layout))),
-                    MaskKind::Padding => Mask::Attend(padding(&self.bytes, scores)),
-                },
-            },
-        }
-    }
-
-    fn upstream(&self) -> (View<'_, T, 4>, View<'_, T, 3>) {
-        let [batch, heads, query_len, _] = self.attention().query.shape();
-        let shape = [batch, heads, query_len, self.case.value_dim];
-        let lse = View::contiguous(
-            &self.numbers[4][..batch * heads * query_len],
-            [batch, heads, query_len],
-        );
-        (laid_out(&self.numbers[3], shape, self.case.layout), lse.expect("the data suffices"))
-    }
-
-    /// Both passes on `isa`, into contiguous outputs that begin as NaN.
-    fn compute(&self, isa: IsaName, team: &dyn Team) -> Everything<T> {
-        let attention = self.attention();
-        let (output_gradient, lse_gradient) = self.upstream();
-        let empty = |shape: &[usize]| vec![T::NAN; shape.iter().product()];
-        let mut output = empty(&attention.output_shape());
-        let mut lse = empty(&attention.lse_shape());
-        let output_view = ViewMut::contiguous(&mut output, attention.output_shape());
-        let lse_view = ViewMut::contiguous(&mut lse, attention.lse_shape());
-        let pass =
-            Forward::new(&attention, output_view.expect("fits"), lse_view.expect("fits"), team);
-        T::dispatch_on(isa, pass.expect("shapes fit")).expect("available").expect("has memory");
-        let operands = [attention.query, attention.key, attention.value];
-        let mut gradients = operands.map(|operand| empty(&operand.shape()));
-        let [query, key, value] = &mut gradients;
-        let saved = Saved {
-            output: View::contiguous(&output, attention.output_shape()).expect("fits"),
-            lse: View::contiguous(&lse, attention.lse_shape()).expect("fits"),
-        };
-        let views = Gradients {
-            query: Some(ViewMut::contiguous(query, operands[0].shape()).expect("fits")),
-            key: Some(ViewMut::contiguous(key, operands[1].shape()).expect("fits")),
-            value: Some(ViewMut::contiguous(value, operands[2].shape()).expect("fits")),
-        };
-        let upstream = Upstream { output: output_gradient, lse: Some(lse_gradient) };
-        let pass = Backward::new(&attention, saved, upstream, views, team).expect("shapes fit");
-        T::dispatch_on(isa, pass).expect("available").expect("has memory");
-        let [query, key, value] = gradients;
-        [output, lse, query, key, value]
-    }
-
-    fn expected(&self) -> Everything<f64> {
-        let attention = self.attention();
-        let (output_gradient, lse_gradient) = self.upstream();
-        let reference::Results { output, lse } = reference::forward(&attention);
-        let reference::Gradients { query, key, value } =
-            reference::backward(&attention, output_gradient, Some(lse_gradient));
-        [output, lse, query, key, value]
-    }
-}
-
-/// A gap behind a mask's rows would need more numbers than the tests give it.
-fn layout_of_mask(layout: Layout) -> Layout {
-    if matches!(layout, Layout::Interleaved) { Layout::Contiguous } else { layout }
-}
-
-/// One row of bytes for each batch row, repeated.
-fn padding(bytes: &[u8], [batch, heads, query_len, key_len]: [usize; 4]) -> View<'_, u8, 4> {
-    View::contiguous(&bytes[..batch * key_len], [batch, 1, 1, key_len])
-        .expect("the data suffices")
-        .broadcast([batch, heads, query_len, key_len])
-        .expect("dimensions of 1 grow")
-}
+use crate::parallel::{Pool, Serial};
+use crate::view::View;
 
 fn check<T: Elementary>(case: Case) {
     let operands = Operands::<T>::new(case, 1);
@@ -230,14 +18,14 @@ fn check<T: Elementary>(case: Case) {
     let precision = if size_of::<T>() == 4 { 1.2e-7 } else { 2.3e-16 };
     for isa in available() {
         let got = operands.compute(isa, &Serial);
-        for (name, (got, expected)) in
-            ["output", "lse", "query", "key", "value"].iter().zip(got.iter().zip(&expected))
-        {
+        for (name, (got, expected)) in NAMES.iter().zip(got.iter().zip(&expected)) {
             let largest =
                 expected.iter().filter(|x| x.is_finite()).fold(1.0_f64, |a, b| a.max(b.abs()));
             assert_eq!(got.len(), expected.len());
             for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
-                let (got, bound) = (got.to_f64(), 40.0 * precision * largest);
+                // The terms of a slope's gradient are as large as distances.
+                let terms = if *name == "slopes" { case.key_len.max(case.query_len) } else { 1 };
+                let (got, bound) = (got.to_f64(), 40.0 * precision * largest * terms as f64);
                 let close = got == expected || (got - expected).abs() <= bound;
                 assert!(close, "{isa} {name}[{i}]: {got}, not {expected}; {case:?}");
             }
@@ -292,7 +80,7 @@ fn bands_and_lengths() {
         for (left, right) in
             [(None, Some(0)), (Some(5), Some(3)), (Some(0), Some(0)), (Some(40), None)]
         {
-            for lengths in [false, true] {
+            for lengths in [Lengths::Full, Lengths::Given, Lengths::Packed] {
                 let band = Band { left, right, alignment };
                 check::<f32>(Case { band, lengths, ..case });
                 // Fewer keys than queries: at the bottom right, the first queries see nothing.
@@ -310,6 +98,24 @@ fn dimensions_of_nothing() {
     check::<f32>(Case { head_dim: 0, ..case });
     check::<f32>(Case { batch: 0, ..case });
     check::<f32>(Case { kv_heads: 0, ..case });
+    check::<f32>(Case { batch: 0, query_len: 0, key_len: 0, lengths: Lengths::Packed, ..case });
+}
+
+#[test]
+fn what_changes_scores() {
+    let case = Case { batch: 2, kv_heads: 2, query_len: 70, key_len: 150, ..PLAIN };
+    for band in [Band::FULL, CAUSAL] {
+        for mask in [MaskKind::Absent, MaskKind::Attend, MaskKind::Bias] {
+            check::<f32>(Case { softcap: Some(0.7), band, mask, ..case });
+            check::<f32>(Case { slopes: true, band, mask, ..case });
+            check::<f32>(Case { sinks: true, band, mask, ..case });
+            check::<f32>(Case { dropout: Some(0.3), band, mask, ..case });
+        }
+    }
+    let all = Case { softcap: Some(2.0), slopes: true, sinks: true, dropout: Some(0.2), ..case };
+    check::<f32>(Case { band: CAUSAL, mask: MaskKind::Padding, ..all });
+    check::<f64>(Case { band: CAUSAL, mask: MaskKind::Bias, lengths: Lengths::Packed, ..all });
+    check::<f32>(Case { dropout: Some(1.0), ..case });
 }
 
 #[test]
@@ -331,7 +137,8 @@ fn large_scores_do_not_overflow_and_nan_is_seen() {
 
 #[test]
 fn what_does_not_fit_is_told_in_the_callers_words() {
-    let operands = Operands::<f32>::new(Case { batch: 2, lengths: true, ..PLAIN }, 1);
+    let case = Case { batch: 2, lengths: Lengths::Given, ..PLAIN };
+    let operands = Operands::<f32>::new(case, 1);
     let refuse = |attention: Attention<'_, f32>, words: &[&str]| {
         let error = attention.check().expect_err("it does not fit").to_string();
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
@@ -349,7 +156,7 @@ fn what_does_not_fit_is_told_in_the_callers_words() {
     let long = [3, 8];
     let key_lengths = Some(View::contiguous(&long, [2]).expect("fits"));
     refuse(
-        Attention { score: Score { key_lengths, ..good.score }, ..good },
+        Attention { sequences: Sequences::Padded { query_lengths: None, key_lengths }, ..good },
         &["key_lengths[1]", "7", "8"],
     );
     let mask = Mask::Bias(good.query);
@@ -357,31 +164,88 @@ fn what_does_not_fit_is_told_in_the_callers_words() {
         Attention { score: Score { mask, ..good.score }, ..good },
         &["attn_mask", "[2, 1, 5, 7]"],
     );
+    let sinks = Some(View::contiguous(&[0.0; 2], [1, 2]).expect("fits"));
+    refuse(Attention { sinks, ..good }, &["sinks", "[2, 1]", "[1, 2]"]);
+    let dropout = Some(Dropout { probability: f64::NAN, seed: 0 });
+    refuse(Attention { dropout, ..good }, &["dropout_p", "NaN"]);
+}
+
+#[test]
+fn offsets_rise_from_0_to_the_end() {
+    let check = |numbers: &[i64]| {
+        let view = View::contiguous(numbers, [numbers.len()]).expect("fits");
+        offsets("key_offsets", view, 9).map_err(|error| error.to_string())
+    };
+    assert_eq!(check(&[0, 4, 4, 9]), Ok(vec![0, 4, 4, 9]));
+    for (numbers, words) in [
+        (&[] as &[i64], "empty"),
+        (&[0, 4], "[0, 4]"),
+        (&[1, 9], "[1, 9]"),
+        (&[0, 5, 4, 9], "key_offsets[2] is 4"),
+        (&[0, 10], "key_offsets[1] is 10"),
+        (&[-1, 9], "key_offsets[0] is -1"),
+    ] {
+        let message = check(numbers).expect_err("they do not rise from 0 to 9");
+        assert!(message.contains(words), "{message}");
+    }
+}
+
+#[test]
+fn dropout_decides_by_chance() {
+    let dropout = Dropout { probability: 0.25, seed: 3 };
+    let kept = |place, key| f64::from(u8::from(dropout.factor(place, key) > 0.0)) - 0.75;
+    // The share that is kept, and how much neighbours in any direction have to do with each other.
+    let (len, mut sums) = (200, [0.0; 5]);
+    for query in 0..len {
+        for key in 0..len {
+            let here = kept([0, 0, query], key);
+            sums[0] += here;
+            sums[1] += here * kept([0, 0, query], key + 1);
+            sums[2] += here * kept([0, 0, query + 1], key);
+            sums[3] += here * kept([0, 1, query], key);
+            sums[4] += here * kept([1, 0, query], key);
+        }
+    }
+    // In units of what chance gives: each term's deviation is √(pq) or pq.
+    let deviation = 0.25 * 0.75;
+    for (sum, term) in
+        sums.iter().zip([f64::sqrt(deviation), deviation, deviation, deviation, deviation])
+    {
+        let score: f64 = sum / (term * len as f64);
+        assert!(score.abs() < 4.0, "{sums:?}");
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn any_combination(
-        sizes in (1_usize..3, 1_usize..3, 1_usize..3, 0_usize..90, 0_usize..200),
+        sizes in (1_usize..4, 1_usize..3, 1_usize..3, 0_usize..90, 0_usize..200),
         dims in (0_usize..40, 0_usize..40),
         left in proptest::option::of(0_usize..100),
         right in proptest::option::of(0_usize..100),
         bottom in any::<bool>(),
-        lengths in any::<bool>(),
+        lengths in prop_oneof![
+            Just(Lengths::Full), Just(Lengths::Given), Just(Lengths::Packed)
+        ],
         mask in prop_oneof![
             Just(MaskKind::Absent), Just(MaskKind::Attend), Just(MaskKind::Bias), Just(MaskKind::Padding)
         ],
         layout in prop_oneof![
             Just(Layout::Contiguous), Just(Layout::Interleaved), Just(Layout::Transposed)
         ],
+        softcap in proptest::option::of(0.5_f64..5.0),
+        dropout in proptest::option::of(0.0_f64..0.9),
+        slopes in any::<bool>(),
+        sinks in any::<bool>(),
     ) {
         let (batch, kv_heads, group, query_len, key_len) = sizes;
         let (head_dim, value_dim) = dims;
         let alignment = if bottom { Alignment::BottomRight } else { Alignment::TopLeft };
         let band = Band { left, right, alignment };
         check::<f32>(Case {
-            batch, kv_heads, group, query_len, key_len, head_dim, value_dim, band, mask, lengths, layout,
+            batch, kv_heads, group, query_len, key_len, head_dim, value_dim, band, mask, lengths,
+            layout, softcap, slopes, sinks, dropout,
         });
     }
 }

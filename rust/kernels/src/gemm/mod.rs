@@ -13,7 +13,7 @@ pub mod reference;
 mod transpose;
 
 pub use block::multiply_block;
-pub use epilogue::{Epilogue, NoEpilogue, Start};
+pub use epilogue::{Epilogue, NoEpilogue, Start, apply_epilogue};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
 pub(crate) use microkernel::STEPS;
 pub use pack::{copy_columns, copy_rows, factors};

@@ -37,6 +37,11 @@ impl<P: Partition> Relay<P> {
         Self { partition, turns, broken: AtomicBool::new(false) }
     }
 
+    /// The parts.
+    pub fn partition(&self) -> &P {
+        &self.partition
+    }
+
     /// Waits until the part at `index` has had `turn` turns, and takes it.
     ///
     /// # Errors

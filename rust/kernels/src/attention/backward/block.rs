@@ -1,55 +1,84 @@
-//! One block of queries of the backward pass.
+//! Probabilities and gradients of scores of one block of queries, segment by segment.
 
 use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
-use super::{Saved, Upstream};
+use super::Pass;
 use crate::Result;
 use crate::attention::ahead::Ahead;
-use crate::attention::mask::{Ground, Place, hide};
-use crate::attention::params::Attention;
-use crate::attention::score::{Reach, Segment};
-use crate::attention::tile::{Group, KEYS, Tile, copied_rows, packed_rows};
-use crate::gemm::{Epilogue, Scales, Start, copy_transposed, multiply_block};
+use crate::attention::dropout::Keep;
+use crate::attention::params::Head;
+use crate::attention::reach::Segment;
+use crate::attention::score::{Bend, Ground, Place, hide};
+use crate::attention::tile::{Group, KEYS, Tile};
+use crate::gemm::{Epilogue, NoEpilogue, Start, apply_epilogue, multiply_block};
 use crate::math::{Elementary, exp};
 use crate::scratch::Scratch;
-use crate::view::{View, ViewMut};
+use crate::view::View;
+
+/// What becomes of the gradients of scores.
+pub(super) trait Consumer<T: Elementary> {
+    /// Whether it wants the gradients of the products of queries and keys, which lie before scale and
+    /// softcap, and not those of the scores behind them.
+    const OF_PRODUCTS: bool;
+
+    /// Whether it wants gradients at all, and not only probabilities.
+    fn wants_slopes(&self) -> bool;
+
+    /// Takes one piece; what is needed next may be fetched `ahead`.
+    fn take<I: Lanes<T>>(&mut self, isa: I, piece: &Piece<'_, T>, ahead: &mut Ahead<T>);
+}
+
+/// What neighbouring keys and neighbouring queries of a block have to do with each other.
+pub(super) struct Piece<'a, T: Real> {
+    /// The keys, counted from the block's first.
+    pub(super) keys: Range<usize>,
+    /// The queries, counted from the first of the block.
+    pub(super) queries: Range<usize>,
+    /// The probabilities, as dropout left them, `(keys, queries)`.
+    pub(super) powers: View<'a, T, 2>,
+    /// The gradients that the consumer wants, `(keys, queries)`.
+    pub(super) slopes: View<'a, T, 2>,
+}
 
 /// Up to 64 queries of one head, against those of some keys that they reach.
-pub(super) struct QueryBlock<'a, T: Real> {
-    pub(super) attention: &'a Attention<'a, T>,
-    pub(super) saved: Saved<'a, T>,
-    pub(super) upstream: Upstream<'a, T>,
+pub(super) struct QueryBlock<'a, 'b, T: Real, C> {
+    pub(super) pass: &'a Pass<'a, T>,
+    /// What the head sees, of keys and values only these.
+    pub(super) head: Head<'a, T>,
+    /// Where the keys lie among all.
+    pub(super) keys: Range<usize>,
     pub(super) place: Place,
     /// The block that comes next.
     pub(super) next: Option<Place>,
-    pub(super) reach: Reach,
-    /// Where the keys lie among all.
-    pub(super) keys: Range<usize>,
-    pub(super) key: View<'a, T, 2>,
-    /// The keys with contiguous rows.
-    pub(super) key_rows: View<'a, T, 2>,
-    pub(super) value: View<'a, T, 2>,
-    pub(super) query_gradient: ViewMut<'a, T, 2>,
-    pub(super) key_gradient: ViewMut<'a, T, 2>,
-    pub(super) value_gradient: ViewMut<'a, T, 2>,
+    pub(super) consumer: &'b mut C,
+}
+
+impl<'a, 'b, T: Real, C> QueryBlock<'a, 'b, T, C> {
+    /// One against all keys that its `head` sees.
+    pub(super) fn of_all_keys(
+        pass: &'a Pass<'a, T>,
+        head: Head<'a, T>,
+        place: Place,
+        consumer: &'b mut C,
+    ) -> Self {
+        Self { pass, head, keys: 0..head.key.rows(), place, next: None, consumer }
+    }
 }
 
 /// A block of queries as the products want it.
-struct Packed<'a, T: Real> {
+struct Packed<'a, T> {
     /// Queries as columns, scaled.
     query: Tile<'a, T>,
     /// Gradients of the output as columns, scaled like the scores.
     upstream: Tile<'a, T>,
-    /// `scale · (rowsum(dO ∘ O) − dLSE)`.
+    /// `rowsum(dO ∘ O) − dLSE`, scaled like the scores.
     delta: &'a [T],
     /// The logarithms; ∞ where a query saw no key.
     lse: &'a [T],
-    /// Queries as rows.
-    query_rows: View<'a, T, 2>,
-    /// Gradients of the output as rows.
-    upstream_rows: View<'a, T, 2>,
+    /// What dropout decided.
+    keep: Option<Keep>,
 }
 
 /// The tiles of one segment of keys.
@@ -57,12 +86,13 @@ struct Step<'a, T> {
     segment: Segment,
     /// The first key of the block's.
     first_key: usize,
-    /// What the products of queries and keys are added to.
-    start: Start,
+    ground: Ground,
     /// The ground of the scores, then the probabilities.
     powers: Tile<'a, T>,
     /// The gradients of the scores.
     slopes: Tile<'a, T>,
+    /// With a softcap the ground, then the derivative of the softcap.
+    bends: Option<Tile<'a, T>>,
 }
 
 impl<T: Real> Step<'_, T> {
@@ -73,209 +103,160 @@ impl<T: Real> Step<'_, T> {
     }
 }
 
-impl<T: Elementary> Kernel<T> for QueryBlock<'_, T> {
+impl<T: Elementary, C: Consumer<T>> Kernel<T> for QueryBlock<'_, '_, T, C> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) -> Result<()> {
-        let Attention { query, score, .. } = self.attention;
-        let (head_dim, value_dim) = (self.key.columns(), self.value.columns());
-        let queries = self.place.queries.clone();
+    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+        let Self { pass, head, keys, place, next, consumer } = self;
+        let score = &pass.attention.score;
+        let (head_dim, value_dim) = (head.key.columns(), head.value.columns());
+        let queries = place.queries.clone();
         let width = queries.len().next_multiple_of(I::LANES);
-        let source = self.place.of_queries(query);
-        let gradient = self.place.of_queries(&self.upstream.output);
+        let Pass { attention, saved, upstream } = pass;
+        let sequences = &attention.sequences;
 
-        let copies = [copied_rows(source), copied_rows(gradient)];
+        let bent = if score.softcap.is_some() { width * KEYS } else { 0 };
         let staging = score.mask.staging(KEYS, width);
-        let mut scratch = Scratch::take(
-            width * (head_dim + value_dim + 2 * KEYS + 2) + copies[0] + copies[1] + staging,
-        )?;
+        let mut scratch =
+            Scratch::take(width * (head_dim + value_dim + 2 * KEYS + 2) + bent + staging)?;
         let (packed_query, rest) = scratch.split_at_mut(width * head_dim);
-        let (packed_gradient, rest) = rest.split_at_mut(width * value_dim);
+        let (packed_upstream, rest) = rest.split_at_mut(width * value_dim);
         let (delta, rest) = rest.split_at_mut(width);
         let (lse, rest) = rest.split_at_mut(width);
         let (powers, rest) = rest.split_at_mut(width * KEYS);
         let (slopes, rest) = rest.split_at_mut(width * KEYS);
-        let (query_copy, rest) = rest.split_at_mut(copies[0]);
-        let (gradient_copy, staging) = rest.split_at_mut(copies[1]);
+        let (bends, staging) = rest.split_at_mut(bent);
 
-        let scale = T::from_f64(score.scale);
+        let scale = if C::OF_PRODUCTS { T::from_f64(score.scale) } else { T::ONE };
+        pass.write_delta(isa, &place, scale, delta)?;
+        pass.write_lse(&place, lse);
         let mut packed = Packed {
             query: Tile::new(packed_query, head_dim, width),
-            upstream: Tile::new(packed_gradient, value_dim, width),
-            query_rows: packed_rows(isa, source, query_copy)?,
-            upstream_rows: packed_rows(isa, gradient, gradient_copy)?,
-            delta: {
-                self.write_delta(isa, gradient, delta)?;
-                delta
-            },
-            lse: {
-                self.write_lse(lse);
-                lse
-            },
+            upstream: Tile::new(packed_upstream, value_dim, width),
+            delta,
+            lse,
+            keep: pass.attention.dropout.map(|dropout| dropout.keep(&place)),
         };
-        packed.query.pack_transposed(isa, source, scale)?;
-        packed.upstream.pack_transposed(isa, gradient, scale)?;
+        let source = sequences.of_block(attention.query, &place);
+        packed.query.pack_transposed(isa, source, T::from_f64(score.scale))?;
+        let source = sequences.of_block(upstream.output, &place);
+        packed.upstream.pack_transposed(isa, source, scale)?;
         let mut ahead = Ahead::nothing();
-        if let Some(next) = &self.next {
-            ahead.read(next.of_queries(query));
-            ahead.read(next.of_queries(&self.upstream.output));
-            ahead.read(next.of_queries(&self.saved.output));
+        if let Some(next) = &next {
+            ahead.read(sequences.of_block(attention.query, next));
+            ahead.read(sequences.of_block(upstream.output, next));
+            ahead.read(sequences.of_block(saved.output, next));
         }
-        ahead.spread(self.key.rows() * width * (3 * head_dim + 2 * value_dim));
+        ahead.spread(keys.len() * width * (3 * head_dim + 2 * value_dim));
 
-        for segment in self.reach.segments(queries.clone(), self.keys.clone()) {
-            let mut powers = Tile::new(powers, segment.keys.len(), width);
-            let slopes = Tile::new(slopes, segment.keys.len(), width);
-            let start = match score.mask.ground(isa, &self.place, &segment, &mut powers, staging)? {
-                Ground::Hidden => continue,
-                Ground::Clear => Start::Zero,
-                Ground::Written => Start::Accumulate,
-            };
-            let groups = self.reach.groups(queries.clone(), &segment, I::LANES);
-            let mut step = Step { segment, first_key: self.keys.start, start, powers, slopes };
+        for segment in head.reach.segments(queries.clone(), keys.clone()) {
+            let Some(segment) = score.mask.narrow(&place, segment) else { continue };
+            let rows = segment.keys.len();
+            let mut powers = Tile::new(powers, rows, width);
+            let mut bends = score.softcap.map(|_| Tile::new(bends, rows, width));
+            let tile = bends.as_mut().unwrap_or(&mut powers);
+            let ground = score.ground(isa, &place, &head.reach, &segment, tile, staging)?;
+            if ground == Ground::Hidden {
+                continue;
+            }
+            let slopes = Tile::new(slopes, rows, width);
+            let groups = head.reach.groups(queries.clone(), &segment, I::LANES);
+            let mut step = Step { segment, first_key: keys.start, ground, powers, slopes, bends };
             for group in groups {
-                self.differentiate(isa, &packed, &group, &mut step, &mut ahead)?;
-                self.accumulate(isa, &packed, &group, &step, &mut ahead)?;
+                let block = Block { pass, head: &head, place: &place, packed: &packed };
+                block.write_powers(isa, &group, &mut step, &mut ahead)?;
+                if consumer.wants_slopes() {
+                    block.write_slopes::<I, C>(isa, &group, &mut step, &mut ahead)?;
+                }
+                // The lanes behind the last query have no rows.
+                let columns = group.columns.start..group.columns.end.min(queries.len());
+                let piece = Piece {
+                    keys: step.keys(&group),
+                    queries: columns.clone(),
+                    powers: step.powers.view(group.keys.clone(), columns.clone())?,
+                    slopes: step.slopes.view(group.keys.clone(), columns)?,
+                };
+                consumer.take(isa, &piece, &mut ahead);
             }
         }
         Ok(())
     }
 }
 
-impl<T: Elementary> QueryBlock<'_, T> {
-    /// `scale · (rowsum(dO ∘ O) − dLSE)`, 0 behind the last query.
+/// A block of queries, packed.
+struct Block<'a, T: Real> {
+    pass: &'a Pass<'a, T>,
+    head: &'a Head<'a, T>,
+    place: &'a Place,
+    packed: &'a Packed<'a, T>,
+}
+
+impl<T: Elementary> Block<'_, T> {
+    /// Writes `P = exp(score − lse)` over the ground, as dropout leaves it where only that is wanted.
     #[inline(always)]
-    fn write_delta<I: Lanes<T>>(
+    fn write_powers<I: Lanes<T>>(
         &self,
         isa: I,
-        gradient: View<'_, T, 2>,
-        delta: &mut [T],
-    ) -> Result<()> {
-        let Place { batch, head, queries } = &self.place;
-        let output = self.saved.output.inner::<2, 2>([*batch, *head]).slice(0, queries.clone());
-        let scale = T::from_f64(self.attention.score.scale);
-        let plain = output.has_unit_columns() && gradient.has_unit_columns();
-        // Products of one row in each row of a tile, whose transpose sums them for all rows at once.
-        for (group, delta) in delta.chunks_exact_mut(I::LANES).enumerate() {
-            let mut tiles = [[T::ZERO; 256]; 2];
-            let [products, turned] = &mut tiles;
-            let first = group * I::LANES;
-            let rows = first..queries.len().min(first + I::LANES);
-            for (row, products) in rows.clone().zip(products.chunks_exact_mut(I::LANES)) {
-                if plain {
-                    let parts =
-                        output.row(row).chunks(I::LANES).zip(gradient.row(row).chunks(I::LANES));
-                    let mut sum = isa.zero();
-                    for (output, gradient) in parts {
-                        sum = isa.mul_add(isa.load_first(output), isa.load_first(gradient), sum);
-                    }
-                    isa.store(products, sum);
-                } else {
-                    for column in 0..output.columns() {
-                        products[0] += output.get([row, column]) * gradient.get([row, column]);
-                    }
-                }
-            }
-            let shape = [I::LANES, I::LANES];
-            let from = View::contiguous(&products[..I::LANES * I::LANES], shape)?;
-            let to = ViewMut::contiguous(&mut turned[..I::LANES * I::LANES], shape)?;
-            copy_transposed(isa, from, Scales::Absent, to);
-            let mut sum = isa.zero();
-            for part in turned.chunks_exact(I::LANES).take(I::LANES) {
-                sum = isa.add(sum, isa.load(part));
-            }
-            if let Some(lse) = self.upstream.lse {
-                let mut gradients = [T::ZERO; 16];
-                for (row, to) in rows.zip(&mut gradients) {
-                    *to = lse.get([*batch, *head, queries.start + row]);
-                }
-                sum = isa.sub(sum, isa.load(&gradients));
-            }
-            isa.store(delta, isa.mul(sum, isa.splat(scale)));
-        }
-        Ok(())
-    }
-
-    /// The logarithms, ∞ where there is no key or no query.
-    #[inline(always)]
-    fn write_lse(&self, lse: &mut [T]) {
-        let Place { batch, head, queries } = &self.place;
-        lse.fill(-T::NEG_INFINITY);
-        for (query, to) in queries.clone().zip(lse) {
-            let from = self.saved.lse.get([*batch, *head, query]);
-            if from != T::NEG_INFINITY {
-                *to = from;
-            }
-        }
-    }
-
-    /// Writes `P = exp(K·Qᵀ + ground − lse)` over the ground, and `dS = P ∘ (V·dOᵀ − delta)`.
-    #[inline(always)]
-    fn differentiate<I: Lanes<T>>(
-        &self,
-        isa: I,
-        packed: &Packed<'_, T>,
         group: &Group,
         step: &mut Step<'_, T>,
         ahead: &mut Ahead<T>,
     ) -> Result<()> {
-        let (keys, columns) = (&group.keys, &group.columns);
-        let a = self.key.slice(0, step.keys(group));
-        let b = packed.query.view(0..self.key.columns(), columns.clone())?;
-        let c = step.powers.view_mut(keys.clone(), columns.clone())?;
-        let mut power = Power { lse: &packed.lse[columns.clone()], ahead };
-        multiply_block::<T, _, _>(isa, a, b, c, step.start, &mut power);
+        let (keys, columns) = (group.keys.clone(), group.columns.clone());
+        let a = self.head.key.slice(0, step.keys(group));
+        let b = self.packed.query.view(0..self.head.key.columns(), columns.clone())?;
+        let mut c = step.powers.view_mut(keys.clone(), columns.clone())?;
+        let mut power = Power { lse: &self.packed.lse[columns.clone()], ahead };
+        let written = step.ground == Ground::Written;
+        match (self.pass.attention.score.softcap, &mut step.bends) {
+            (Some(cap), Some(bends)) => {
+                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut NoEpilogue);
+                let (scores, ground) = (c.reborrow(), bends.view_mut(keys, columns)?);
+                isa.vectorize(Bend { cap, scores, ground, written });
+                apply_epilogue(isa, c, &mut power);
+            }
+            _ => {
+                let start = if written { Start::Accumulate } else { Start::Zero };
+                multiply_block::<T, _, _>(isa, a, b, c, start, &mut power);
+            }
+        }
         if step.segment.edge {
-            let queries = self.place.queries.clone();
-            hide(isa, queries, &self.reach, &step.segment, group, T::ZERO, &mut step.powers);
+            let (queries, reach) = (self.place.queries.clone(), &self.head.reach);
+            hide(isa, queries, reach, &step.segment, group, T::ZERO, &mut step.powers);
         }
-
-        if self.query_gradient.columns() + self.key_gradient.columns() == 0 {
-            return Ok(());
-        }
-        let a = self.value.slice(0, step.keys(group));
-        let b = packed.upstream.view(0..self.value.columns(), columns.clone())?;
-        let c = step.slopes.view_mut(keys.clone(), columns.clone())?;
-        let mut slope = Slope {
-            powers: step.powers.view(keys.clone(), columns.clone())?,
-            delta: &packed.delta[columns.clone()],
-            ahead,
-        };
-        multiply_block::<T, _, _>(isa, a, b, c, Start::Zero, &mut slope);
         Ok(())
     }
 
-    /// `dV += Pᵀ·dO`, `dK += dSᵀ·Q`, `dQ += dS·K`.
+    /// Writes `dS = P ∘ (V·dOᵀ − delta)`, with what was dropped taken out of both factors.
     #[inline(always)]
-    fn accumulate<I: Lanes<T>>(
-        &mut self,
+    fn write_slopes<I: Lanes<T>, C: Consumer<T>>(
+        &self,
         isa: I,
-        packed: &Packed<'_, T>,
         group: &Group,
-        step: &Step<'_, T>,
+        step: &mut Step<'_, T>,
         ahead: &mut Ahead<T>,
     ) -> Result<()> {
-        let keys = step.keys(group);
-        // The lanes behind the last query have no rows.
-        let queries = group.columns.start..group.columns.end.min(self.place.queries.len());
-        let powers = step.powers.view(group.keys.clone(), queries.clone())?;
-        let slopes = step.slopes.view(group.keys.clone(), queries.clone())?;
-        let add = Start::Accumulate;
-        if self.value_gradient.columns() > 0 {
-            let b = packed.upstream_rows.slice(0, queries.clone());
-            let c = self.value_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<T, _, _>(isa, powers, b, c, add, ahead);
+        let (keys, columns) = (group.keys.clone(), group.columns.clone());
+        let a = self.head.value.slice(0, step.keys(group));
+        let b = self.packed.upstream.view(0..self.head.value.columns(), columns.clone())?;
+        let first = [step.segment.keys.start + keys.start, columns.start];
+        let mut c = step.slopes.view_mut(keys.clone(), columns.clone())?;
+        let mut slope = Slope {
+            powers: step.powers.view(keys.clone(), columns.clone())?,
+            delta: &self.packed.delta[columns.clone()],
+            ahead,
+        };
+        match &self.packed.keep {
+            None => multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut slope),
+            Some(keep) => {
+                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut NoEpilogue);
+                keep.apply(first, c.reborrow());
+                apply_epilogue(isa, c.reborrow(), &mut slope);
+                keep.apply(first, step.powers.view_mut(keys.clone(), columns.clone())?);
+            }
         }
-        if self.key_gradient.columns() > 0 {
-            let b = packed.query_rows.slice(0, queries.clone());
-            let c = self.key_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<T, _, _>(isa, slopes, b, c, add, ahead);
-        }
-        if self.query_gradient.columns() > 0 {
-            let b = self.key_rows.slice(0, keys);
-            let c = self.query_gradient.reborrow().slice(0, queries);
-            multiply_block::<T, _, _>(isa, slopes.transpose(), b, c, add, ahead);
+        if let (true, Some(bends)) = (C::OF_PRODUCTS, &step.bends) {
+            apply_epilogue(isa, c, &mut Times(bends.view(keys, columns)?));
         }
         Ok(())
     }
@@ -327,5 +308,21 @@ impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
     #[inline(always)]
     fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
         self.ahead.meanwhile(isa);
+    }
+}
+
+/// The product by elements.
+struct Times<'a, T>(View<'a, T, 2>);
+
+impl<T: Real> Epilogue<T> for Times<'_, T> {
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(
+        &mut self,
+        isa: I,
+        row: usize,
+        column: usize,
+        value: I::Vector,
+    ) -> I::Vector {
+        isa.mul(isa.load(&self.0.row(row)[column..]), value)
     }
 }

@@ -1,17 +1,24 @@
 //! The backward pass: probabilities again from the saved logarithms, and five products.
 
 mod block;
+mod delta;
+mod mask;
+mod per_head;
+mod products;
 
 use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use self::block::QueryBlock;
-use super::mask::Place;
-use super::params::{Attention, expect_shape};
+pub use self::mask::mask_backward;
+pub use self::per_head::{sinks_backward, slopes_backward};
+use self::products::Products;
+use super::params::{Attention, Head, expect_shape};
+use super::score::Place;
 use super::tile::{QUERIES, copied_rows, packed_rows};
 use crate::math::Elementary;
-use crate::parallel::{Blocks, Relay, Reversed, Team, try_for_each_part};
+use crate::parallel::{Relay, Reversed, SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
@@ -50,6 +57,32 @@ pub struct Gradients<'a, T: Real> {
     pub value: Option<ViewMut<'a, T, 4>>,
 }
 
+/// What every backward pass reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Pass<'a, T: Real> {
+    /// The operands.
+    pub attention: &'a Attention<'a, T>,
+    /// The results.
+    pub saved: Saved<'a, T>,
+    /// The gradients of the results.
+    pub upstream: Upstream<'a, T>,
+}
+
+impl<T: Real> Pass<'_, T> {
+    /// # Errors
+    /// If the shapes do not fit together.
+    fn check(&self) -> Result<()> {
+        self.attention.check()?;
+        let (output, lse) = (self.attention.output_shape(), self.attention.lse_shape());
+        expect_shape("output", &output, &self.saved.output.shape())?;
+        expect_shape("lse", &lse, &self.saved.lse.shape())?;
+        expect_shape("the gradient of output", &output, &self.upstream.output.shape())?;
+        self.upstream
+            .lse
+            .map_or(Ok(()), |gradient| expect_shape("the gradient of lse", &lse, &gradient.shape()))
+    }
+}
+
 /// Computes the gradients of the operands.
 ///
 /// A task is a stretch of keys of one head of keys and values, with all the query heads that share
@@ -59,20 +92,16 @@ pub struct Gradients<'a, T: Real> {
 /// # Errors
 /// If the shapes do not fit together, or rows of the gradients are not contiguous.
 pub fn backward<T: Elementary>(
-    attention: &Attention<'_, T>,
-    saved: Saved<'_, T>,
-    upstream: Upstream<'_, T>,
+    pass: &Pass<'_, T>,
     gradients: Gradients<'_, T>,
     team: &dyn Team,
 ) -> Result<()> {
-    T::dispatch(Backward::new(attention, saved, upstream, gradients, team)?)
+    T::dispatch(Backward::new(pass, gradients, team)?)
 }
 
 /// The whole pass, its shapes checked.
 pub(super) struct Backward<'a, T: Real> {
-    attention: &'a Attention<'a, T>,
-    saved: Saved<'a, T>,
-    upstream: Upstream<'a, T>,
+    pass: &'a Pass<'a, T>,
     /// Those of query, key and value; what is not wanted has no columns.
     gradients: [ViewMut<'a, T, 4>; 3],
     team: &'a dyn Team,
@@ -80,27 +109,18 @@ pub(super) struct Backward<'a, T: Real> {
 
 impl<'a, T: Real> Backward<'a, T> {
     pub(super) fn new(
-        attention: &'a Attention<'a, T>,
-        saved: Saved<'a, T>,
-        upstream: Upstream<'a, T>,
+        pass: &'a Pass<'a, T>,
         gradients: Gradients<'a, T>,
         team: &'a dyn Team,
     ) -> Result<Self> {
-        attention.check()?;
-        let (output, lse) = (attention.output_shape(), attention.lse_shape());
-        expect_shape("output", &output, &saved.output.shape())?;
-        expect_shape("lse", &lse, &saved.lse.shape())?;
-        expect_shape("the gradient of output", &output, &upstream.output.shape())?;
-        if let Some(gradient) = upstream.lse {
-            expect_shape("the gradient of lse", &lse, &gradient.shape())?;
-        }
-        let Attention { query, key, value, .. } = attention;
+        pass.check()?;
+        let Attention { query, key, value, .. } = pass.attention;
         let gradients = [
             wanted("the gradient of query", query.shape(), gradients.query)?,
             wanted("the gradient of key", key.shape(), gradients.key)?,
             wanted("the gradient of value", value.shape(), gradients.value)?,
         ];
-        Ok(Self { attention, saved, upstream, gradients, team })
+        Ok(Self { pass, gradients, team })
     }
 }
 
@@ -127,28 +147,33 @@ impl<T: Elementary> Kernel<T> for Backward<'_, T> {
 
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { attention, saved, upstream, gradients: [query, key, value], team } = self;
-        let [_, kv_heads, key_len, _] = key.shape();
-        let group = attention.group();
+        let Self { pass, gradients: [query, key, value], team } = self;
+        let sequences = &pass.attention.sequences;
+        let (queries, keys, key_len) =
+            (sequences.query_rows(), sequences.key_rows(), key.shape()[2]);
+        let group = pass.attention.group();
         // Without keys, queries still have gradients: 0.
-        let task_keys = if key_len == 0 { 0 } else { TASK_KEYS };
-        let stretches = key_len.div_ceil(TASK_KEYS).max(1);
-        let query_gradient = Relay::new(query.blocks([1, 1, QUERIES, 0]));
-        let parts =
-            Reversed((key.blocks([1, 1, task_keys, 0]), value.blocks([1, 1, task_keys, 0])));
-        let tasks = attention.key.shape()[0] * kv_heads * stretches;
+        let task_keys = if keys.longest(key_len) == 0 { 0 } else { TASK_KEYS };
+        let query_gradient = Relay::new(SequenceBlocks::new(query, queries, [1, QUERIES]));
+        let key = SequenceBlocks::new(key, keys, [1, task_keys]);
+        let value = SequenceBlocks::new(value, keys, [1, task_keys]);
+        let [sequences, kv_heads, stretches] = key.grid();
+        let parts = Reversed((key, value));
+        let tasks = sequences * kv_heads * stretches;
         try_for_each_part(team, parts, |index, (key, value)| {
             let _guard = query_gradient.guard();
             let index = tasks - 1 - index;
+            let (sequence, kv_head) = (index / stretches / kv_heads, index / stretches % kv_heads);
+            let (_, rows) = keys.of(sequence, key_len);
             let first = index % stretches * TASK_KEYS;
+            if first > 0 && first >= rows.len() {
+                return Ok(());
+            }
             let outcome = isa.vectorize(KeyBlock {
-                attention,
-                saved,
-                upstream,
-                batch: index / stretches / kv_heads,
-                heads: index / stretches % kv_heads * group
-                    ..(index / stretches % kv_heads + 1) * group,
-                keys: first..key_len.min(first + TASK_KEYS),
+                pass,
+                sequence,
+                heads: kv_head * group..(kv_head + 1) * group,
+                keys: first..rows.len().min(first + TASK_KEYS),
                 query_gradient: &query_gradient,
                 key_gradient: key.inner([0, 0]),
                 value_gradient: value.inner([0, 0]),
@@ -167,14 +192,12 @@ fn clear<T: Real>(numbers: &mut ViewMut<'_, T, 2>) {
 
 /// Neighbouring keys of one head, with the gradients that they share with no other task.
 struct KeyBlock<'a, T: Real> {
-    attention: &'a Attention<'a, T>,
-    saved: Saved<'a, T>,
-    upstream: Upstream<'a, T>,
-    batch: usize,
+    pass: &'a Pass<'a, T>,
+    sequence: usize,
     /// The heads of queries that share the keys.
     heads: Range<usize>,
     keys: Range<usize>,
-    query_gradient: &'a Relay<Blocks<'a, T, 4>>,
+    query_gradient: &'a Relay<SequenceBlocks<'a, T, 4>>,
     key_gradient: ViewMut<'a, T, 2>,
     value_gradient: ViewMut<'a, T, 2>,
 }
@@ -183,60 +206,66 @@ impl<T: Elementary> Kernel<T> for KeyBlock<'_, T> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) -> Result<()> {
-        let Attention { query, key, value, score } = self.attention;
-        let [_, heads, query_len, _] = query.shape();
-        let kv_head = [self.batch, self.heads.start / self.attention.group().max(1)];
-        let reach = score.reach(self.batch, [query_len, key.shape()[2]]);
-        let key = key.inner::<2, 2>(kv_head).slice(0, self.keys.clone());
-        let value = value.inner(kv_head).slice(0, self.keys.clone());
-        let mut copy = Scratch::take(copied_rows(key))?;
-        let key_rows = packed_rows(isa, key, &mut copy)?;
-        clear(&mut self.key_gradient);
-        clear(&mut self.value_gradient);
-        let blocks = query_len.div_ceil(QUERIES);
-        for head in self.heads.clone() {
+    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+        let Self { pass, sequence, heads, keys, query_gradient: relay, .. } = self;
+        let (mut key_gradient, mut value_gradient) = (self.key_gradient, self.value_gradient);
+        let Attention { query, sequences, .. } = pass.attention;
+        let place = |head: usize, queries: Range<usize>| Place { sequence, head, queries };
+        clear(&mut key_gradient);
+        clear(&mut value_gradient);
+        let (_, rows) = sequences.query_rows().of(sequence, query.shape()[2]);
+        let [_, all_heads, blocks] = relay.partition().grid();
+        for head in heads {
+            let seen = pass.attention.head(&place(head, 0..0));
+            let (key, value) = (seen.key.slice(0, keys.clone()), seen.value.slice(0, keys.clone()));
+            let seen = Head { key, value, ..seen };
+            let mut copy = Scratch::take(copied_rows(key))?;
+            let key_rows = packed_rows(isa, key, &mut copy)?;
             // From the last, like all tasks of a head: nobody waits for more than one block.
-            for block in (0..blocks).rev() {
+            for block in (0..rows.len().div_ceil(QUERIES)).rev() {
                 let first = block * QUERIES;
-                let queries = first..reach.queries.min(first + QUERIES).max(first);
-                let span = if queries.is_empty() { 0..0 } else { reach.span(queries.clone()) };
-                let index = (self.batch * heads + head) * blocks + block;
+                let queries = first..seen.reach.queries.min(first + QUERIES).max(first);
+                let span = if queries.is_empty() { 0..0 } else { seen.reach.span(queries.clone()) };
+                let index = (sequence * all_heads + head) * blocks + block;
                 if span.is_empty() {
-                    if self.keys.start == 0 {
-                        clear(
-                            &mut self.query_gradient.take(index, 0)?.part.reborrow().inner([0, 0]),
-                        );
+                    if keys.start == 0 {
+                        let mut turn = relay.take(index, 0)?;
+                        clear(&mut turn.part.reborrow().inner([0, 0]));
                     }
                     continue;
                 }
-                if span.end <= self.keys.start || self.keys.end <= span.start {
+                if span.end <= keys.start || keys.end <= span.start {
                     continue;
                 }
-                let turn = self.keys.start / TASK_KEYS - span.start / TASK_KEYS;
-                let mut gradient = self.query_gradient.take(index, turn)?;
+                let turn = keys.start / TASK_KEYS - span.start / TASK_KEYS;
+                let mut gradient = relay.take(index, turn)?;
                 let mut query_gradient = gradient.part.reborrow().inner([0, 0]);
                 if turn == 0 {
                     clear(&mut query_gradient);
                 }
-                isa.vectorize(QueryBlock {
-                    attention: self.attention,
-                    saved: self.saved,
-                    upstream: self.upstream,
-                    reach,
-                    keys: self.keys.clone(),
-                    key,
-                    key_rows,
-                    value,
+                let block_place = place(head, queries.clone());
+                let sources = [*query, pass.upstream.output]
+                    .map(|view| sequences.of_block(view, &block_place));
+                let copied = sources.map(copied_rows);
+                let mut copies = Scratch::take(copied[0] + copied[1])?;
+                let (query_copy, upstream_copy) = copies.split_at_mut(copied[0]);
+                let mut products = Products {
+                    query: packed_rows(isa, sources[0], query_copy)?,
+                    upstream: packed_rows(isa, sources[1], upstream_copy)?,
+                    key: key_rows,
                     query_gradient: query_gradient.slice(0, 0..queries.len()),
-                    key_gradient: self.key_gradient.reborrow(),
-                    value_gradient: self.value_gradient.reborrow(),
-                    next: block.checked_sub(1).map(|block| Place {
-                        batch: self.batch,
-                        head,
-                        queries: block * QUERIES..(block + 1) * QUERIES,
-                    }),
-                    place: Place { batch: self.batch, head, queries },
+                    key_gradient: key_gradient.reborrow(),
+                    value_gradient: value_gradient.reborrow(),
+                };
+                isa.vectorize(QueryBlock {
+                    pass,
+                    head: seen,
+                    keys: keys.clone(),
+                    next: block
+                        .checked_sub(1)
+                        .map(|block| place(head, block * QUERIES..(block + 1) * QUERIES)),
+                    place: block_place,
+                    consumer: &mut products,
                 })?;
             }
         }
