@@ -125,6 +125,19 @@ FEATURES = {
     "softcap": {"softcap": 1.5},
     "alibi": {"alibi_slopes": torch.tensor([0.3, 0.1])},
     "sinks": {"sinks": torch.tensor([0.3, -0.1], dtype=torch.float64)},
+    "dropout": {"dropout_p": 0.4, "seed": 5},
+    "all at once": {
+        "is_causal": True,
+        "causal_alignment": "bottom_right",
+        "window": (3, 0),
+        "softcap": 2.0,
+        "alibi_slopes": torch.tensor([[0.3, 0.1], [0.0, 0.2]]),
+        "sinks": torch.tensor([0.3, -0.1]),
+        "dropout_p": 0.3,
+        "seed": 5,
+        "attn_mask": torch.linspace(-1, 1, 10, dtype=torch.float64).reshape(2, 1, 1, 5),
+        "query_lengths": torch.tensor([4, 2]),
+    },
     "bool mask": {"attn_mask": torch.tensor([True, False, True, True, False])},
     "float mask": {"attn_mask": torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(4, 5)},
     "lengths": {"query_lengths": torch.tensor([4, 2]), "key_lengths": torch.tensor([0, 3])},
@@ -149,17 +162,43 @@ def test_gradients_of_both_orders(feature, return_lse):
     assert torch.autograd.gradgradcheck(call, sources)
 
 
-@pytest.mark.parametrize("name", ["attn_mask", "alibi_slopes", "sinks"])
-def test_gradients_of_what_is_added_to_scores(name):
-    shape = (4, 5) if name == "attn_mask" else (2,)
-    *sources, extra = operands((1, 2, 4, 3), (1, 2, 5, 3), (1, 2, 5, 3), shape)
-    call = lambda *x: fw.scaled_dot_product_attention(*x[:3], **{name: x[3]})  # noqa: E731
-    assert torch.autograd.gradcheck(call, (*sources, extra))
-    assert torch.autograd.gradgradcheck(call, (*sources, extra))
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("attn_mask", (4, 5)),
+        ("attn_mask", (2, 2, 4, 5)),
+        ("attn_mask", (2, 1, 1, 5)),
+        ("attn_mask", (2, 4, 1)),
+        ("alibi_slopes", (2,)),
+        ("alibi_slopes", (2, 2)),
+        ("sinks", (2,)),
+        ("sinks", (2, 2)),
+    ],
+)
+def test_gradients_of_what_is_added_to_scores(name, shape):
+    sources = operands((2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3), shape)
+
+    def call(query, key, value, extra):
+        return fw.scaled_dot_product_attention(
+            query, key, value, softcap=1.5, is_causal=True, return_lse=True, **{name: extra}
+        )
+
+    assert torch.autograd.gradcheck(call, sources)
+    assert torch.autograd.gradgradcheck(call, sources)
 
 
 def test_dropout_drops_and_keeps_the_mean():
     query, key, value = operands((1, 2, 64, 8), (1, 2, 64, 8), (1, 2, 64, 8))
+
+    def drop(**seed):
+        return fw.scaled_dot_product_attention(query, key, value, dropout_p=0.5, **seed)
+
+    torch.manual_seed(1)
+    first, second = drop(), drop()
+    assert not torch.equal(first, second)
+    torch.manual_seed(1)
+    assert torch.equal(drop(), first)
+    assert torch.equal(drop(seed=3), drop(seed=torch.tensor(3)))
     torch.manual_seed(0)
     output = fw.scaled_dot_product_attention(query, key, torch.ones_like(value), dropout_p=0.5)
     assert output.std() > 0.01
@@ -188,24 +227,36 @@ def test_transforms_of_torch_func_work():
 
 def test_operators_keep_the_dispatchers_rules():
     query, key, value = (x.detach() for x in operands((2, 2, 4, 3), (2, 1, 5, 3), (2, 1, 5, 2)))
-    mask = torch.ones(2, 2, 4, 5, dtype=torch.bool)
+    mask = torch.ones(2, 1, 4, 5, dtype=query.dtype)
+    row = torch.ones(1, 1, 1, 5, dtype=query.dtype)
+    per_head = torch.ones(1, 2, dtype=query.dtype)
     lengths = torch.tensor([4, 2]), torch.tensor([5, 3])
-    forward = torch.ops.fusewire.attention.default
-    backward = torch.ops.fusewire.attention_backward.default
-    for extras in [(None, None, None), (mask, *lengths)]:
-        arguments = (query, key, value, *extras, 0.5, -1, 0, False)
+    padded = (query, key, value)
+    packed = tuple(operand[0].transpose(0, 1) for operand in padded)
+    offsets = torch.tensor([0, 1, 4]), torch.tensor([0, 3, 5])
+    seed = torch.tensor(3)
+    for tensors, extras, is_packed in [
+        (padded, (row, per_head, per_head, None, None, None), False),
+        (padded, (mask, per_head, per_head, *lengths, seed), False),
+        (packed, (row, per_head, per_head, *offsets, seed), True),
+    ]:
+        dropout_p = 0.2 if extras[-1] is not None else 0.0
+        arguments = (*tensors, *extras, 0.5, 1.5, dropout_p, -1, 0, False, is_packed)
+        forward = torch.ops.fusewire.attention.default
         output, lse = forward(*arguments)
         torch.library.opcheck(forward, arguments)
         for grad_lse in (None, torch.ones_like(lse)):
-            torch.library.opcheck(
-                backward, (torch.ones_like(output), grad_lse, output, lse, *arguments)
-            )
+            results = (torch.ones_like(output), grad_lse, output, lse)
+            for name in ["", "_mask", "_slopes", "_sinks"]:
+                backward = getattr(torch.ops.fusewire, f"attention_backward{name}").default
+                torch.library.opcheck(backward, (*results, *arguments))
 
 
 @pytest.mark.filterwarnings("ignore")  # Warnings of the compiler are not ours.
 def test_compiles_without_graph_breaks():
     sources = operands((1, 2, 8, 4), (1, 2, 8, 4), (1, 2, 8, 4))
-    call = lambda *x: fw.scaled_dot_product_attention(*x, is_causal=True)  # noqa: E731
+    options = {"is_causal": True, "softcap": 2.0, "dropout_p": 0.2, "seed": 3}
+    call = lambda *x: fw.scaled_dot_product_attention(*x, **options)  # noqa: E731
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     for mine, true in zip(results(compiled, sources), results(call, sources), strict=True):
         torch.testing.assert_close(mine, true)
@@ -225,7 +276,7 @@ ones = torch.ones(1, 2, 4, 8)
         ((ones, ones, ones, ones[..., :3].bool()), {}, ValueError, ["attn_mask", "[1, 2, 4, 3]"]),
         ((ones, ones, ones, ones[0, 0].int()), {}, TypeError, ["attn_mask", "int32"]),
         ((ones, ones, ones), {"key_lengths": torch.tensor([5])}, ValueError, ["key_lengths[0]"]),
-        ((ones, ones, ones), {"sinks": torch.ones(3)}, ValueError, ["sinks", "[2]", "[3]"]),
+        ((ones, ones, ones), {"sinks": torch.ones(3)}, ValueError, ["sinks", "[1, 2]", "[1, 3]"]),
     ],
 )
 def test_bad_input_is_told(arguments, options, kind, words):

@@ -82,8 +82,11 @@ def attention_backward(
 
 def _as_given(gradient: Array, shape: tuple[int, ...], query_shape: tuple[int, ...]) -> Array:
     """The gradient of what had `shape` before it was broadcast."""
-    if len(shape) > gradient.ndim:
-        gradient = gradient.reshape(*query_shape[:-3], *gradient.shape[1:])
+    lead = query_shape[:-3]
+    if len(lead) > 1:
+        # What was not repeated along the batch is as if it had been.
+        lead = lead if gradient.shape[0] == math.prod(lead) else (1,) * len(lead)
+        gradient = gradient.reshape(*lead, *gradient.shape[1:])
     return summed_to(gradient, shape)
 
 
@@ -99,7 +102,7 @@ def _prepare(
     check_heads(query.shape[1], key.shape[1], enable_gqa)
     names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
-        _mask(extras.attn_mask, () if options.packed else lead, query.dtype),
+        _mask(extras.attn_mask, None if options.packed else lead, query.dtype),
         _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
         _per_head(extras.sinks, "sinks", query.dtype),
         _whole(extras.query_lengths, names[0]),
@@ -133,7 +136,7 @@ def _packed(array: Array, name: str) -> Array:
     return array
 
 
-def _mask(mask: Array | None, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+def _mask(mask: Array | None, lead: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Array | None:
     """The mask with four dimensions, of which any may be 1."""
     if mask is None:
         return None
@@ -143,15 +146,15 @@ def _mask(mask: Array | None, lead: tuple[int, ...], dtype: np.dtype[Any]) -> Ar
         if not np.issubdtype(mask.dtype, np.floating):
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
         mask = mask.astype(dtype, copy=False)
-    if mask.ndim > 4:
+    if lead is not None and mask.ndim > 3 and len(lead) != 1:
         try:
-            mask = np.broadcast_to(mask, (*lead, *mask.shape[-3:]))
+            whole = np.broadcast_to(mask, (*lead, *mask.shape[-3:]))
         except ValueError:
             raise ValueError(
                 f"attn_mask must be broadcastable to {list(lead)} and scores, "
                 f"but has shape {list(mask.shape)}"
             ) from None
-        return mask.reshape(-1, *mask.shape[-3:])
+        return whole.reshape(math.prod(lead), *mask.shape[-3:])
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 

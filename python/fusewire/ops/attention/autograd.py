@@ -6,6 +6,7 @@ costs half of what a derivative registered with the dispatcher costs, and nothin
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -158,7 +159,7 @@ def attention(
         query, key, value = (shaped(given[name], name) for name in ("query", "key", "value"))
         check_heads(query.shape[1], key.shape[1], enable_gqa)
         extras = Extras(
-            _mask(extras.attn_mask, () if options.packed else shape[:-3], query.dtype),
+            _mask(extras.attn_mask, None if options.packed else shape[:-3], query.dtype),
             _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
             _per_head(extras.sinks, "sinks", query.dtype),
             _whole(extras.query_lengths),
@@ -236,7 +237,7 @@ def _packed(operand: torch.Tensor, name: str) -> torch.Tensor:
 
 
 def _mask(
-    mask: torch.Tensor | None, lead: tuple[int, ...], dtype: torch.dtype
+    mask: torch.Tensor | None, lead: tuple[int, ...] | None, dtype: torch.dtype
 ) -> torch.Tensor | None:
     """The mask with four dimensions, of which any may be 1."""
     if mask is None:
@@ -245,15 +246,15 @@ def _mask(
         if not mask.is_floating_point():
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
         mask = mask.to(dtype)
-    if mask.dim() > 4:
+    if lead is not None and mask.dim() > 3 and len(lead) != 1:
         try:
-            mask = mask.expand(*lead, *mask.shape[-3:])
+            whole = mask.expand(*lead, *mask.shape[-3:])
         except RuntimeError:
             raise ValueError(
                 f"attn_mask must be broadcastable to {list(lead)} and scores, "
                 f"but has shape {list(mask.shape)}"
             ) from None
-        return mask.flatten(0, -4)
+        return whole.reshape(math.prod(lead), *mask.shape[-3:])
     return mask if mask.dim() == 4 else mask[(None,) * (4 - mask.dim())]
 
 

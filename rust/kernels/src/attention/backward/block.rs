@@ -169,6 +169,13 @@ impl<T: Elementary, C: Consumer<T>> Kernel<T> for QueryBlock<'_, '_, T, C> {
                 if consumer.wants_slopes() {
                     block.write_slopes::<I, C>(isa, &group, &mut step, &mut ahead)?;
                 }
+                if let Some(keep) = &packed.keep {
+                    let first = [step.segment.keys.start + group.keys.start, group.columns.start];
+                    keep.apply(
+                        first,
+                        step.powers.view_mut(group.keys.clone(), group.columns.clone())?,
+                    );
+                }
                 // The lanes behind the last query have no rows.
                 let columns = group.columns.start..group.columns.end.min(queries.len());
                 let piece = Piece {
@@ -193,7 +200,7 @@ struct Block<'a, T: Real> {
 }
 
 impl<T: Elementary> Block<'_, T> {
-    /// Writes `P = exp(score − lse)` over the ground, as dropout leaves it where only that is wanted.
+    /// Writes `P = exp(score − lse)` over the ground.
     #[inline(always)]
     fn write_powers<I: Lanes<T>>(
         &self,
@@ -227,7 +234,7 @@ impl<T: Elementary> Block<'_, T> {
         Ok(())
     }
 
-    /// Writes `dS = P ∘ (V·dOᵀ − delta)`, with what was dropped taken out of both factors.
+    /// Writes `dS = P ∘ (V·dOᵀ − delta)`, where dropout acts on the product.
     #[inline(always)]
     fn write_slopes<I: Lanes<T>, C: Consumer<T>>(
         &self,
@@ -252,7 +259,6 @@ impl<T: Elementary> Block<'_, T> {
                 multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut NoEpilogue);
                 keep.apply(first, c.reborrow());
                 apply_epilogue(isa, c.reborrow(), &mut slope);
-                keep.apply(first, step.powers.view_mut(keys.clone(), columns.clone())?);
             }
         }
         if let (true, Some(bends)) = (C::OF_PRODUCTS, &step.bends) {
