@@ -115,6 +115,77 @@ def attention() -> Iterator[Case]:
             yield from _both("attention", name, forward_flops, 3.5, inputs, ours, rival)
 
 
+def _packed_lengths() -> list[int]:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(16, 513, (32,), generator=generator).tolist()
+
+
+@operator
+def masked_attention() -> Iterator[Case]:
+    """What PyTorch says with a dense mask: its best way on the CPU with gradients."""
+    plain = functional.scaled_dot_product_attention
+    shape = (4, 8, 512, 64)
+    forward_flops = 4.0 * 4 * 8 * 512**2 * 64
+    inputs = _random(shape, shape, shape, shape)
+    lengths = torch.tensor([512, 384, 256, 128])
+    padding = (torch.arange(512) < lengths[:, None])[:, None, None, :]
+    for kind, mask, share in [
+        ("padding", padding, float(lengths.sum()) / (4 * 512)),
+        ("bias", torch.linspace(-1, 1, 8 * 512 * 512).reshape(8, 512, 512), 1.0),
+    ]:
+        name, flops = f"4x8x512x64-{kind}", share * forward_flops
+        ours = _masked(fw.scaled_dot_product_attention, mask)
+        yield from _both("attention", name, flops, 3.5, inputs, ours, _masked(plain, mask))
+
+    length, window, shape = 4096, 256, (1, 8, 4096, 64)
+    distance = torch.arange(length) - torch.arange(length)[:, None]
+    mask = (distance <= 0) & (distance >= -window)
+    ours = partial(fw.scaled_dot_product_attention, is_causal=True, window=(window, 0))
+    flops = 4.0 * 8 * length * window * 64
+    inputs = _random(shape, shape, shape, shape)
+    yield from _both(
+        "attention", "1x8x4096x64-window256", flops, 3.5, inputs, ours, _masked(plain, mask)
+    )
+
+    lengths_of = _packed_lengths()
+    total, longest = sum(lengths_of), max(lengths_of)
+    ends = torch.tensor([0, *lengths_of]).cumsum(0)
+    places = torch.cat([torch.arange(size) + row * longest for row, size in enumerate(lengths_of)])
+    here = (torch.arange(longest) < torch.tensor(lengths_of)[:, None])[:, None, None, :]
+
+    def padded(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        def spread(packed: torch.Tensor) -> torch.Tensor:
+            rows = packed.new_zeros(len(lengths_of) * longest, *packed.shape[1:])
+            return rows.index_copy(0, places, packed).unflatten(0, (-1, longest)).transpose(1, 2)
+
+        output = plain(spread(query), spread(key), spread(value), here)
+        return output.transpose(1, 2).flatten(0, 1)[places]
+
+    def packed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        return fw.varlen_attention(query, key, value, ends, ends)
+
+    shape = (total, 8, 64)
+    flops = 4.0 * 8 * 64 * sum(size**2 for size in lengths_of)
+    inputs = _random(shape, shape, shape, shape)
+    yield from _both("attention", "32x8x16to512x64-packed", flops, 3.5, inputs, packed, padded)
+
+    query, key = (8, 8, 128, 64), (8, 8, 2048, 64)
+    flops = 4.0 * 8 * 8 * 128 * 2048 * 64
+    inputs = _random(query, key, key, query)
+    ours = fw.scaled_dot_product_attention
+    yield from _both("attention", "8x8x128to2048x64", flops, 3.5, inputs, ours, plain)
+
+
+def _masked(
+    attention: Callable[..., torch.Tensor], mask: torch.Tensor
+) -> Callable[..., torch.Tensor]:
+    def call(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        own = mask if mask.dtype == torch.bool else mask.to(query.dtype)
+        return attention(query, key, value, own)
+
+    return call
+
+
 LINEAR_SHAPES = [
     # (rows, in_features, out_features)
     (1024, 1024, 1024),

@@ -86,9 +86,9 @@ impl<T: Real> Epilogue<T> for Ahead<T> {
             let row = start.wrapping_offset(self.row as isize * stride);
             let line = row.wrapping_add(self.column);
             if written {
-                isa.prefetch_write(line)
+                isa.prefetch_write(line);
             } else {
-                isa.prefetch(line)
+                isa.prefetch(line);
             }
             self.column += Self::LINE;
             if self.column >= shape[1] {

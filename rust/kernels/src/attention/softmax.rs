@@ -28,7 +28,7 @@ impl<'a, T: Elementary> Running<'a, T> {
         let sink = sink.filter(|&sink| sink != T::NEG_INFINITY);
         maxima.fill(sink.unwrap_or(T::NEG_INFINITY));
         // Not a number where the sink is ∞ or not a number.
-        sums.fill(sink.map_or(T::ZERO, |sink| T::ONE + (sink - sink)));
+        sums.fill(sink.map_or(T::ZERO, |sink| T::ONE + sink * T::ZERO));
         Self { maxima, sums }
     }
 

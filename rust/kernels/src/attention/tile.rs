@@ -33,7 +33,7 @@ impl<'a, T: Real> Tile<'a, T> {
 
     #[inline(always)]
     pub(super) fn height(&self) -> usize {
-        if self.width == 0 { 0 } else { self.numbers.len() / self.width }
+        self.numbers.len().checked_div(self.width).unwrap_or(0)
     }
 
     /// The numbers of some rows.
@@ -107,7 +107,7 @@ pub(super) struct Group {
 #[inline(always)]
 pub(super) fn copied_rows<T>(view: View<'_, T, 2>) -> usize {
     let bytes = view.strides()[0].unsigned_abs() * size_of::<T>();
-    let spread = bytes % 4096 != 0 || bytes == 0;
+    let spread = !bytes.is_multiple_of(4096) || bytes == 0;
     if view.has_unit_columns() && spread { 0 } else { view.rows() * view.columns() }
 }
 

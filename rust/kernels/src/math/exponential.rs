@@ -27,7 +27,7 @@ impl Elementary for f32 {
         0.000_153_533_62,
     ];
     const HIGHEST_EXPONENT: f32 = 151.0;
-    const LN_2_PARTS: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+    const LN_2_PARTS: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const ATANH: &'static [f32] = &[1.0, 1.0 / 3.0, 0.2, 1.0 / 7.0, 1.0 / 9.0];
 }
 
