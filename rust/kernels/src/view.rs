@@ -240,17 +240,10 @@ macro_rules! geometry {
             #[inline(always)]
             pub fn alone<const M: usize>(self) -> $view<'a, T, M> {
                 const { assert!(M == N + 1) };
-                let Self { start, shape, strides, data } = self;
-                $view {
-                    start,
-                    shape: std::array::from_fn(|axis| if axis == 0 { 1 } else { shape[axis - 1] }),
-                    strides: std::array::from_fn(
-                        |axis| {
-                            if axis == 0 { 0 } else { strides[axis - 1] }
-                        },
-                    ),
-                    data,
-                }
+                let (mut shape, mut strides) = ([1; M], [0; M]);
+                shape[1..].copy_from_slice(&self.shape);
+                strides[1..].copy_from_slice(&self.strides);
+                $view { start: self.start, shape, strides, data: PhantomData }
             }
 
             /// What lies at fixed positions of the first `L` dimensions.
@@ -274,15 +267,6 @@ macro_rules! geometry {
                     strides: std::array::from_fn(|axis| self.strides[L + axis]),
                     data: PhantomData,
                 }
-            }
-        }
-
-        impl<'a, T> $view<'a, T, 1> {
-            /// The numbers as the only row of a matrix.
-            #[inline(always)]
-            pub fn as_row(self) -> $view<'a, T, 2> {
-                let Self { start, shape: [columns], strides: [stride], data } = self;
-                $view { start, shape: [1, columns], strides: [0, stride], data }
             }
         }
 
@@ -379,8 +363,7 @@ mod tests {
         assert_eq!(matrix.transpose().get([4, 1]), 49);
         assert_eq!(view.permute([2, 0, 1]).get([4, 2, 1]), 49);
         assert_eq!(matrix.slice(0, 1..3).row(0)[0], 45);
-        assert_eq!(matrix.inner::<1, 1>([3]).as_row().row(0), &[55, 56, 57, 58, 59]);
-        assert_eq!(matrix.alone::<3>().inner::<1, 2>([0]).row(1), matrix.row(1));
+        assert_eq!(matrix.inner::<1, 1>([3]).alone::<2>().row(0), &[55, 56, 57, 58, 59]);
     }
 
     #[test]

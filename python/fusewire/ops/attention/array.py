@@ -76,7 +76,9 @@ def attention_backward(
         found |= {name: array.reshape(operand.shape) for name, array, operand in gradients}
     for name, backward in zip(_ADDED, _BACKWARD_OF_ADDED, strict=True):
         if name in of:
-            found[name] = _as_given(backward(*native), np.shape(given[name]), operands[0].shape)
+            found[name] = _as_given(
+                backward(*native), np.asarray(given[name]).shape, operands[0].shape
+            )
     return tuple(found[name] for name in of)
 
 

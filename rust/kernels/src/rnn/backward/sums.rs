@@ -61,7 +61,7 @@ impl<T: Real> Kernel<T> for ColumnSums<'_, T> {
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) {
         let Self { rows, sums, mut partial } = self;
-        let mut sums = sums.as_row();
+        let mut sums = sums.alone::<2>();
         let sums = sums.row_mut(0);
         let add = |sums: &mut [T], numbers: &[T]| {
             for (sum, numbers) in sums.chunks_mut(I::LANES).zip(numbers.chunks(I::LANES)) {
