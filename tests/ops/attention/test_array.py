@@ -171,7 +171,8 @@ def test_dropout_is_random_in_every_direction(probability):
     other = dropped(probability, np.asarray([[[[8]]]]), tuple(places[:3]), places[3])
     spread = np.sqrt(probability * (1 - probability))
     score = (lost - probability) / spread
-    for axes in [(0, 1, 2, 3), (3,), (2,), (0, 1), (2, 3)]:
+    # Means of hundreds, whose distribution is near enough to the normal one.
+    for axes in [(0, 1, 2, 3), (3,), (0, 1, 2), (2, 3), (0, 1, 3)]:
         means = score.mean(axes)
         count = score.size / means.size
         assert np.abs(means).max() < 5 / np.sqrt(count), axes
@@ -222,7 +223,7 @@ ones = np.ones((1, 2, 4, 8), np.float32)
         ((ones[0, 0, 0], ones, ones), {}, ValueError, ["query", "2 dimensions", "[8]"]),
         ((ones, [1], ones), {}, TypeError, ["key", "list"]),
         (([1], ones, ones), {}, TypeError, ["query", "list"]),
-        ((ones, ones, ones, np.ones((3, 4), bool)), {}, ValueError, ["attn_mask", "[3, 4]"]),
+        ((ones, ones, ones, np.ones((3, 4), bool)), {}, ValueError, ["attn_mask", "3, 4]"]),
         ((ones, ones, ones, np.ones((4, 4), int)), {}, TypeError, ["attn_mask", "bool"]),
         ((ones, ones, ones), {"dropout_p": 1.5}, ValueError, ["dropout_p", "1.5"]),
         ((ones, ones, ones), {"softcap": 0}, ValueError, ["softcap", "0"]),
