@@ -233,7 +233,7 @@ def test_operators_keep_the_dispatchers_rules():
     lengths = torch.tensor([4, 2]), torch.tensor([5, 3])
     padded = (query, key, value)
     packed = tuple(operand[0].transpose(0, 1) for operand in padded)
-    offsets = torch.tensor([0, 1, 4]), torch.tensor([0, 3, 5])
+    offsets = torch.tensor([0, 1, 4]), torch.tensor([0, 0, 5])
     seed = torch.tensor(3)
     for tensors, extras, is_packed in [
         (padded, (row, per_head, per_head, None, None, None), False),
