@@ -6,6 +6,7 @@ A new operator is one function that returns its `Case`s, decorated with `@operat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as functional
@@ -26,6 +27,7 @@ class Case:
     inputs: Callable[[torch.dtype], Tensors]
     ours: Callable[..., Tensors]
     rival: Callable[..., Tensors]
+    dtype: torch.dtype = torch.float32
 
     def __str__(self) -> str:
         return f"{self.operator}-{self.shape}"
@@ -82,37 +84,47 @@ def _both(
     inputs: Callable[[torch.dtype], Tensors],
     ours: Callable[..., torch.Tensor],
     rival: Callable[..., torch.Tensor],
+    dtype: torch.dtype = torch.float32,
 ) -> Iterator[Case]:
     """Inference, and training as `training_factor` times the work of inference."""
     for kind, wrap, factor in [
         ("inference", _inference, 1.0),
         ("training", _with_gradients, training_factor),
     ]:
-        yield Case(f"{operator}-{kind}", shape, factor * flops, inputs, wrap(ours), wrap(rival))
+        name = f"{operator}-{kind}"
+        yield Case(name, shape, factor * flops, inputs, wrap(ours), wrap(rival), dtype)
 
 
 ATTENTION_SHAPES = [
-    # (batch, heads, length, head_dim)
-    (1, 8, 128, 64),
-    (64, 6, 64, 64),
-    (4, 8, 512, 64),
-    (1, 12, 1024, 64),
-    (1, 8, 2048, 128),
+    # (batch, heads, kv_heads, length, head_dim)
+    (1, 8, 8, 128, 64),
+    (64, 6, 6, 64, 64),
+    (4, 8, 8, 512, 64),
+    (1, 12, 12, 1024, 64),
+    (1, 8, 8, 4096, 64),
+    (1, 8, 8, 2048, 128),
+    (2, 16, 4, 2048, 128),
+    (4, 8, 8, 512, 80),
 ]
 
 
 @operator
 def attention() -> Iterator[Case]:
-    for batch, heads, length, head_dim in ATTENTION_SHAPES:
-        for is_causal in (False, True):
-            shape = (batch, heads, length, head_dim)
-            forward_flops = 4.0 * batch * heads * length**2 * head_dim / (2 if is_causal else 1)
-            ours = partial(fw.scaled_dot_product_attention, is_causal=is_causal)
-            rival = partial(functional.scaled_dot_product_attention, is_causal=is_causal)
-            name = "x".join(map(str, shape)) + ("-causal" if is_causal else "")
-            inputs = _random(shape, shape, shape, shape)
-            # The backward recomputes the scores: five products where the forward has two.
-            yield from _both("attention", name, forward_flops, 3.5, inputs, ours, rival)
+    for (batch, heads, kv_heads, length, head_dim), is_causal, dtype in product(
+        ATTENTION_SHAPES, (False, True), (torch.float32, torch.bfloat16)
+    ):
+        shape = (batch, heads, length, head_dim)
+        kv_shape = (batch, kv_heads, length, head_dim)
+        forward_flops = 4.0 * batch * heads * length**2 * head_dim / (2 if is_causal else 1)
+        arguments = {"is_causal": is_causal, "enable_gqa": heads != kv_heads}
+        ours = partial(fw.scaled_dot_product_attention, **arguments)
+        rival = partial(functional.scaled_dot_product_attention, **arguments)
+        name = "x".join(map(str, shape))
+        name += f"-over-{kv_heads}" * (heads != kv_heads) + "-causal" * is_causal
+        name += "-bfloat16" * (dtype == torch.bfloat16)
+        inputs = _random(shape, kv_shape, kv_shape, shape)
+        # The backward recomputes the scores: five products where the forward has two.
+        yield from _both("attention", name, forward_flops, 3.5, inputs, ours, rival, dtype)
 
 
 def _packed_lengths() -> list[int]:

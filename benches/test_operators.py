@@ -23,7 +23,7 @@ def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None
     torch.set_num_threads(threads)
     try:
         error, rival_error = verify(case)
-        inputs = case.inputs(torch.float32)
+        inputs = case.inputs(case.dtype)
         rival_seconds: list[float] = []
 
         def time_rival() -> None:
@@ -44,7 +44,7 @@ def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None
     if benchmark.disabled:  # verified only
         return
     seconds = benchmark.stats.stats.median
-    peak = threads * _native.peak_flops("float32")
+    peak = threads * _native.peak_flops(str(case.dtype).removeprefix("torch."))
     benchmark.extra_info.update(
         threads=threads,
         gflops=case.flops / seconds / 1e9,

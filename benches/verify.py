@@ -25,8 +25,8 @@ def verify(case: Case) -> tuple[float, float]:
     Raises:
         AssertionError: if ours is not finite, or further from the truth than the rival's.
     """
-    truth = case.rival(*case.inputs(torch.float64))
-    inputs = case.inputs(torch.float32)
+    inputs = case.inputs(case.dtype)
+    truth = case.rival(*(tensor.double() for tensor in inputs))
     ours = error_norm(case.ours(*inputs), truth)
     rival = error_norm(case.rival(*inputs), truth)
     assert ours <= SLACK * rival + 1e-7, f"{case}: error {ours:.1e}, the rival's {rival:.1e}"

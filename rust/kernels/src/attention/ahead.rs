@@ -74,6 +74,8 @@ impl<T: Real> Ahead<T> {
 }
 
 impl<T: Real> Epilogue<T> for Ahead<T> {
+    const FETCHES: bool = true;
+
     #[inline(always)]
     fn apply<I: Lanes<T>>(&mut self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
         product

@@ -15,6 +15,9 @@ pub enum Start {
 
 /// What happens to the product while it is still in registers.
 pub trait Epilogue<T: Real> {
+    /// Whether [`Epilogue::meanwhile`] does anything.
+    const FETCHES: bool = false;
+
     /// The value to store at `row` and the `LANES` columns from `column` on (of the block), given the
     /// product there. Columns beyond the block's last are computed and dropped.
     fn apply<I: Lanes<T>>(

@@ -6,7 +6,7 @@ use fusewire_simd::{Element, Storage};
 use super::epilogue::{Epilogue, Start};
 
 /// Steps along the depth between two calls of [`Epilogue::meanwhile`].
-pub(crate) const STEPS: usize = 32;
+pub(crate) const STEPS: usize = 16;
 /// Accumulators of tiles that are worth the calls.
 const BUSY: usize = 16;
 
@@ -74,7 +74,7 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
         let mut left = operands.depth;
         while left > 0 {
             let mut steps = left;
-            if ROWS * VECTORS >= BUSY {
+            if F::FETCHES && ROWS * VECTORS >= BUSY {
                 epilogue.meanwhile(isa);
                 steps = left.min(STEPS);
             }

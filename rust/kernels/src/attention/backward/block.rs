@@ -275,6 +275,8 @@ struct Power<'a, T> {
 }
 
 impl<T: Elementary> Epilogue<T> for Power<'_, T> {
+    const FETCHES: bool = true;
+
     #[inline(always)]
     fn apply<I: Lanes<T>>(
         &mut self,
@@ -300,6 +302,8 @@ struct Slope<'a, T> {
 }
 
 impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
+    const FETCHES: bool = true;
+
     #[inline(always)]
     fn apply<I: Lanes<T>>(
         &mut self,
