@@ -12,7 +12,7 @@ use crate::attention::params::Head;
 use crate::attention::reach::Segment;
 use crate::attention::score::{Bend, Ground, Place, hide};
 use crate::attention::tile::{Group, KEYS, Tile};
-use crate::gemm::{Epilogue, NoEpilogue, Start, apply_epilogue, multiply_block};
+use crate::gemm::{Epilogue, Start, apply_epilogue, multiply_block};
 use crate::math::{Elementary, exp};
 use crate::scratch::Scratch;
 use crate::view::View;
@@ -213,20 +213,19 @@ impl<T: Elementary> Block<'_, T> {
         let a = self.head.key.slice(0, step.keys(group));
         let b = self.packed.query.view(0..self.head.key.columns(), columns.clone())?;
         let mut c = step.powers.view_mut(keys.clone(), columns.clone())?;
-        let mut power = Power { lse: &self.packed.lse[columns.clone()], ahead };
         let written = step.ground == Ground::Written;
         match (self.pass.attention.score.softcap, &mut step.bends) {
             (Some(cap), Some(bends)) => {
-                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut NoEpilogue);
-                let (scores, ground) = (c.reborrow(), bends.view_mut(keys, columns)?);
+                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, ahead);
+                let (scores, ground) = (c.reborrow(), bends.view_mut(keys, columns.clone())?);
                 isa.vectorize(Bend { cap, scores, ground, written });
-                apply_epilogue(isa, c, &mut power);
             }
             _ => {
                 let start = if written { Start::Accumulate } else { Start::Zero };
-                multiply_block::<T, _, _>(isa, a, b, c, start, &mut power);
+                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, ahead);
             }
         }
+        apply_epilogue(isa, c, &mut Power { lse: &self.packed.lse[columns] });
         if step.segment.edge {
             let (queries, reach) = (self.place.queries.clone(), &self.head.reach);
             hide(isa, queries, reach, &step.segment, group, T::ZERO, &mut step.powers);
@@ -248,19 +247,15 @@ impl<T: Elementary> Block<'_, T> {
         let b = self.packed.upstream.view(0..self.head.value.columns(), columns.clone())?;
         let first = [step.segment.keys.start + keys.start, columns.start];
         let mut c = step.slopes.view_mut(keys.clone(), columns.clone())?;
+        multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, ahead);
+        if let Some(keep) = &self.packed.keep {
+            keep.apply(first, c.reborrow());
+        }
         let mut slope = Slope {
             powers: step.powers.view(keys.clone(), columns.clone())?,
             delta: &self.packed.delta[columns.clone()],
-            ahead,
         };
-        match &self.packed.keep {
-            None => multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut slope),
-            Some(keep) => {
-                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, &mut NoEpilogue);
-                keep.apply(first, c.reborrow());
-                apply_epilogue(isa, c.reborrow(), &mut slope);
-            }
-        }
+        apply_epilogue(isa, c.reborrow(), &mut slope);
         if let (true, Some(bends)) = (C::OF_PRODUCTS, &step.bends) {
             apply_epilogue(isa, c, &mut Times(bends.view(keys, columns)?));
         }
@@ -271,12 +266,9 @@ impl<T: Elementary> Block<'_, T> {
 /// `exp(score − lse)`, the probability.
 struct Power<'a, T> {
     lse: &'a [T],
-    ahead: &'a mut Ahead<T>,
 }
 
 impl<T: Elementary> Epilogue<T> for Power<'_, T> {
-    const FETCHES: bool = true;
-
     #[inline(always)]
     fn apply<I: Lanes<T>>(
         &mut self,
@@ -287,23 +279,15 @@ impl<T: Elementary> Epilogue<T> for Power<'_, T> {
     ) -> I::Vector {
         exp(isa, isa.sub(score, isa.load(&self.lse[column..])))
     }
-
-    #[inline(always)]
-    fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
-        self.ahead.meanwhile(isa);
-    }
 }
 
 /// `P ∘ (dP − delta)`, the gradient of the score.
 struct Slope<'a, T> {
     powers: View<'a, T, 2>,
     delta: &'a [T],
-    ahead: &'a mut Ahead<T>,
 }
 
 impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
-    const FETCHES: bool = true;
-
     #[inline(always)]
     fn apply<I: Lanes<T>>(
         &mut self,
@@ -314,10 +298,6 @@ impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
     ) -> I::Vector {
         let power = isa.load(&self.powers.row(row)[column..]);
         isa.mul(power, isa.sub(product, isa.load(&self.delta[column..])))
-    }
-    #[inline(always)]
-    fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {
-        self.ahead.meanwhile(isa);
     }
 }
 
