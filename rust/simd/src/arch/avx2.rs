@@ -68,8 +68,10 @@ impl Lanes<f32> for Avx2 {
             let n = _mm256_cvtps_epi32(n);
             let half = _mm256_srai_epi32::<1>(n);
             let rest = _mm256_sub_epi32(n, half);
-            let power = |e| _mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_add_epi32(e, bias)));
-            _mm256_mul_ps(_mm256_mul_ps(a, power(half)), power(rest))
+            // Spelt out, because a closure may be compiled without these instructions.
+            let half = _mm256_slli_epi32::<23>(_mm256_add_epi32(half, bias));
+            let rest = _mm256_slli_epi32::<23>(_mm256_add_epi32(rest, bias));
+            _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(half)), _mm256_castsi256_ps(rest))
         })
     }
     #[inline(always)]
@@ -136,37 +138,31 @@ impl Lanes<f32> for Avx2 {
         target: *mut f32,
         target_stride: usize,
     ) {
-        proved!({
-            let mut rows = [_mm256_setzero_ps(); 8];
-            for (row, loaded) in rows.iter_mut().enumerate() {
-                *loaded = _mm256_loadu_ps(source.add(row * source_stride));
-                if let Some(scales) = scales {
-                    *loaded = _mm256_mul_ps(*loaded, self.load(scales));
-                }
+        proved!(for half in 0..2 {
+            // Rows r and r + 4 in the two halves.
+            let mut pairs = [_mm256_setzero_ps(); 4];
+            for (row, pair) in pairs.iter_mut().enumerate() {
+                let from = source.add(row * source_stride + half * 4);
+                let upper = _mm_loadu_ps(from.add(4 * source_stride));
+                *pair =
+                    _mm256_insertf128_ps::<1>(_mm256_castps128_ps256(_mm_loadu_ps(from)), upper);
             }
-            // Rows r and r + 4 meet in the two halves, after 4 × 4 transposes of each half.
-            for half in 0..2 {
-                let quad = |offset: usize| {
-                    let (a, b) = (rows[offset], rows[offset + 1]);
-                    let (c, d) = (rows[offset + 2], rows[offset + 3]);
-                    let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
-                    let (low2, high2) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
-                    [
-                        _mm256_shuffle_ps::<0b01_00_01_00>(low, low2),
-                        _mm256_shuffle_ps::<0b11_10_11_10>(low, low2),
-                        _mm256_shuffle_ps::<0b01_00_01_00>(high, high2),
-                        _mm256_shuffle_ps::<0b11_10_11_10>(high, high2),
-                    ]
-                };
-                let (upper, lower) = (quad(0), quad(4));
-                for column in 0..4 {
-                    let joined = if half == 0 {
-                        _mm256_permute2f128_ps::<0x20>(upper[column], lower[column])
-                    } else {
-                        _mm256_permute2f128_ps::<0x31>(upper[column], lower[column])
-                    };
-                    _mm256_storeu_ps(target.add((half * 4 + column) * target_stride), joined);
+            // A transpose of 4 × 4 inside each 128 bits.
+            let [a, b, c, d] = pairs;
+            let [ab, ab_high] = [_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b)];
+            let [cd, cd_high] = [_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d)];
+            let columns = [
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd),
+                _mm256_shuffle_ps::<0b01_00_01_00>(ab_high, cd_high),
+                _mm256_shuffle_ps::<0b11_10_11_10>(ab_high, cd_high),
+            ];
+            for (column, &numbers) in columns.iter().enumerate() {
+                let (column, mut numbers) = (half * 4 + column, numbers);
+                if let Some(scales) = scales {
+                    numbers = _mm256_mul_ps(numbers, _mm256_set1_ps(scales[column]));
                 }
+                _mm256_storeu_ps(target.add(column * target_stride), numbers);
             }
         });
     }
@@ -192,11 +188,11 @@ impl Lanes<f64> for Avx2 {
             let n = _mm256_cvtpd_epi32(n);
             let half = _mm_srai_epi32::<1>(n);
             let rest = _mm_sub_epi32(n, half);
-            let power = |e| {
-                let biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(e), bias);
-                _mm256_castsi256_pd(_mm256_slli_epi64::<52>(biased))
-            };
-            _mm256_mul_pd(_mm256_mul_pd(a, power(half)), power(rest))
+            let half = _mm256_add_epi64(_mm256_cvtepi32_epi64(half), bias);
+            let half = _mm256_castsi256_pd(_mm256_slli_epi64::<52>(half));
+            let rest = _mm256_add_epi64(_mm256_cvtepi32_epi64(rest), bias);
+            let rest = _mm256_castsi256_pd(_mm256_slli_epi64::<52>(rest));
+            _mm256_mul_pd(_mm256_mul_pd(a, half), rest)
         })
     }
     #[inline(always)]

@@ -140,12 +140,11 @@ where
             // Rows r, r + 4, r + 8 and r + 12: a masked broadcast from memory needs no shuffle.
             let mut quads = [_mm512_setzero_ps(); 4];
             for (row, quad) in quads.iter_mut().enumerate() {
-                let from = source.add(row * source_stride + quarter * 4);
-                let part = |index: usize| _mm_loadu_ps(from.add(index * 4 * source_stride));
-                *quad = _mm512_broadcast_f32x4(part(0));
-                *quad = _mm512_mask_broadcast_f32x4(*quad, 0x00f0, part(1));
-                *quad = _mm512_mask_broadcast_f32x4(*quad, 0x0f00, part(2));
-                *quad = _mm512_mask_broadcast_f32x4(*quad, 0xf000, part(3));
+                for part in 0..4 {
+                    let from = source.add((row + 4 * part) * source_stride + quarter * 4);
+                    let mask = 0xf << (4 * part);
+                    *quad = _mm512_mask_broadcast_f32x4(*quad, mask, _mm_loadu_ps(from));
+                }
             }
             // A transpose of 4 × 4 inside each 128 bits.
             let [a, b, c, d] = quads;
