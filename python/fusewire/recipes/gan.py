@@ -26,6 +26,7 @@ from fusewire.training.adversarial.data import DataConfig, DataKind
 ModelKind: TypeAlias = Literal["mlp", "convolutional", "residual"]
 
 _R1 = Penalty("real", weight=0.3)
+_POINTS: tuple[DataKind, ...] = ("vectors", "ring8", "grid25")
 
 
 def default(
@@ -45,7 +46,7 @@ def default(
         InputError: the networks do not read such data.
     """
     model = model or ("convolutional" if data.kind == "audio" else "mlp")
-    if model != "mlp" and data.kind in ("vectors", "ring8", "grid25"):
+    if model != "mlp" and data.kind in _POINTS:
         raise InputError(f"model {model} reads images and signals; for {data.kind} take mlp")
     config = _RECIPES[model](data)
     return config if loss is None else with_loss(config, loss)
@@ -58,16 +59,11 @@ def demo(seed: int = 0) -> GanConfig:
 
 def mlp(data: DataConfig) -> GanConfig:
     """The mission's dense networks with the non-saturating loss and R1; wider for points."""
-    if data.kind in ("ring8", "grid25", "vectors"):
-        return GanConfig(
-            data=data,
-            model=MlpConfig(hidden_sizes=(128, 128, 128), head="identity"),
-            steps=10_000,
-            batch=256,
-            loss="relativistic",
-            penalties=(Penalty("real", 0.1), Penalty("fake", 0.1)),
-            average_decay=0.999,
-        )
+    if data.kind in _POINTS:
+        # Few numbers of noise: two dimensions of data fold a space of many into bridges.
+        model = MlpConfig(noise_size=4, hidden_sizes=(128, 128, 128), head="identity")
+        config = GanConfig(data=data, model=model, steps=10_000, batch=256, average_decay=0.999)
+        return with_loss(config, "relativistic")
     return GanConfig(data=data, model=MlpConfig(head=_head(data, "sigmoid")), penalties=(_R1,))
 
 
@@ -87,8 +83,10 @@ def residual(data: DataConfig) -> GanConfig:
 
 def with_loss(config: GanConfig, loss: LossName) -> GanConfig:
     """Changes the loss, and what goes with it: norm, penalties, rates and the order of moves."""
-    settings = _CONVOLUTION_SETTINGS if not config.model.flat else _DENSE_SETTINGS
-    chosen = settings[loss]
+    if not config.model.flat:
+        chosen = _CONVOLUTION_SETTINGS[loss]
+    else:
+        chosen = (_POINT_SETTINGS if config.data.kind in _POINTS else _DENSE_SETTINGS)[loss]
     model: GanModel = config.model
     if isinstance(model, ConvolutionalConfig):
         norm = chosen.discriminator_norm
@@ -153,6 +151,20 @@ _DENSE_SETTINGS: dict[str, _LossSettings] = {
     "wasserstein": _WASSERSTEIN,
     "relativistic": dataclasses.replace(
         _DENSE, penalties=(Penalty("real", 0.1), Penalty("fake", 0.1))
+    ),
+}
+
+# The plain games show what becomes of them; modes lie close, so that penalties are weak.
+_PLAIN = dataclasses.replace(_DENSE, penalties=())
+
+_POINT_SETTINGS: dict[str, _LossSettings] = {
+    "minimax": _PLAIN,
+    "non_saturating": _PLAIN,
+    "least_squares": _PLAIN,
+    "hinge": _PLAIN,
+    "wasserstein": dataclasses.replace(_WASSERSTEIN, penalties=(Penalty("between", 0.1),)),
+    "relativistic": dataclasses.replace(
+        _DENSE, penalties=(Penalty("real", 0.005), Penalty("fake", 0.005))
     ),
 }
 

@@ -171,6 +171,18 @@ def test_data_that_are_refused(
         load_samples(DataConfig(kind, data / file), head)
 
 
+def test_labels_belong_to_the_data(data: Path) -> None:
+    config, marks = DataConfig("images", data / "images.npz"), []
+    images = np.load(data / "images.npz")["images"]
+    for labels in (np.arange(60) % 3, np.arange(60) % 4):
+        np.savez(data / "images.npz", images=images, labels=labels)
+        marks.append(load_samples(config, "tanh").fingerprint)
+    assert marks[0] != marks[1]
+    np.savez(data / "images.npz", images=images, labels=np.arange(60) - 1)
+    with pytest.raises(InputError, match="labels must be from 0 to 9999, got -1 to 58"):
+        load_samples(config, "tanh")
+
+
 def test_damaged_sound_is_named(data: Path) -> None:
     (data / "sound" / "1_9.wav").write_bytes(b"RIFF")
     with pytest.raises(InputError, match=r"1_9\.wav is not a WAV file"):

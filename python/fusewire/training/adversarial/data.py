@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -27,6 +28,7 @@ DataKind: TypeAlias = Literal["images", "audio", "vectors", "ring8", "grid25", "
 # Letters of a word and numbers of a clip when nothing else is asked for.
 _WORD_LENGTH = 5
 _CLIP_LENGTH = 4096
+_MOST_CLASSES = 10_000
 
 _HEADS: dict[str, tuple[HeadKind, ...]] = {
     "images": ("sigmoid", "tanh"),
@@ -141,21 +143,33 @@ def load_samples(config: DataConfig, head: HeadKind) -> Samples:
 
 def _images(config: DataConfig) -> Samples:
     images = load_images(config.path or FASHION_IMAGES)
-    classes = 0 if images.labels is None else int(images.labels.max()) + 1
-    labels = None if images.labels is None else torch.from_numpy(images.labels)
-    pixels = torch.tensor(images.pixels)
-    return Samples(
-        SampleFormat("images", images.shape, classes), pixels, labels, images.fingerprint
+    form = SampleFormat("images", images.shape)
+    return _with_labels(
+        Samples(form, torch.tensor(images.pixels), None, images.fingerprint), images.labels
     )
 
 
 def _audio(config: DataConfig) -> Samples:
     assert config.path is not None
     clips = load_clips(config.path, config.length or _CLIP_LENGTH)
-    classes = 0 if clips.labels is None else int(clips.labels.max()) + 1
-    labels = None if clips.labels is None else torch.from_numpy(clips.labels)
-    shape = SampleFormat("audio", clips.waves.shape[1:], classes, clips.rate)
-    return Samples(shape, torch.from_numpy(clips.waves), labels, clips.fingerprint)
+    form = SampleFormat("audio", clips.waves.shape[1:], rate=clips.rate)
+    waves = torch.from_numpy(clips.waves)
+    return _with_labels(Samples(form, waves, None, clips.fingerprint), clips.labels)
+
+
+def _with_labels(samples: Samples, labels: NDArray[np.int64] | None) -> Samples:
+    if labels is None:
+        return samples
+    if not 0 <= labels.min() <= labels.max() < _MOST_CLASSES:
+        raise InputError(
+            f"labels must be from 0 to {_MOST_CLASSES - 1}, got {labels.min()} to {labels.max()}"
+        )
+    return dataclasses.replace(
+        samples,
+        format=dataclasses.replace(samples.format, classes=int(labels.max()) + 1),
+        labels=torch.from_numpy(labels),
+        fingerprint=f"{samples.fingerprint}, labels {fingerprint(labels)}",
+    )
 
 
 def _vectors(config: DataConfig) -> Samples:
