@@ -5,6 +5,7 @@ import torch
 from numpy.typing import NDArray
 
 __all__ = [
+    "WordTables",
     "attach_torch",
     "attend",
     "attend_backward",
@@ -47,6 +48,29 @@ _Operands = tuple[
 _Options = tuple[float, float, float, int, int, bool, bool]
 # grad_output, grad_lse, output, lse
 _Results = tuple[_Array, _Array | None, _Array, _Array]
+
+class WordTables:
+    def __new__(
+        cls,
+        input: NDArray[np.float32],
+        output: NDArray[np.float32],
+        keep: NDArray[np.float64],
+        noise: NDArray[np.float64],
+        parts: tuple[NDArray[np.int64], NDArray[np.int64]] | None,
+    ) -> WordTables: ...
+    def train(
+        self,
+        words: NDArray[np.int64],
+        sentences: NDArray[np.int64],
+        objective: str,
+        window: int,
+        negatives: int,
+        batch: int,
+        learning_rates: tuple[float, float],
+        seed: int,
+    ) -> tuple[float, int]: ...
+    def input(self) -> NDArray[np.float32]: ...
+    def output(self) -> NDArray[np.float32]: ...
 
 def attach_torch(folder: str, version: str) -> None: ...
 def attention(operands: _Operands, options: _Options) -> list[NDArray[Any]]: ...

@@ -6,6 +6,7 @@
 mod array;
 mod attention;
 mod config;
+mod embeddings;
 mod gate;
 mod linear;
 mod rnn;
@@ -54,6 +55,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::peak_flops, module)?)?;
+    module.add_class::<embeddings::WordTables>()?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;

@@ -5,6 +5,7 @@
 //! block on the best instruction set of the CPU. Results never depend on the size of the team.
 
 pub mod attention;
+pub mod embeddings;
 mod error;
 pub mod gemm;
 pub mod linear;

@@ -6,11 +6,13 @@ network. An encoder-decoder shows that face once it has read its sources (``mode
 """
 
 from fusewire.models.language.beam import beam_search
+from fusewire.models.language.classifier import Classifier, ClassifierConfig
 from fusewire.models.language.encoder import Encoder
 from fusewire.models.language.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
 from fusewire.models.language.generate import generate, stream
 from fusewire.models.language.huggingface import from_huggingface, load_huggingface
 from fusewire.models.language.layout import KeyValueCache
+from fusewire.models.language.lora import add_lora, merge_lora
 from fusewire.models.language.recurrent import Recurrent, RecurrentConfig
 from fusewire.models.language.recurrent_encoder_decoder import (
     RecurrentEncoderDecoder,
@@ -18,10 +20,14 @@ from fusewire.models.language.recurrent_encoder_decoder import (
 )
 from fusewire.models.language.recurrent_layers import RecurrentState
 from fusewire.models.language.sampling import Sampling
+from fusewire.models.language.subwords import Subwords
 from fusewire.models.language.transformer import Transformer
 from fusewire.models.language.transformer_config import TransformerConfig
+from fusewire.models.language.word_vectors import WordVectors
 
 __all__ = [
+    "Classifier",
+    "ClassifierConfig",
     "Encoder",
     "EncoderDecoder",
     "EncoderDecoderConfig",
@@ -32,11 +38,15 @@ __all__ = [
     "RecurrentEncoderDecoderConfig",
     "RecurrentState",
     "Sampling",
+    "Subwords",
     "Transformer",
     "TransformerConfig",
+    "WordVectors",
+    "add_lora",
     "beam_search",
     "from_huggingface",
     "generate",
     "load_huggingface",
+    "merge_lora",
     "stream",
 ]
