@@ -14,7 +14,7 @@ from fusewire.errors import InputError
 Tokens: TypeAlias = NDArray[np.integer[Any]]
 """Token ids in the narrowest unsigned type that holds them, so that long texts stay small."""
 
-TokenizerKind: TypeAlias = Literal["bytes", "characters"]
+TokenizerKind: TypeAlias = Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"]
 
 
 class Tokenizer(Protocol):
@@ -33,6 +33,9 @@ class Tokenizer(Protocol):
 
     def decode(self, tokens: Tokens) -> str:
         """The text of token ids."""
+
+    def begins_word(self) -> NDArray[np.bool_]:
+        """Which tokens a word begins with, (vocab_size); the space before it belongs to it."""
 
     def to_json(self) -> str:
         """A JSON object from which ``tokenizer_from_json`` makes an equal tokenizer."""
@@ -59,6 +62,10 @@ class ByteTokenizer:
     def decode(self, tokens: Tokens) -> str:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
         return tokens.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+    def begins_word(self) -> NDArray[np.bool_]:
+        """Which bytes a word begins with: the white space before it."""
+        return np.array([chr(byte).isspace() for byte in range(128)] + [False] * 128)
 
     def to_json(self) -> str:
         """A JSON object from which ``tokenizer_from_json`` makes an equal tokenizer."""
@@ -127,14 +134,33 @@ class CharacterTokenizer:
         """The text of token ids."""
         return "".join(self.vocabulary[token] for token in tokens.tolist())
 
+    def begins_word(self) -> NDArray[np.bool_]:
+        """Which characters a word begins with: the white space before it."""
+        return np.array([character.isspace() for character in self.vocabulary])
+
     def to_json(self) -> str:
         """A JSON object from which ``tokenizer_from_json`` makes an equal tokenizer."""
         return json.dumps({"kind": "characters", "vocabulary": self.vocabulary})
 
 
-def make_tokenizer(kind: TokenizerKind, text: str) -> Tokenizer:
-    """The tokenizer of a kind that covers a text."""
-    return ByteTokenizer() if kind == "bytes" else CharacterTokenizer.of_text(text)
+def make_tokenizer(kind: TokenizerKind, text: str, vocab_size: int = 8192) -> Tokenizer:
+    """The tokenizer of a kind that covers a text.
+
+    Args:
+        kind: what a token is.
+        text: what characters, words and parts of words are learnt from.
+        vocab_size: most tokens of those that are learnt.
+
+    Raises:
+        InputError: the vocabulary has no room.
+    """
+    if kind == "bytes":
+        return ByteTokenizer()
+    if kind == "characters":
+        return CharacterTokenizer.of_text(text)
+    from fusewire.data.subword_tokenizers import SubwordTokenizer  # only these need the library
+
+    return SubwordTokenizer.learn(kind, text, vocab_size)
 
 
 def tokenizer_from_json(content: str) -> Tokenizer:
@@ -148,7 +174,11 @@ def tokenizer_from_json(content: str) -> Tokenizer:
             return ByteTokenizer()
         case {"kind": "characters", "vocabulary": str(vocabulary)}:
             return CharacterTokenizer(vocabulary)
-    raise ValueError("expected a JSON object that describes a tokenizer of bytes or characters")
+        case {"kind": "words" | "bpe" | "wordpiece" | "unigram" as kind, "learnt": learnt}:
+            from fusewire.data.subword_tokenizers import SubwordTokenizer
+
+            return SubwordTokenizer.from_description(kind, learnt)
+    raise ValueError("expected a JSON object that describes a tokenizer")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

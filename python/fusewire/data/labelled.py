@@ -1,0 +1,157 @@
+"""Texts with labels, and pairs of texts: CSV, JSON lines, folders."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusewire.data.text import read_text
+from fusewire.errors import InputError
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with labels, split by what they say, so that no text is on both sides.
+
+    Attributes:
+        classes: names, in order; a label is a place in it.
+        train: texts and labels to learn from.
+        validation: texts and labels to measure on.
+        fingerprint: SHA-256 of everything.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[tuple[str, int], ...]
+    validation: tuple[tuple[str, int], ...]
+    fingerprint: str
+
+
+def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> Labelled:
+    """Reads texts with labels; a text that comes twice is kept once.
+
+    Args:
+        path: a CSV file with the columns ``text`` and ``label``, a file of JSON objects with these
+            keys, one a line, or a folder with one folder of ``.txt`` files, or one ``.txt`` file of
+            lines, for each class.
+        validation: part of the texts to measure on, chosen by their hash.
+        labels: part of the other texts to learn from, chosen by their hash too.
+
+    Raises:
+        InputError: there are no such texts, or they have fewer than two labels.
+    """
+    rows = dict.fromkeys(_rows(path, "text", "label"))
+    texts = {text: label for text, label in rows if text.strip()}
+    classes = tuple(sorted(set(texts.values())))
+    if len(classes) < 2:
+        raise InputError(f"{path} has texts of {len(classes)} classes; at least two are needed")
+    places = {text: _hash(text) for text in texts}
+    ordered = sorted(texts, key=places.__getitem__)
+    measured = max(1, round(validation * len(ordered)))
+    learnt = max(1, round(labels * (len(ordered) - measured)))
+    if len(ordered) < 2:
+        raise InputError(f"{path} has too few texts: {len(ordered)}")
+
+    def labelled(part: list[str]) -> tuple[tuple[str, int], ...]:
+        return tuple((text, classes.index(texts[text])) for text in part)
+
+    digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()
+    return Labelled(
+        classes,
+        labelled(ordered[measured : measured + learnt]),
+        labelled(ordered[:measured]),
+        digest,
+    )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sources and targets, split by what the sources say.
+
+    Attributes:
+        train: to learn from.
+        validation: to measure on.
+        fingerprint: SHA-256 of everything.
+    """
+
+    train: tuple[tuple[str, str], ...]
+    validation: tuple[tuple[str, str], ...]
+    fingerprint: str
+
+
+def load_pairs(path: Path, validation: float = 0.1) -> Pairs:
+    """Reads pairs of texts.
+
+    Args:
+        path: a CSV file with the columns ``source`` and ``target``, or a file of JSON objects
+            with these keys, one a line.
+        validation: part of the pairs to measure on, chosen by the hash of their source.
+
+    Raises:
+        InputError: there are no such pairs.
+    """
+    rows = list(dict.fromkeys(_rows(path, "source", "target")))
+    if len({source for source, _ in rows}) < 2:
+        raise InputError(f"{path} has too few pairs: at least two different sources are needed")
+    ordered = sorted(rows, key=lambda row: (_hash(row[0]), row[1]))
+    cut = max(1, round(validation * len(ordered)))
+    while cut < len(ordered) - 1 and ordered[cut][0] == ordered[cut - 1][0]:
+        cut += 1
+    digest = hashlib.sha256(json.dumps(ordered).encode()).hexdigest()
+    return Pairs(tuple(ordered[cut:]), tuple(ordered[:cut]), digest)
+
+
+def _rows(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
+    if path.is_dir():
+        yield from _folder(path)
+    elif path.suffix in (".jsonl", ".ndjson", ".json"):
+        yield from _json_lines(path, first, second)
+    elif path.suffix in (".csv", ".tsv"):
+        yield from _table(path, first, second)
+    else:
+        raise InputError(f"{path} is neither a folder nor a .csv, .tsv or .jsonl file")
+
+
+def _folder(path: Path) -> Iterator[tuple[str, str]]:
+    for entry in sorted(path.iterdir()):
+        if entry.is_dir():
+            for file in sorted(entry.glob("*.txt")):
+                yield read_text(file), entry.name
+        elif entry.suffix == ".txt":
+            for line in read_text(entry).splitlines():
+                yield line, entry.stem
+
+
+def _json_lines(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield str(row[first]), str(row[second])
+        except (ValueError, KeyError, TypeError, RecursionError) as damage:
+            raise InputError(
+                f'{path}, line {number}: expected an object with "{first}" and "{second}": {damage}'
+            ) from damage
+
+
+def _table(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    table = csv.DictReader(io.StringIO(read_text(path)), delimiter=delimiter)
+    names = table.fieldnames or []
+    if first not in names or second not in names:
+        raise InputError(
+            f"{path} must have the columns {first} and {second}, but has {', '.join(names)}"
+        )
+    for row in table:
+        if row[first] is None or row[second] is None:
+            raise InputError(f"{path}, line {table.line_num}: expected {len(names)} columns")
+        yield row[first], row[second]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

@@ -1,0 +1,51 @@
+"""Tokenizers that are learnt: what they give back, and where words begin."""
+
+from __future__ import annotations
+
+import pytest
+
+from fusewire.data.tokenizers import make_tokenizer, tokenizer_from_json
+from fusewire.errors import InputError
+
+TEXT = "the lowest of the low, the newest of the new.\nThe end is near the end.\n" * 20
+KINDS = ["words", "bpe", "wordpiece", "unigram"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_learnt_tokenizer_survives_json(kind: str) -> None:
+    tokenizer = make_tokenizer(kind, TEXT, vocab_size=300)
+    ids = tokenizer.encode("the newest low")
+    assert tokenizer.decode(ids) == "the newest low"
+    assert int(ids.max()) < tokenizer.vocab_size <= 300
+    again = tokenizer_from_json(tokenizer.to_json())
+    assert again.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+    assert again.vocab_size == tokenizer.vocab_size
+
+
+def test_bpe_gives_any_text_back() -> None:
+    tokenizer = make_tokenizer("bpe", TEXT, vocab_size=280)
+    for text in ("Grüße, 世界!\n\n  tabs\tand  spaces ", "\x00\x7f", ""):
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "unigram"])
+def test_what_is_unknown_has_a_token(kind: str) -> None:
+    tokenizer = make_tokenizer(kind, TEXT, vocab_size=60)
+    assert len(tokenizer.encode("世")) >= 1
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", *KINDS])
+def test_words_begin_where_they_begin(kind: str) -> None:
+    tokenizer = make_tokenizer(kind, TEXT, vocab_size=270)
+    ids = tokenizer.encode("the lowest of the new")
+    begins = tokenizer.begins_word()
+    assert begins.shape == (tokenizer.vocab_size,)
+    # The first word of a text need not have a space before it.
+    assert 1 + int(begins[ids][1:].sum()) == 5
+
+
+def test_damage_and_small_vocabularies_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected what tokenizers writes"):
+        tokenizer_from_json('{"kind": "bpe", "learnt": {"model": 3}}')
+    with pytest.raises(InputError, match="vocab_size must be at least 256 for bpe, got 100"):
+        make_tokenizer("bpe", TEXT, vocab_size=100)
