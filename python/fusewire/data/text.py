@@ -69,7 +69,13 @@ class Corpus:
     fingerprint: str
 
 
-def make_corpus(text: str, kind: TokenizerKind, context: int, source: str) -> Corpus:
+def make_corpus(
+    text: str,
+    tokenizer: TokenizerKind | Tokenizer,
+    context: int,
+    source: str,
+    vocab_size: int = 8192,
+) -> Corpus:
     """Turns a text into tokens to train and to validate on.
 
     A tenth is for validation, cut off at the end so that no window spans both parts; of a short
@@ -77,14 +83,17 @@ def make_corpus(text: str, kind: TokenizerKind, context: int, source: str) -> Co
 
     Args:
         text: what to learn.
-        kind: the tokens, ``"bytes"`` or ``"characters"``.
+        tokenizer: what makes the tokens, or what it is to be made for the text.
         context: tokens per window.
         source: how error messages call the text.
+        vocab_size: most tokens of a tokenizer that is learnt from the text.
 
     Raises:
         InputError: if the text is too short for one window to train on and one to validate on.
     """
-    tokenizer = make_tokenizer(kind, text)
+    kind = tokenizer if isinstance(tokenizer, str) else "tokens"
+    if isinstance(tokenizer, str):
+        tokenizer = make_tokenizer(tokenizer, text, vocab_size)
     tokens = tokenizer.encode(text)
     needed = 2 * (context + 1)
     if len(tokens) < needed:

@@ -56,6 +56,40 @@ def plot_losses(rows: Sequence[Row], path: Path, title: str, curves: Mapping[str
     _write(figure, path)
 
 
+def plot_matrix(
+    values: NDArray[np.floating | np.integer],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+) -> None:
+    """Draws a matrix as squares, dark for large numbers, with names at its sides.
+
+    Args:
+        values: ``(rows, columns)``.
+        rows: names from top to bottom.
+        columns: names from left to right.
+        path: the PNG to write.
+        title: stands above.
+
+    Raises:
+        InputError: the PNG cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    size = (2.5 + 0.28 * len(columns), 1.5 + 0.28 * len(rows))
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(values, cmap="Greys", vmin=0)
+    # Dollars would be read as formulas.
+    axes.set_xticks(range(len(columns)), [name.replace("$", r"\$") for name in columns])
+    axes.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in rows])
+    axes.tick_params("x", rotation=90 if max(map(len, columns), default=0) > 1 else 0)
+    axes.set_title(title, fontsize="small", wrap=True)
+    _write(figure, path)
+
+
 def plot_points(points: NDArray[np.float32], path: Path) -> None:
     """Draws the first two numbers of each vector as a point.
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from fusewire.data.text import RandomWindows, make_corpus
+from fusewire.data.tokenizers import ByteTokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig, TransformerConfig
 from fusewire.training.checkpoint import checkpoint_steps
@@ -23,8 +24,9 @@ from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
 from fusewire.training.sequence import language
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
-from fusewire.training.sequence.language import build_learner, build_model, learning_rate, mean_loss
+from fusewire.training.sequence.language import TRAINING, build_model, mean_loss
 from fusewire.training.sequence.learner import CarriedState
+from fusewire.training.sequence.runs import Vocabulary
 
 TEXT = "the cat sat on the mat, and the dog ran to the log. " * 40
 MODELS = {
@@ -225,7 +227,7 @@ def test_the_learning_rate_rises_and_falls(text_file: Path) -> None:
     config = make_config(
         text_file, steps=110, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1
     )
-    rates = [learning_rate(config, step) for step in range(1, 111)]
+    rates = [config.learning_rate_at(step) for step in range(1, 111)]
     np.testing.assert_allclose(rates[:10], np.arange(1, 11) / 10)
     assert rates[59] == pytest.approx(0.55)
     assert rates[-1] == pytest.approx(0.1)
@@ -233,7 +235,8 @@ def test_the_learning_rate_rises_and_falls(text_file: Path) -> None:
 
 
 def test_only_matrices_decay(text_file: Path) -> None:
-    learner = build_learner(make_config(text_file, weight_decay=0.5), 30, Processes("cpu"))
+    config, vocabulary = make_config(text_file, weight_decay=0.5), Vocabulary(ByteTokenizer())
+    learner = TRAINING.build_learner(config, vocabulary, Processes("cpu"), new=True)
     for group in learner.optimizer.param_groups:
         matrices = {parameter.dim() >= 2 for parameter in group["params"]}
         assert matrices == {group["weight_decay"] == 0.5}

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
-from fusewire.models.language import RecurrentConfig, TransformerConfig
+from fusewire.models.language import RecurrentConfig, Sampling, TransformerConfig
 from fusewire.training.settings import (
     require_batch,
     require_between,
@@ -27,9 +27,14 @@ class SamplingConfig:
 
     Attributes:
         prompt: text to continue; ``None`` begins a new line.
-        length: tokens to add.
+        length: most tokens to add.
         temperature: below 1 makes likely tokens likelier; 0 takes the likeliest.
         top_k: draw from the k likeliest tokens only; ``None`` means all.
+        top_p: draw from the fewest likeliest tokens whose probabilities sum to p.
+        min_p: draw from tokens at least this fraction as probable as the likeliest.
+        repetition_penalty: above 1 makes tokens that came already less likely.
+        beams: search for the most probable text, keeping so many; 0 draws instead.
+        stop: texts that end a text; they are not part of it.
         seed: the same seed gives the same text.
         count: texts to draw.
     """
@@ -38,6 +43,11 @@ class SamplingConfig:
     length: int = 600
     temperature: float = 0.8
     top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    beams: int = 0
+    stop: tuple[str, ...] = ()
     seed: int = 0
     count: int = 1
 
@@ -48,29 +58,32 @@ class SamplingConfig:
             raise InputError("the prompt is not UTF-8; set the terminal to UTF-8 and try again")
         require_counts(length=self.length, count=self.count)
         require_between(0, math.inf, temperature=self.temperature)
+        require_between(0, 1024, beams=self.beams)
         require_seed(self.seed)
-        if self.top_k is not None:
-            require_counts(top_k=self.top_k)
+        if "" in self.stop:
+            raise InputError("a stop string is empty; give some text, or leave it out")
+        self.draws()
+
+    def draws(self) -> Sampling:
+        """How a token is drawn."""
+        return Sampling(
+            self.temperature, self.top_k, self.top_p, self.min_p, self.repetition_penalty
+        )
 
 
-@dataclass(frozen=True)
-class LanguageConfig:
-    """Everything that decides a run.
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """What every run of a sequence model says about its steps.
 
     Attributes:
-        model: kind and sizes of the network.
-        data: a UTF-8 text file; ``None`` means the English sample that comes with the package.
-        tokenizer: what a token is, a byte of UTF-8 or a character of the text.
         steps: optimiser steps.
         batch: rows per batch.
-        context: tokens per row; for a recurrent model the steps of truncated backpropagation.
         learning_rate: highest learning rate of AdamW.
         final_learning_rate: where the cosine ends, as a fraction of ``learning_rate``.
         warmup_steps: steps over which the learning rate rises from 0.
         weight_decay: of weight matrices; biases and norms have none.
         gradient_clip: largest norm of all gradients together.
         validate_every: steps between measurements on the validation part.
-        validation_tokens: measure on at most so many tokens.
         save_every: steps between checkpoints.
         seed: decides the initial weights, the order of the data and dropout.
         device: where to train, such as ``"cpu"`` or ``"cuda"``.
@@ -78,35 +91,27 @@ class LanguageConfig:
         sharding: what many processes do with the parameters: ``"replicate"`` them (DDP), or
             ``"split"`` them and the optimiser's moments (FSDP2), for models that one cannot hold.
         tensorboard: write the log for TensorBoard too.
-        sampling: how samples.txt is drawn.
     """
 
-    model: TransformerConfig | RecurrentConfig
-    data: Path | None = None
-    tokenizer: TokenizerKind = "bytes"
     steps: int = 1000
     batch: int = 16
-    context: int = 128
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.1
     warmup_steps: int = 100
     weight_decay: float = 0.1
     gradient_clip: float = 1.0
     validate_every: int = 250
-    validation_tokens: int = 65536
     save_every: int = 250
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None
     sharding: Sharding = "replicate"
     tensorboard: bool = False
-    sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
 
     def __post_init__(self) -> None:
-        require_counts(steps=self.steps, context=self.context)
+        require_counts(steps=self.steps)
         require_batch(batch=self.batch)
         require_counts(validate_every=self.validate_every, save_every=self.save_every)
-        require_between(2, math.inf, validation_tokens=self.validation_tokens)
         require_between(
             0,
             math.inf,
@@ -118,6 +123,47 @@ class LanguageConfig:
         require_seed(self.seed)
         if self.threads is not None:
             require_counts(threads=self.threads)
+
+    def learning_rate_at(self, step: int) -> float:
+        """Learning rate of a step, counted from 1: a linear rise, then half a cosine down."""
+        if step <= self.warmup_steps:
+            return self.learning_rate * step / self.warmup_steps
+        progress = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
+        final = self.final_learning_rate
+        return self.learning_rate * (final + (1.0 - final) * cosine)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageConfig(TrainingConfig):
+    """Everything that decides a run of language modelling.
+
+    Attributes:
+        model: kind and sizes of the network.
+        data: a UTF-8 text file; ``None`` means the English sample that comes with the package.
+        tokenizer: what a token is.
+        vocab_size: most tokens of a tokenizer that is learnt from the text.
+        context: tokens per row; for a recurrent model the steps of truncated backpropagation.
+        start: a run or a saved model to go on from, with its tokenizer; ``None`` starts afresh.
+        embedding: word vectors that the embedding starts from.
+        validation_tokens: measure on at most so many tokens.
+        sampling: how samples.txt is drawn.
+    """
+
+    model: TransformerConfig | RecurrentConfig
+    data: Path | None = None
+    tokenizer: TokenizerKind = "bytes"
+    vocab_size: int = 8192
+    context: int = 128
+    start: Path | None = None
+    embedding: Path | None = None
+    validation_tokens: int = 65536
+    sampling: SamplingConfig = SamplingConfig(temperature=0.6, count=3)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(context=self.context, vocab_size=self.vocab_size)
+        require_between(2, math.inf, validation_tokens=self.validation_tokens)
         if isinstance(self.model, TransformerConfig) and self.context > self.model.context:
             raise InputError(
                 f"context must be at most the model's, {self.model.context}, got {self.context}"

@@ -6,8 +6,8 @@ the gradient (truncated backpropagation); a Transformer reads random windows and
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,123 +25,37 @@ from fusewire.data.text import (
     read_text,
     segments,
 )
-from fusewire.data.tokenizers import Tokenizer, Tokens, load_tokenizer
+from fusewire.data.tokenizers import Tokens
+from fusewire.errors import InputError
 from fusewire.models.language import (
     Recurrent,
     RecurrentConfig,
     RecurrentState,
     Transformer,
     TransformerConfig,
-    generate,
 )
-from fusewire.training.checkpoint import load_checkpoint
 from fusewire.training.devices import memory_refusals
 from fusewire.training.durable import replace_file_or_refuse
 from fusewire.training.processes import Processes
-from fusewire.training.run_directory import RunDirectory, RunResult
-from fusewire.training.seeds import RandomStreams
+from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
-from fusewire.training.sequence.learner import SequenceLearner, decaying_groups
-from fusewire.training.sequence.loop import fit
-from fusewire.training.session import Appearance, Session, agree_on_path, new_run, restore
+from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_of
+from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
+from fusewire.training.sequence.writing import stream_text, write_texts
+from fusewire.training.session import Appearance
 
 KIND = "language"
 """The kind of run directory that this training fills."""
 
 LanguageModel: TypeAlias = Transformer | Recurrent
 
-_TOKENIZER = "tokenizer.json"
-_BETWEEN_TEXTS = "\n" + "-" * 72 + "\n"
 _VALIDATION_BATCH = 32
 
 # A recurrent model is measured on segments of so many contexts, each read from a state of zeros.
 _CONTEXTS_PER_SEGMENT = 16
 
 
-@memory_refusals()
-def train(config: LanguageConfig, path: Path) -> RunResult:
-    """Trains a language model and fills a run directory.
-
-    Progress goes to standard output. Ctrl-C and SIGTERM finish the step and save. Started by
-    `torchrun`, its processes train together.
-
-    Args:
-        config: what to train, on what, how.
-        path: the run directory to make.
-
-    Returns:
-        What the run left behind.
-
-    Raises:
-        InputError: data, device or path cannot be used, or training diverged.
-    """
-    processes = Processes(config.device)
-    path = agree_on_path(processes, path)
-    corpus = load_corpus(config)
-    learner = build_learner(config, corpus.tokenizer.vocab_size, processes)
-    with new_run(processes, path, KIND, config, corpus.fingerprint) as run:
-        if processes.is_main:
-            replace_file_or_refuse(run.path / _TOKENIZER, corpus.tokenizer.to_json().encode())
-        return _fit(config, run, corpus, learner, done=0)
-
-
-@memory_refusals()
-def resume(path: Path, steps: int | None = None) -> RunResult:
-    """Continues a run from its newest checkpoint, bit for bit as if it had never stopped.
-
-    Args:
-        path: the run directory.
-        steps: a new total of steps; by default the one the run was started with.
-
-    Returns:
-        What the run left behind.
-
-    Raises:
-        InputError: the directory is no such run, is finished or damaged, or its data has changed.
-    """
-    run = RunDirectory.open(path, KIND)
-    config = run.config(LanguageConfig)
-    if steps is not None:
-        config = dataclasses.replace(config, steps=steps)
-    processes = Processes(config.device)
-    corpus = load_corpus(config)
-    run.require_same_data(corpus.fingerprint)
-    learner = build_learner(config, corpus.tokenizer.vocab_size, processes)
-    done = restore(learner, run, config)
-    return _fit(config, run, corpus, learner, done)
-
-
-def build_learner(config: LanguageConfig, vocab_size: int, processes: Processes) -> SequenceLearner:
-    """Makes a freshly initialised model with its optimiser, on the processes of a run."""
-    streams = RandomStreams(config.seed)
-    model = build_model(config.model, vocab_size)
-    if config.sharding == "split":
-        blocks = list(model.blocks) if isinstance(model, Transformer) else []
-        shared: nn.Module = processes.shard(model, blocks, ["begin"])
-    else:
-        shared = processes.share(model)
-    groups = decaying_groups(model, config.weight_decay)
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
-    return SequenceLearner(model, shared, optimizer, config.batch, processes, streams)
-
-
-def _fit(
-    config: LanguageConfig, run: RunDirectory, corpus: Corpus, learner: SequenceLearner, done: int
-) -> RunResult:
-    model = config.model
-    label = "Transformer" if isinstance(model, TransformerConfig) else model.cell.upper()
-    appearance = Appearance(
-        label=label,
-        title=f"{label}: nats per token",
-        curves={"loss": "training", "validation_loss": "validation"},
-        unit="tokens",
-        per_step=config.batch * config.context,
-    )
-    with Session(run, learner, config, appearance, done, config.threads) as session:
-        return fit(session, learner, LanguageTask(config, corpus, learner.processes))
-
-
-class LanguageTask:
+class LanguageTask(ScheduledTask):
     """To predict each token of a text from those before it.
 
     Args:
@@ -151,9 +65,8 @@ class LanguageTask:
     """
 
     def __init__(self, config: LanguageConfig, corpus: Corpus, processes: Processes) -> None:
-        self.gradient_clip = config.gradient_clip
-        self.validate_every, self.save_every = config.validate_every, config.save_every
-        self._config, self._corpus, self._processes = config, corpus, processes
+        super().__init__(config, processes)
+        self._config, self._corpus = config, corpus
         self._batches: Batches
         if isinstance(config.model, TransformerConfig):
             self._batches = RandomWindows(corpus.train, config.batch, config.context, config.seed)
@@ -162,7 +75,7 @@ class LanguageTask:
 
     def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor, bool]:
         """Inputs and targets, (rows, context), and whether they continue those before."""
-        batch, device = self._batches.at(step), self._processes.device
+        batch, device = self._batches.at(step), self.processes.device
         inputs = torch.from_numpy(batch.inputs[rows]).to(device)
         targets = torch.from_numpy(batch.targets[rows]).to(device)
         return inputs, targets, batch.continues
@@ -178,29 +91,70 @@ class LanguageTask:
         logits, state = model(inputs, carried if continues else None)
         return cross_entropy(logits.flatten(0, 1), targets.flatten()), {}, state
 
-    def before_step(self, step: int, learner: SequenceLearner) -> dict[str, float]:
-        """Sets the learning rate of the step."""
-        rate = learning_rate(self._config, step)
-        for group in learner.optimizer.param_groups:
-            group["lr"] = rate
-        return {"learning_rate": rate}
-
     def validate(self, model: LanguageModel) -> dict[str, float]:
         """Measures ``validation_loss`` in nats per token, and ``bits_per_character``."""
-        segment_len = self._config.context
-        if model.window is None:
-            segment_len *= _CONTEXTS_PER_SEGMENT
         tokens = self._corpus.validation[: self._config.validation_tokens]
-        loss = mean_loss(model, tokens, segment_len)
+        loss = mean_loss(model, tokens, _segment_len(model, self._config))
         bits = loss / math.log(2) * self._corpus.tokens_per_character
         return {"validation_loss": loss, "bits_per_character": bits}
 
     def finish(self, model: LanguageModel, run: RunDirectory) -> dict[str, Path]:
         """Writes samples.txt."""
-        text = _draw(model, self._corpus.tokenizer, self._config.sampling)
-        if self._processes.is_main:
+        text = write_texts(model, self._corpus.tokenizer, self._config.sampling)
+        if self.processes.is_main:
             replace_file_or_refuse(run.sample_text_path, text.encode("utf-8"))
         return {"samples": run.sample_text_path}
+
+
+def load_corpus(config: LanguageConfig) -> Corpus:
+    """Reads the text that a run learns from, as tokens."""
+    path = config.data or JARGON_TEXT
+    tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
+    text = read_text(path)
+    return make_corpus(text, tokenizer, config.context, str(path), config.vocab_size)
+
+
+def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
+    """Makes a freshly initialised model."""
+    if isinstance(config, TransformerConfig):
+        return Transformer(config, vocab_size)
+    return Recurrent(config, vocab_size)
+
+
+def _build(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModel:
+    return build_model(config.model, vocabulary.tokenizer.vocab_size)
+
+
+def _load(config: LanguageConfig) -> Material[LanguageConfig]:
+    corpus = load_corpus(config)
+
+    def task(config: LanguageConfig, processes: Processes) -> LanguageTask:
+        return LanguageTask(config, corpus, processes)
+
+    return Material(Vocabulary(corpus.tokenizer), corpus.fingerprint, task)
+
+
+def _begin(config: LanguageConfig, model: LanguageModel, vocabulary: Vocabulary) -> None:
+    if config.start is not None:
+        start_from(config.start, model)
+    if config.embedding is not None:
+        embed_with(config.embedding, model.embedding, vocabulary.tokenizer)
+
+
+def _appearance(config: LanguageConfig) -> Appearance:
+    model = config.model
+    label = "Transformer" if isinstance(model, TransformerConfig) else model.cell.upper()
+    return Appearance(
+        label=label,
+        title=f"{label}: nats per token",
+        curves={"loss": "training", "validation_loss": "validation"},
+        unit="tokens",
+        per_step=config.batch * config.context,
+    )
+
+
+TRAINING: Kind[LanguageConfig] = Kind(KIND, LanguageConfig, _load, _build, _begin, _appearance)
+train, resume = TRAINING.train, TRAINING.resume
 
 
 @torch.no_grad()
@@ -235,6 +189,41 @@ def mean_loss(
 
 
 @memory_refusals()
+def evaluate(
+    path: Path, data: Path | None = None, batch: int = _VALIDATION_BATCH
+) -> dict[str, float]:
+    """Measures a trained model on a text.
+
+    Args:
+        path: the run directory.
+        data: a UTF-8 text file; ``None`` means the part of its own text that the run kept back.
+        batch: segments read at a time, which does not change the result.
+
+    Returns:
+        ``loss`` in nats per token, ``perplexity`` per token, and ``bits_per_byte``.
+
+    Raises:
+        InputError: the path is no run of a language model, or the text cannot be used.
+    """
+    config, model, vocabulary = TRAINING.open(path)
+    if data is None:
+        tokens = load_corpus(config).validation
+        size = len(vocabulary.tokenizer.decode(tokens).encode("utf-8"))
+    else:
+        text = read_text(data)
+        tokens, size = vocabulary.tokenizer.encode(text), len(text.encode("utf-8"))
+    if len(tokens) < 2:
+        raise InputError(f"{data} is too short to be measured: it has {len(tokens)} tokens")
+    loss = mean_loss(model, tokens, _segment_len(model, config), batch)
+    return {
+        "loss": loss,
+        "perplexity": math.exp(loss),
+        "bits_per_byte": loss / math.log(2) * (len(tokens) - 1) / size,
+        "tokens": float(len(tokens)),
+    }
+
+
+@memory_refusals()
 def sample(path: Path, sampling: SamplingConfig) -> str:
     """Draws text from the newest checkpoint of a run.
 
@@ -249,48 +238,15 @@ def sample(path: Path, sampling: SamplingConfig) -> str:
         InputError: if path is no run of a language model, it is damaged, or its vocabulary lacks
             a character of the prompt.
     """
-    run = RunDirectory.open(path, KIND)
-    config = run.config(LanguageConfig)
-    tokenizer = load_tokenizer(run.path / _TOKENIZER)
-    model = build_model(config.model, tokenizer.vocab_size)
-    load_checkpoint(run.checkpoint_folder, {"model": model})
-    return _draw(model, tokenizer, sampling)
+    _, model, vocabulary = TRAINING.open(path)
+    return write_texts(model, vocabulary.tokenizer, sampling)
 
 
-def learning_rate(config: LanguageConfig, step: int) -> float:
-    """Learning rate of a step, counted from 1: a linear rise, then half a cosine down."""
-    if step <= config.warmup_steps:
-        return config.learning_rate * step / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * progress))
-    final = config.final_learning_rate
-    return config.learning_rate * (final + (1.0 - final) * cosine)
+def stream_sample(path: Path, sampling: SamplingConfig) -> Iterator[str]:
+    """Yields the parts of one text as they are drawn; see `sample`."""
+    _, model, vocabulary = TRAINING.open(path)
+    return stream_text(model, vocabulary.tokenizer, sampling)
 
 
-def load_corpus(config: LanguageConfig) -> Corpus:
-    """Reads the text that a run learns from, as tokens."""
-    path = config.data or JARGON_TEXT
-    return make_corpus(read_text(path), config.tokenizer, config.context, str(path))
-
-
-def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
-    """Makes a freshly initialised model."""
-    if isinstance(config, TransformerConfig):
-        return Transformer(config, vocab_size)
-    return Recurrent(config, vocab_size)
-
-
-def _draw(model: LanguageModel, tokenizer: Tokenizer, sampling: SamplingConfig) -> str:
-    prompt = sampling.prompt or tokenizer.start
-    ids = torch.from_numpy(tokenizer.encode(prompt).astype("int64"))
-    ids = ids.to(model.embedding.weight.device).expand(sampling.count, -1)
-    drawn = generate(
-        model,
-        ids,
-        sampling.length,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        seed=sampling.seed,
-    )
-    texts = [tokenizer.decode(row).strip("\n") for row in drawn.cpu().numpy()]
-    return _BETWEEN_TEXTS.join(texts) + "\n"
+def _segment_len(model: LanguageModel, config: LanguageConfig) -> int:
+    return config.context * (_CONTEXTS_PER_SEGMENT if model.window is None else 1)

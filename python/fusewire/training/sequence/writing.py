@@ -1,0 +1,118 @@
+"""Text from a trained model: drawn or searched for, until it stops, all at once or as it comes."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusewire.data.tokenizers import ByteTokenizer, Tokenizer
+from fusewire.models.language import beam_search, stream
+from fusewire.training.sequence.config import SamplingConfig
+
+_BETWEEN_TEXTS = "\n" + "-" * 72 + "\n"
+
+
+def write_texts(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> str:
+    """Draws texts, each beginning with the prompt, a line of dashes between them."""
+    prompt = sampling.prompt or tokenizer.start
+    ids = encode_prompt(model, tokenizer, prompt).expand(sampling.count, -1)
+    if sampling.beams:
+        tokens, _ = beam_search(model, ids, sampling.length, beams=sampling.beams)
+        drawn = tokens[:, ids.shape[1] :]
+    else:
+        ended = _stopped(tokenizer, sampling.stop)
+        columns = list(
+            stream(
+                model,
+                ids,
+                sampling.length,
+                sampling.draws(),
+                seed=sampling.seed,
+                finished=lambda drawn: all(map(ended, drawn.cpu().numpy())),
+            )
+        )
+        drawn = torch.stack(columns, dim=1)
+    texts = [
+        (prompt + cut_at(tokenizer.decode(row), sampling.stop)).strip("\n")
+        for row in drawn.cpu().numpy()
+    ]
+    return _BETWEEN_TEXTS.join(texts) + "\n"
+
+
+def stream_text(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> Iterator[str]:
+    """Yields the parts of one text as they are drawn, the prompt first.
+
+    What may become a stop string is held back until it is none.
+    """
+    prompt = sampling.prompt or tokenizer.start
+    ids = encode_prompt(model, tokenizer, prompt)
+    yield prompt.lstrip("\n")
+    decode = _incremental(tokenizer)
+    held = ""
+    for column in stream(model, ids, sampling.length, sampling.draws(), seed=sampling.seed):
+        held += decode(int(column.item()))
+        kept = cut_at(held, sampling.stop)
+        if kept != held:
+            yield kept
+            return
+        safe = len(held) - _begun(held, sampling.stop)
+        if safe:
+            yield held[:safe]
+            held = held[safe:]
+    yield held
+
+
+def encode_prompt(model: Any, tokenizer: Tokenizer, prompt: str) -> Tensor:
+    """Token ids of a prompt where the model is, (1, prompt_len)."""
+    device = next(model.parameters()).device
+    return torch.from_numpy(tokenizer.encode(prompt).astype("int64"))[None].to(device)
+
+
+def cut_at(text: str, stops: tuple[str, ...]) -> str:
+    """The text before the first of the stop strings."""
+    found = [place for stop in stops if (place := text.find(stop)) >= 0]
+    return text[: min(found)] if found else text
+
+
+def _stopped(
+    tokenizer: Tokenizer, stops: tuple[str, ...]
+) -> Callable[[np.ndarray[Any, Any]], bool]:
+    def ended(row: np.ndarray[Any, Any]) -> bool:
+        text = tokenizer.decode(row) if stops else ""
+        return any(stop in text for stop in stops)
+
+    return ended
+
+
+def _begun(text: str, stops: tuple[str, ...]) -> int:
+    """How many characters at the end of a text may be the beginning of a stop string."""
+    longest = max((len(stop) for stop in stops), default=1) - 1
+    for length in range(min(longest, len(text)), 0, -1):
+        if any(stop.startswith(text[-length:]) for stop in stops):
+            return length
+    return 0
+
+
+def _incremental(tokenizer: Tokenizer) -> Callable[[int], str]:
+    """Decodes one token after another; what is no whole character yet comes with the next."""
+    if isinstance(tokenizer, ByteTokenizer):
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        return lambda token: decoder.decode(bytes([token]))
+    tokens: list[int] = []
+    shown = ""
+
+    def decode(token: int) -> str:
+        nonlocal shown
+        tokens.append(token)
+        text = tokenizer.decode(np.array(tokens))
+        if text.endswith("�"):
+            return ""
+        new, shown = text[len(shown) :], text
+        return new
+
+    return decode
