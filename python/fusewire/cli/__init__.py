@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 from fusewire.errors import InputError
 
-_TRAINING_PACKAGES = {"accelerate", "matplotlib", "PIL", "rich", "safetensors", "torch", "tyro"}
+_TRAINING_PACKAGES = {
+    "accelerate",
+    "matplotlib",
+    "PIL",
+    "rich",
+    "safetensors",
+    "tokenizers",
+    "torch",
+    "torchmetrics",
+    "tyro",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

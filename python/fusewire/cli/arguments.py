@@ -20,65 +20,37 @@ from tyro.conf import (
     subcommand,
 )
 
+from fusewire.cli.language_arguments import (
+    ClassifierTraining,
+    EmbeddingsTraining,
+    LanguageModel,
+    Seq2SeqTraining,
+    hint,
+)
 from fusewire.errors import InputError
-
-
-def _hint(default: str) -> object:
-    """What help says of an option whose default is found out later."""
-    return arg(help_behavior_hint=f"(default: {default})")
 
 
 @dataclass(frozen=True)
 class Demo:
     """Train a GAN, a Transformer and an LSTM on the samples in the package: about two minutes."""
 
-    out: Annotated[Path | None, _hint("a new one in runs/")] = None
+    out: Annotated[Path | None, hint("a new one in runs/")] = None
     """Directory to make, with one run directory for each model."""
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """Train a language model on a text file."""
-
-    data: Path
-    """A UTF-8 text file."""
-    model: Literal["transformer", "lstm", "gru", "rnn"] = "transformer"
-    """What to train."""
-    tokenizer: Literal["bytes", "characters"] = "bytes"
-    """What a token is. Bytes can write any text; characters only those that the file holds."""
-    context: int = 128
-    """Tokens that a Transformer sees, or steps of truncated backpropagation."""
-    steps: Annotated[int | None, _hint("2000")] = None
-    """Optimiser steps."""
-    batch: Annotated[int | None, _hint("16, for recurrent models 32")] = None
-    """Rows of context per step."""
-    learning_rate: Annotated[float | None, _hint("by the model")] = None
-    """Highest learning rate of the schedule."""
-    seed: int = 0
-    """Decides initial weights and the order of the data."""
-    device: str = "cpu"
-    """Where to train, such as cpu or cuda."""
-    sharding: Literal["replicate", "split"] = "replicate"
-    """What many processes, started by torchrun, do with the weights: each holds all, or a part."""
-    tensorboard: bool = False
-    """Write the log for TensorBoard too."""
-    out: Annotated[Path | None, _hint("a new one in runs/")] = None
-    """Run directory to make."""
 
 
 @dataclass(frozen=True)
 class Gan:
     """Train a generative adversarial network on images, sound, points or words."""
 
-    data: Annotated[Path | None, _hint("a sample in the package")] = None
+    data: Annotated[Path | None, hint("a sample in the package")] = None
     """Images: an IDX file, an .npz file or a folder of PNGs, all of one size. Audio: a folder of
     WAV files. Vectors: an .npy file. Words: a UTF-8 text file."""
     kind: Literal["images", "audio", "vectors", "ring8", "grid25", "words"] = "images"
     """What the data are; ring8 and grid25 are points around known centres, and need no file."""
-    length: Annotated[int | None, _hint("4096, 5")] = None
+    length: Annotated[int | None, hint("4096, 5")] = None
     """Numbers of each clip (audio), letters of each word (words)."""
     model: Annotated[
-        Literal["mlp", "convolutional", "residual"] | None, _hint("mlp, for audio convolutional")
+        Literal["mlp", "convolutional", "residual"] | None, hint("mlp, for audio convolutional")
     ] = None
     """Dense networks, strided convolutions (DCGAN, WaveGAN), or residual ones (R3GAN)."""
     loss: Annotated[
@@ -86,26 +58,26 @@ class Gan:
             "minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"
         ]
         | None,
-        _hint("by the model"),
+        hint("by the model"),
     ] = None
     """What both networks minimise; norm, penalties and rates follow."""
-    steps: Annotated[int | None, _hint("20000, for points 10000")] = None
+    steps: Annotated[int | None, hint("20000, for points 10000")] = None
     """Updates of the generator."""
-    batch: Annotated[int | None, _hint("64, for points 256")] = None
+    batch: Annotated[int | None, hint("64, for points 256")] = None
     """Samples per update."""
-    generator_learning_rate: Annotated[float | None, _hint("by the loss")] = None
+    generator_learning_rate: Annotated[float | None, hint("by the loss")] = None
     """Learning rate of the generator."""
-    discriminator_learning_rate: Annotated[float | None, _hint("by the loss")] = None
+    discriminator_learning_rate: Annotated[float | None, hint("by the loss")] = None
     """Learning rate of the discriminator."""
-    discriminator_steps: Annotated[int | None, _hint("1, for wasserstein 5")] = None
+    discriminator_steps: Annotated[int | None, hint("1, for wasserstein 5")] = None
     """Updates of the discriminator for each of the generator."""
     real_target: float = 1.0
     """What the discriminator should say of real samples (minimax and non_saturating)."""
-    weight_clip: Annotated[float | None, _hint("none")] = None
+    weight_clip: Annotated[float | None, hint("none")] = None
     """Largest absolute weight of the discriminator."""
     augmentations: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ()
     """Changes to what the discriminator sees, for few images."""
-    conditioning: Annotated[Literal["concatenation", "projection"] | None, _hint("none")] = None
+    conditioning: Annotated[Literal["concatenation", "projection"] | None, hint("none")] = None
     """How the networks are told the class, for data with labels."""
     estimator: Literal["gumbel", "reinforce"] = "gumbel"
     """How the generator learns through the draw of a letter (words)."""
@@ -113,7 +85,7 @@ class Gan:
     """Decides initial weights, noise and the order of the data."""
     device: str = "cpu"
     """Where to train, such as cpu or cuda."""
-    threads: Annotated[int | None, _hint("as many as samples of this size keep busy")] = None
+    threads: Annotated[int | None, hint("as many as samples of this size keep busy")] = None
     """CPU threads."""
     tensorboard: bool = False
     """Write the log for TensorBoard too."""
@@ -121,7 +93,7 @@ class Gan:
     """Steps between checkpoints and pictures."""
     frames: bool = False
     """Keep the picture of every checkpoint, for `fusewire sample --show film`."""
-    out: Annotated[Path | None, _hint("a new one in runs/")] = None
+    out: Annotated[Path | None, hint("a new one in runs/")] = None
     """Run directory to make."""
 
 
@@ -129,7 +101,13 @@ class Gan:
 class Train:
     """Train a model on your own data."""
 
-    what: Annotated[LanguageModel, subcommand("lm")] | Annotated[Gan, subcommand("gan")]
+    what: (
+        Annotated[LanguageModel, subcommand("lm")]
+        | Annotated[EmbeddingsTraining, subcommand("embeddings")]
+        | Annotated[ClassifierTraining, subcommand("classifier")]
+        | Annotated[Seq2SeqTraining, subcommand("seq2seq")]
+        | Annotated[Gan, subcommand("gan")]
+    )
 
 
 @dataclass(frozen=True)
@@ -138,7 +116,7 @@ class Resume:
 
     run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
-    steps: Annotated[int | None, _hint("as many as it was started with")] = None
+    steps: Annotated[int | None, hint("as many as it was started with")] = None
     """Go on to this step."""
 
 
@@ -148,37 +126,66 @@ class Sample:
 
     run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
-    prompt: Annotated[str | None, _hint("a new line")] = None
-    """Text to continue (language models)."""
-    length: Annotated[int | None, _hint("600")] = None
+    prompt: Annotated[str | None, hint("a new line")] = None
+    """Text to continue (language models) or to read (encoder-decoders)."""
+    length: Annotated[int | None, hint("600")] = None
     """Tokens to add (language models)."""
-    temperature: Annotated[float | None, _hint("0.8")] = None
+    temperature: Annotated[float | None, hint("0.8")] = None
     """Below 1 makes likely tokens likelier, 0 takes the likeliest (language models)."""
-    top_k: Annotated[int | None, _hint("all")] = None
+    top_k: Annotated[int | None, hint("all")] = None
     """Draw from the k likeliest tokens only (language models)."""
-    show: Annotated[Literal["interpolation", "classes", "film"] | None, _hint("samples")] = None
+    top_p: Annotated[float | None, hint("all")] = None
+    """Draw from the fewest tokens whose probabilities sum to this (language models)."""
+    min_p: Annotated[float | None, hint("all")] = None
+    """Draw from tokens at least this fraction as probable as the likeliest (language models)."""
+    repetition_penalty: Annotated[float | None, hint("1.0")] = None
+    """Above 1 makes tokens that came already less likely (language models)."""
+    beams: Annotated[int | None, hint("none, for encoder-decoders 4")] = None
+    """Search for the most probable text, keeping so many, instead of drawing."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the text; they are not part of it (language models)."""
+    show: Annotated[Literal["interpolation", "classes", "film"] | None, hint("samples")] = None
     """Instead of samples: ways between them, each class in its row, or the training as a GIF
     (GANs)."""
-    count: Annotated[int | None, _hint("1 text, 100 samples, or 10 rows or columns")] = None
+    count: Annotated[int | None, hint("1 text, 100 samples, or 10 rows or columns")] = None
     """Texts or samples to draw."""
     seed: int = 0
     """The same seed gives the same samples."""
     out: Annotated[
-        Path | None, _hint("text is printed, others go to RUN_DIR/samples-SEED with their suffix")
+        Path | None, hint("text is printed, others go to RUN_DIR/samples-SEED with their suffix")
     ] = None
     """File to write."""
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Score a trained GAN against its data, and show the real samples nearest to its own."""
+    """Measure what a run has made: a GAN against its data, other models on what they must know."""
 
     run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
     """The run directory."""
-    count: int = 5000
-    """Samples to generate, and real ones at most."""
+    data: Annotated[Path | None, hint("what the run kept back")] = None
+    """What to measure on: a text, labelled texts or pairs, by the kind of the run; for word
+    vectors a file of word pairs with people's judgement."""
+    analogies: Annotated[Path | None, hint("none")] = None
+    """A file of analogies, four words a line (word vectors)."""
+    batch: Annotated[int | None, hint("by the kind")] = None
+    """Rows at a time, which does not change the result (language models, classifiers)."""
+    count: Annotated[int | None, hint("5000")] = None
+    """Samples to generate, and real ones at most (GANs)."""
     seed: int = 0
-    """The same seed gives the same scores."""
+    """The same seed gives the same scores (GANs)."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Show the words nearest to one, or what is to the third as the second is to the first."""
+
+    run: Annotated[Positional[Path], arg(metavar="RUN_DIR")]
+    """The run directory of word vectors, or a file of them."""
+    words: Annotated[Positional[tuple[str, ...]], arg(metavar="WORD")]
+    """One word, or three for an analogy."""
+    count: int = 10
+    """How many to show."""
 
 
 @dataclass(frozen=True)
@@ -192,11 +199,12 @@ Command: TypeAlias = (
     | Annotated[Resume, subcommand("resume")]
     | Annotated[Sample, subcommand("sample")]
     | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Neighbours, subcommand("neighbours")]
     | Annotated[Info, subcommand("info")]
 )
 
 
-def parse(arguments: Sequence[str]) -> Demo | Train | Resume | Sample | Evaluate | Info:
+def parse(arguments: Sequence[str]) -> Command:
     """Turns what was typed into a command; prints help and exits where that was asked for.
 
     Raises:

@@ -12,6 +12,10 @@ from fusewire.training.run_directory import RunDirectory, RunResult
 _TRAININGS = {
     "gan": "fusewire.training.adversarial.loop",
     "language": "fusewire.training.sequence.language",
+    "masked": "fusewire.training.sequence.masked",
+    "classifier": "fusewire.training.sequence.classifier",
+    "seq2seq": "fusewire.training.sequence.seq2seq",
+    "embeddings": "fusewire.training.embeddings",
 }
 
 

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
-from fusewire.cli.arguments import Gan, LanguageModel, Train
+from fusewire.cli.arguments import Gan, Train
+from fusewire.cli.language_arguments import (
+    ClassifierTraining,
+    EmbeddingsTraining,
+    LanguageModel,
+    Seq2SeqTraining,
+)
 from fusewire.cli.report import exit_code, free_path, print_results
 from fusewire.errors import InputError
 from fusewire.training.run_directory import RunResult
 
 Config = TypeVar("Config")
 
-_LANGUAGE_OPTIONS = (
+_STEPS_OPTIONS = (
     "steps",
     "batch",
     "learning_rate",
     "seed",
     "device",
+    "threads",
     "sharding",
     "tensorboard",
 )
@@ -45,20 +52,72 @@ _GAN_OPTIONS = (
 def run(command: Train) -> int:
     """Trains what was asked for and says what came out."""
     what = command.what
-    result = _train_language_model(what) if isinstance(what, LanguageModel) else _train_gan(what)
+    if isinstance(what, LanguageModel):
+        result = _train_language_model(what)
+    elif isinstance(what, EmbeddingsTraining):
+        result = _train_embeddings(what)
+    elif isinstance(what, ClassifierTraining):
+        result = _train_classifier(what)
+    elif isinstance(what, Seq2SeqTraining):
+        result = _train_seq2seq(what)
+    else:
+        result = _train_gan(what)
     print_results([result])
     return exit_code(result)
 
 
 def _train_language_model(what: LanguageModel) -> RunResult:
     from fusewire.recipes import language
-    from fusewire.training.sequence.language import train
+    from fusewire.training.sequence import language as causal
+    from fusewire.training.sequence import masked
 
-    config = language.default(
-        what.data.absolute(), what.model, context=what.context, tokenizer=what.tokenizer
+    options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding")
+    data, start, out = _absolute(what.data), _absolute(what.start), _out(what.out, what.model)
+    if what.model == "encoder":
+        encoder = language.encoder(data, context=what.context, start=start)
+        return masked.train(_change(encoder, what, *options), out)
+    config = language.default(data, what.model, context=what.context, start=start)
+    return causal.train(_change(config, what, *options), out)
+
+
+def _train_classifier(what: ClassifierTraining) -> RunResult:
+    from fusewire.recipes import language
+    from fusewire.training.sequence import classifier
+
+    start = _absolute(what.start)
+    config = language.classifier(
+        _absolute(what.data), what.model, most_tokens=what.most_tokens, start=start
     )
-    config = _change(config, what, *_LANGUAGE_OPTIONS)
-    return train(config, what.out or free_path(Path("runs"), what.model))
+    own = ("tokenizer", "vocab_size", "embedding", "pooling", "tuning", "balanced", "labels")
+    config = _change(config, what, *_STEPS_OPTIONS, *own)
+    return classifier.train(config, _out(what.out, "classifier"))
+
+
+def _train_seq2seq(what: Seq2SeqTraining) -> RunResult:
+    from fusewire.recipes import language
+    from fusewire.training.sequence import seq2seq
+
+    config = language.seq2seq(
+        _absolute(what.data),
+        what.model,
+        most_tokens=what.most_tokens,
+        denoising=what.denoising,
+        start=_absolute(what.start),
+    )
+    config = _change(config, what, *_STEPS_OPTIONS, "tokenizer", "vocab_size")
+    return seq2seq.train(config, _out(what.out, "seq2seq"))
+
+
+def _train_embeddings(what: EmbeddingsTraining) -> RunResult:
+    from fusewire.models.language import Subwords
+    from fusewire.training import embeddings
+
+    config = embeddings.EmbeddingsConfig(
+        data=_absolute(what.data), subwords=Subwords() if what.subwords else None
+    )
+    own = ("objective", "dim", "window", "negatives", "least_count", "epochs", "learning_rate")
+    config = _change(config, what, *own, "seed", "threads")
+    return embeddings.train(config, _out(what.out, "embeddings"))
 
 
 def _train_gan(what: Gan) -> RunResult:
@@ -70,6 +129,21 @@ def _train_gan(what: Gan) -> RunResult:
     config = gan.default(DataConfig(what.kind, path, what.length), what.model, what.loss)
     config = _change(config, what, *_GAN_OPTIONS)
     return train(config, what.out or free_path(Path("runs"), "gan"))
+
+
+def _out(out: Path | None, name: str) -> Path:
+    return out or free_path(Path("runs"), name)
+
+
+@overload
+def _absolute(path: Path) -> Path: ...
+@overload
+def _absolute(path: None) -> None: ...
+@overload
+def _absolute(path: Path | None) -> Path | None: ...
+def _absolute(path: Path | None) -> Path | None:
+    """Runs are resumed from other folders too."""
+    return None if path is None else path.absolute()
 
 
 def _change(config: Config, what: object, *names: str) -> Config:

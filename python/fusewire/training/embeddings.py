@@ -148,9 +148,7 @@ class TablesLearner:
 
     def __init__(self, config: EmbeddingsConfig, text: Text, processes: Processes) -> None:
         if processes.count > 1:
-            raise InputError(
-                f"word vectors are trained in one process, got {processes.count}"
-            )
+            raise InputError(f"word vectors are trained in one process, got {processes.count}")
         self.processes, self.streams = processes, RandomStreams(config.seed)
         self._config, self._vocabulary = config, text.vocabulary
         words, dim = len(text.vocabulary.words), config.dim

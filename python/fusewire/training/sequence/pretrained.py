@@ -36,6 +36,20 @@ def open_pretrained(path: Path) -> tuple[Any, nn.Module, Tokenizer]:
     return config, model, vocabulary.tokenizer
 
 
+def config_of(path: Path, *kinds: type[Any]) -> Any:
+    """The configuration of a run of one of some kinds.
+
+    Raises:
+        InputError: the path is no such run.
+    """
+    run = RunDirectory.open(path)
+    for name, module in _READERS.items():
+        kind: Kind[Any] = importlib.import_module(module).TRAINING
+        if run.kind == name and kind.config in kinds:
+            return run.config(kind.config)
+    raise InputError(f'{path} is a run of kind "{run.kind}", from which this cannot start')
+
+
 def tokenizer_of(path: Path) -> Tokenizer:
     """The tokenizer of a run.
 

@@ -5,7 +5,7 @@
 //! words drawn at random, which they shall not. All contexts of a window share the drawn words, so that a
 //! window is a small matrix of scores. Its loss is `−Σ_c [ln σ(h_c·u_0) + Σ_{o>0} ln σ(−h_c·u_o)]`.
 //!
-//! Windows are taken in batches. The scores of a batch are computed from the tables as they stand, window by
+//! Windows are taken in batches, which end early where a word comes too often. The scores of a batch are computed from the tables as they stand, window by
 //! window in parallel; then the updates are applied in the order of the text, each thread to columns of its
 //! own. So no two threads write the same number, and results do not depend on how many there are.
 
@@ -48,7 +48,7 @@ impl FromStr for Objective {
             "skip-gram" => Ok(Self::SkipGram),
             "cbow" => Ok(Self::BagOfWords),
             _ => Err(Error::Value(format!(
-                "objective must be 'skip-gram' or 'cbow', but is {name:?}"
+                "objective must be 'skip-gram' or 'cbow', but is '{name}'"
             ))),
         }
     }
@@ -63,7 +63,7 @@ pub struct Pass {
     pub window: usize,
     /// Words drawn at random for each window.
     pub negatives: usize,
-    /// Windows whose scores are computed together.
+    /// Most windows whose scores are computed together.
     pub batch: usize,
     /// At the first word of the text and behind its last.
     pub learning_rates: [f64; 2],
@@ -161,7 +161,7 @@ impl<T: Elementary> Embeddings<T> {
     /// If the text names a word that is none, an option is out of range, or memory runs out.
     pub fn train(&mut self, text: Text<'_>, pass: Pass, team: &dyn Team) -> Result<Report> {
         pass.check()?;
-        let mut reader = Reader::new(text, pass, self.words)?;
+        let mut reader = Reader::new(text, pass, [self.rows, self.words])?;
         let mut batch = Batch::default();
         let mut report = Report::default();
         let mut coefficients = Scratch::take(pass.batch * pass.pairs())?;

@@ -101,7 +101,8 @@ fn every_instruction_set_applies_the_reference() {
                     words: View::contiguous(&words, [60]).expect("words"),
                     sentences: View::contiguous(&sentences, [5]).expect("sentences"),
                 };
-                let mut reader = Reader::new(text, pass, WORDS).expect("a text");
+                let tables = [input.len(), WORDS];
+                let mut reader = Reader::new(text, pass, tables).expect("a text");
                 let (mut batch, mut loss, mut pairs) = (Batch::default(), 0.0, 0);
                 let fresh = case.embeddings();
                 while reader.fill(&mut batch, &fresh.keep, &fresh.noise, fresh.parts.as_ref()) {
@@ -140,6 +141,25 @@ fn the_team_changes_no_bit() {
         assert_eq!(same, report);
         assert_eq!(together.input, alone.input);
         assert_eq!(together.output, alone.output);
+    }
+}
+
+#[test]
+fn a_batch_ends_before_a_word_moves_too_far() {
+    let _guard = crate::ISA_SELECTION.lock();
+    // Two words that come again and again: scores of a hundred windows ago say nothing of now.
+    let words: Vec<i64> = (0..600).map(|place| place % 2).collect();
+    let mut case = Case::new(8, false);
+    case.output.fill(0.0);
+    let mut embeddings = case.embeddings();
+    let pass = Pass { batch: 300, learning_rates: [0.1, 0.1], ..pass(Objective::SkipGram) };
+    for seed in 0..20 {
+        let text = Text {
+            words: View::contiguous(&words, [600]).expect("words"),
+            sentences: View::contiguous(&[0, 600], [2]).expect("sentences"),
+        };
+        let report = embeddings.train(text, Pass { seed, ..pass }, &Serial).expect("trained");
+        assert!(report.loss / (report.pairs as f64) < 0.8, "{report:?}");
     }
 }
 

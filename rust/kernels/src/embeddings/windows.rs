@@ -6,6 +6,11 @@ use super::random::{Noise, Random};
 use super::{Objective, Parts, Pass, Text};
 use crate::{Error, Result};
 
+/// How far a row may move on scores that were computed before it began to: the learning rate times
+/// the pairs that it is in. A batch ends where a row exceeds this, as words of a small vocabulary
+/// soon do: their scores would no longer be true, and their vectors grow without bound.
+const MOST_MOVEMENT: f32 = 1.0;
+
 /// Context vectors and outputs, as ranges of the batch's lists.
 #[derive(Clone, Debug)]
 pub(super) struct Window {
@@ -53,10 +58,14 @@ pub(super) struct Reader<'a> {
     sentence: usize,
     kept: Vec<u32>,
     centre: usize,
+    /// How often each row of the input table, and of the output table, is in a pair of the batch.
+    pairs: [Vec<f32>; 2],
+    /// The most of them.
+    most_pairs: f32,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: Text<'a>, pass: Pass, words: usize) -> Result<Self> {
+    pub(super) fn new(text: Text<'a>, pass: Pass, [rows, words]: [usize; 2]) -> Result<Self> {
         let ([count], [ends]) = (text.words.shape(), text.sentences.shape());
         let rises = ends > 0
             && text.sentences.get([0]) == 0
@@ -77,7 +86,16 @@ impl<'a> Reader<'a> {
             )));
         }
         let random = Random::new(pass.seed);
-        Ok(Self { text, pass, random, sentence: 0, kept: Vec::new(), centre: 0 })
+        Ok(Self {
+            text,
+            pass,
+            random,
+            sentence: 0,
+            kept: Vec::new(),
+            centre: 0,
+            pairs: [vec![0.0; rows], vec![0.0; words]],
+            most_pairs: 0.0,
+        })
     }
 
     /// Puts the next windows into `batch`; false where there are none.
@@ -88,9 +106,11 @@ impl<'a> Reader<'a> {
         noise: &Noise,
         parts: Option<&Parts>,
     ) -> bool {
+        self.forget(batch);
         batch.clear();
         batch.learning_rate = self.learning_rate();
-        while batch.windows.len() < self.pass.batch {
+        let most_pairs = MOST_MOVEMENT / batch.learning_rate.abs() as f32;
+        while batch.windows.len() < self.pass.batch && self.most_pairs <= most_pairs {
             if self.centre < self.kept.len() {
                 self.push_window(batch, noise, parts);
                 self.centre += 1;
@@ -99,6 +119,31 @@ impl<'a> Reader<'a> {
             }
         }
         !batch.windows.is_empty()
+    }
+
+    /// Counts no more what was in the last batch.
+    fn forget(&mut self, batch: &Batch) {
+        let [input, output] = &mut self.pairs;
+        batch.rows.iter().for_each(|&row| input[row as usize] = 0.0);
+        batch.outputs.iter().for_each(|&word| output[word as usize] = 0.0);
+        self.most_pairs = 0.0;
+    }
+
+    /// Counts the pairs of a window; a row counts by its share in its context vector.
+    fn count(&mut self, batch: &Batch, window: &Window) {
+        let [input, output] = &mut self.pairs;
+        let mut add = |count: &mut f32, more: f32| {
+            *count += more;
+            self.most_pairs = self.most_pairs.max(*count);
+        };
+        for vector in window.vectors.clone() {
+            let rows = &batch.rows[batch.vectors[vector].clone()];
+            let share = window.outputs.len() as f32 / rows.len() as f32;
+            rows.iter().for_each(|&row| add(&mut input[row as usize], share));
+        }
+        for &word in &batch.outputs[window.outputs.clone()] {
+            add(&mut output[word as usize], window.vectors.len() as f32);
+        }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -156,9 +201,11 @@ impl<'a> Reader<'a> {
                 batch.outputs.push(drawn);
             }
         }
-        batch.windows.push(Window {
+        let window = Window {
             vectors: first_vector..batch.vectors.len(),
             outputs: first_output..batch.outputs.len(),
-        });
+        };
+        self.count(batch, &window);
+        batch.windows.push(window);
     }
 }

@@ -1,0 +1,140 @@
+"""What can be typed to train language models, classifiers, encoder-decoders and word vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from tyro.conf import arg
+
+TokenizerName: TypeAlias = Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"]
+
+
+def hint(default: str) -> object:
+    """What help says of an option whose default is found out later."""
+    return arg(help_behavior_hint=f"(default: {default})")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What every training of a sequence model can be told."""
+
+    steps: Annotated[int | None, hint("by the model")] = None
+    """Optimiser steps."""
+    batch: Annotated[int | None, hint("by the model")] = None
+    """Rows per step."""
+    learning_rate: Annotated[float | None, hint("by the model")] = None
+    """Highest learning rate of the schedule."""
+    seed: int = 0
+    """Decides initial weights and the order of the data."""
+    device: str = "cpu"
+    """Where to train, such as cpu or cuda."""
+    threads: Annotated[int | None, hint("all")] = None
+    """CPU threads."""
+    sharding: Literal["replicate", "split"] = "replicate"
+    """What many processes, started by torchrun, do with the weights: each holds all, or a part."""
+    tensorboard: bool = False
+    """Write the log for TensorBoard too."""
+    out: Annotated[Path | None, hint("a new one in runs/")] = None
+    """Run directory to make."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(Steps):
+    """Train a language model on a text file."""
+
+    data: Path
+    """A UTF-8 text file."""
+    model: Literal["transformer", "encoder", "lstm", "gru", "rnn", "relu"] = "transformer"
+    """What to train: an encoder fills in masked words, the others say what comes next."""
+    tokenizer: TokenizerName = "bytes"
+    """What a token is. Bytes can write any text; others are learnt from the file."""
+    vocab_size: Annotated[int | None, hint("8192")] = None
+    """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
+    context: int = 128
+    """Tokens that a Transformer sees, or steps of truncated backpropagation."""
+    start: Annotated[Path | None, hint("none")] = None
+    """A run to go on from, with its model and tokenizer."""
+    embedding: Annotated[Path | None, hint("none")] = None
+    """Word vectors to start the embedding from: a run of embeddings, or a file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTraining(Steps):
+    """Train a classifier of texts, on a pre-trained language model or from nothing."""
+
+    data: Path
+    """A .csv or .tsv file with the columns text and label, a .jsonl file with these keys, or a
+    folder with a folder of .txt files, or a .txt file of lines, for each class."""
+    start: Annotated[Path | None, hint("none")] = None
+    """A pre-trained run (train lm) to go on from."""
+    model: Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu"] = "encoder"
+    """What reads the text, without --start."""
+    tokenizer: TokenizerName = "bytes"
+    """What a token is, without --start."""
+    vocab_size: Annotated[int | None, hint("8192")] = None
+    """Most tokens of a tokenizer that is learnt."""
+    embedding: Annotated[Path | None, hint("none")] = None
+    """Word vectors to start the embedding from: a run of embeddings, or a file."""
+    most_tokens: int = 128
+    """Longer texts are cut off."""
+    pooling: Literal["last", "mean", "cls"] = "mean"
+    """Which states of the text are classified."""
+    tuning: Literal["full", "frozen", "gradual", "lora"] = "full"
+    """What learns: everything, the head alone, one layer after another, or low-rank corrections."""
+    balanced: bool = False
+    """Let rare classes weigh as much as frequent ones."""
+    labels: Annotated[float | None, hint("1.0")] = None
+    """Part of the labelled texts to learn from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seq2SeqTraining(Steps):
+    """Train an encoder-decoder on pairs of texts."""
+
+    data: Path
+    """A .csv or .tsv file with the columns source and target, or a .jsonl file with these keys;
+    with --denoising a UTF-8 text file."""
+    model: Literal["transformer", "luong", "bahdanau"] = "transformer"
+    """A Transformer, or recurrent networks with either attention."""
+    denoising: bool = False
+    """Learn from a plain text to put back what is missing."""
+    start: Annotated[Path | None, hint("none")] = None
+    """A run of the same model to go on from."""
+    tokenizer: TokenizerName = "bytes"
+    """What a token is."""
+    vocab_size: Annotated[int | None, hint("8192")] = None
+    """Most tokens of a tokenizer that is learnt."""
+    most_tokens: int = 64
+    """Longer texts are cut off."""
+
+
+@dataclass(frozen=True)
+class EmbeddingsTraining:
+    """Train word vectors on a text."""
+
+    data: Path
+    """A UTF-8 text file, or a folder of .txt files."""
+    objective: Literal["skip-gram", "cbow"] = "skip-gram"
+    """What predicts a word: each of its neighbours, or their mean."""
+    subwords: bool = False
+    """Give parts of words vectors too (fastText), so that unknown words have some."""
+    dim: int = 100
+    """Numbers of a vector."""
+    window: int = 5
+    """Most words to either side."""
+    negatives: int = 5
+    """Words drawn at random for each window."""
+    least_count: int = 5
+    """Rarer words are left out."""
+    epochs: int = 5
+    """How often the text is read."""
+    learning_rate: float = 0.025
+    """At the beginning."""
+    seed: int = 0
+    """Decides the first vectors and what is drawn."""
+    threads: Annotated[int | None, hint("all")] = None
+    """CPU threads; they change no bit of the result."""
+    out: Annotated[Path | None, hint("a new one in runs/")] = None
+    """Run directory to make."""
