@@ -54,7 +54,7 @@ class EmbeddingsConfig:
         final_learning_rate: at the end.
         subwords: parts of words that have vectors too (fastText); ``None`` for none.
         words_per_step: words of the text that a step reads.
-        windows_at_once: windows whose scores are computed before any of them changes a vector.
+        windows_at_once: most windows whose scores are computed before any changes a vector.
         save_every: steps between checkpoints.
         seed: decides the first vectors and everything that is drawn.
         threads: CPU threads; ``None`` leaves them as they are.
@@ -73,7 +73,7 @@ class EmbeddingsConfig:
     final_learning_rate: float = 0.0001
     subwords: Subwords | None = None
     words_per_step: int = 100_000
-    windows_at_once: int = 64
+    windows_at_once: int = 256
     save_every: int = 100
     seed: int = 0
     threads: int | None = None

@@ -41,9 +41,9 @@ class WordTables:
         >>> import numpy as np
         >>> table = np.random.default_rng(0).random((3, 8), np.float32) - 0.5
         >>> tables = WordTables(table, np.zeros((3, 8), np.float32), np.ones(3), np.ones(3))
-        >>> words = np.array([0, 1, 0, 1, 2, 2] * 20)
-        >>> losses = [tables.train(words, learning_rates=(0.1, 0.1), seed=i) for i in range(30)]
-        >>> losses[-1] < 0.95 * losses[0]
+        >>> words, ends = np.array([0, 1] * 90), np.arange(0, 181, 2)
+        >>> losses = [tables.train(words, ends, learning_rates=(0.5, 0.5)) for _ in range(9)]
+        >>> losses[-1] < 0.9 * losses[0]
         True
     """
 
@@ -65,7 +65,7 @@ class WordTables:
         *,
         window: int = 5,
         negatives: int = 5,
-        batch: int = 64,
+        batch: int = 256,
         learning_rates: tuple[float, float] = (0.025, 0.025),
         seed: int = 0,
     ) -> float:
@@ -78,7 +78,8 @@ class WordTables:
             objective: ``"skip-gram"`` or ``"cbow"``.
             window: Most words to either side of the centre; each window draws its own reach.
             negatives: Words drawn for each window.
-            batch: Windows whose scores are computed before any of them changes the tables.
+            batch: Most windows whose scores are computed before any of them changes the tables;
+            fewer where a word comes so often that it would move too far on them.
             learning_rates: At the beginning and at the end, linear between.
             seed: Decides what is drawn.
 

@@ -20,7 +20,7 @@ mod windows;
 use std::str::FromStr;
 
 use crate::math::Elementary;
-use crate::parallel::Team;
+use crate::parallel::{Serial, Team};
 use crate::scratch::Scratch;
 use crate::view::View;
 use crate::{Error, Result};
@@ -30,6 +30,9 @@ use windows::{Batch, Reader};
 
 /// Columns of a table are padded to a multiple of this, a whole number of vectors of every kind.
 const COLUMNS: usize = 16;
+
+/// Windows below which a batch is done before another thread has woken up.
+const WINDOWS_FOR_A_TEAM: usize = 128;
 
 /// What the contexts of a window are to predict its centre from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +171,7 @@ impl<T: Elementary> Embeddings<T> {
         let mut losses = Scratch::take(pass.batch)?;
         while reader.fill(&mut batch, &self.keep, &self.noise, self.parts.as_ref()) {
             let count = batch.windows.len();
+            let team: &dyn Team = if count < WINDOWS_FOR_A_TEAM { &Serial } else { team };
             let coefficients = &mut coefficients[..count * pass.pairs()];
             let losses = &mut losses[..count];
             self.score(&batch, pass, coefficients, losses, team)?;

@@ -73,7 +73,15 @@ impl Case {
 }
 
 fn train(embeddings: &mut Embeddings<f64>, pass: Pass, team: &dyn Team) -> super::Report {
-    let (words, sentences) = text();
+    train_on(embeddings, text(), pass, team)
+}
+
+fn train_on(
+    embeddings: &mut Embeddings<f64>,
+    (words, sentences): (Vec<i64>, Vec<i64>),
+    pass: Pass,
+    team: &dyn Team,
+) -> super::Report {
     let text = Text {
         words: View::contiguous(&words, [words.len()]).expect("words"),
         sentences: View::contiguous(&sentences, [sentences.len()]).expect("sentences"),
@@ -134,10 +142,13 @@ fn the_team_changes_no_bit() {
     let _guard = crate::ISA_SELECTION.lock();
     let case = Case::new(50, true);
     let mut alone = case.embeddings();
-    let report = train(&mut alone, pass(Objective::SkipGram), &Serial);
+    // Steps so small, and a text so long, that batches are large enough for a team.
+    let pass = Pass { batch: 200, learning_rates: [1e-4; 2], ..pass(Objective::SkipGram) };
+    let text = || ((0..600).map(|i| (i * i + 3 * i) % WORDS as i64).collect(), vec![0, 600]);
+    let report = train_on(&mut alone, text(), pass, &Serial);
     for threads in [2, 3, 7] {
         let mut together = case.embeddings();
-        let same = train(&mut together, pass(Objective::SkipGram), &Pool::new(threads));
+        let same = train_on(&mut together, text(), pass, &Pool::new(threads));
         assert_eq!(same, report);
         assert_eq!(together.input, alone.input);
         assert_eq!(together.output, alone.output);
