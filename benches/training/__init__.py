@@ -1,1 +1,1 @@
-"""What training must show, as commands: each writes a record, and goes on where it was stopped."""
+"""What training must show, each a command that can be stopped and goes on where it stood."""

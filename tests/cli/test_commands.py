@@ -202,13 +202,13 @@ def test_bad_input_for_a_gan_is_refused(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "{demo, train, resume, sample, evaluate, info}"),
+        ([], "{demo, train, resume, sample, evaluate, neighbours, info}"),
         (["paint"], "paint"),
         (["sample", "absent"], "absent does not exist"),
         (["sample", "."], "is not the directory of a run"),
         (["resume", "."], "is not the directory of a run"),
         (["resume", "x" * 999], "cannot read xxx"),
-        (["train"], "{lm, gan}"),
+        (["train"], "{lm, embeddings, classifier, seq2seq, gan}"),
     ],
 )
 def test_what_is_no_command_or_no_run_is_refused(

@@ -1,0 +1,48 @@
+"""A record on disk that grows arm by arm, so that a long comparison can be stopped and resumed."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusewire import _native
+
+
+class Record:
+    """Results by name; what is there already is not computed again.
+
+    Args:
+        path: the JSON file, made with the first result.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.results: dict[str, Any] = {}
+        if path.exists():
+            self.results = json.loads(path.read_text())["results"]
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """The result of that name, computed and written down where it is missing."""
+        if name not in self.results:
+            self.results[name] = compute()
+            content = {"machine": _machine(), "results": self.results}
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(content, indent=1) + "\n")
+        print(f"{name}: {json.dumps(self.results[name])}", flush=True)
+        return self.results[name]
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "fusewire": _native.config(),
+    }

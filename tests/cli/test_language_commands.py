@@ -1,0 +1,134 @@
+"""Commands for encoders, classifiers, encoder-decoders and word vectors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fusewire.cli import main
+
+TEXT = "It was the best of times, it was the worst of times.\n\n" * 40
+QUICK = ["--steps", "3", "--batch", "2"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text(TEXT)
+    rows = [
+        {"text": f"film {n} {word}", "label": word} for word in ("good", "bad") for n in range(9)
+    ]
+    (tmp_path / "films.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    pairs = [{"source": f"{n}", "target": f"<{n}>"} for n in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    return tmp_path
+
+
+def numbers(capfd: pytest.CaptureFixture[str]) -> dict[str, float]:
+    found = re.findall(r"^(\w+) +(-?[\d.]+)$", capfd.readouterr().out, re.M)
+    return {name: float(value) for name, value in found}
+
+
+def test_an_encoder_is_trained_and_a_classifier_starts_from_it(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lm = ["train", "lm", "--data", "text.txt", "--model", "encoder", "--context", "16", *QUICK]
+    assert main(lm) == 0
+    start = ["--start", "runs/encoder-1", "--tuning", "lora"]
+    assert main(["train", "classifier", "--data", "films.jsonl", *start, *QUICK]) == 0
+    assert (folder / "runs" / "classifier-1" / "confusion.png").exists()
+    capfd.readouterr()
+    measured = []
+    for batch in ("1", "50"):
+        assert main(["evaluate", "runs/classifier-1", "--batch", batch]) == 0
+        measured.append(numbers(capfd))
+    assert measured[0] == measured[1]
+    assert 0.0 <= measured[0]["accuracy"] <= 1.0
+    assert main(["resume", "runs/classifier-1", "--steps", "5"]) == 0
+
+
+def test_a_language_model_is_measured_whatever_the_batch(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    lm = ["train", "lm", "--data", "text.txt", "--model", "gru", "--context", "16", *QUICK]
+    assert main(lm) == 0
+    capfd.readouterr()
+    measured = []
+    for batch in ("1", "32"):
+        assert main(["evaluate", "runs/gru-1", "--data", "text.txt", "--batch", batch]) == 0
+        measured.append(numbers(capfd))
+    assert measured[0] == pytest.approx(measured[1], abs=1e-3)
+    loss = measured[0]["loss"]
+    assert measured[0]["perplexity"] == pytest.approx(math.exp(loss), rel=1e-3)
+    assert measured[0]["bits_per_byte"] == pytest.approx(loss / math.log(2), rel=2e-3)
+
+
+def test_text_is_drawn_in_every_way(capfd: pytest.CaptureFixture[str]) -> None:
+    lm = ["train", "lm", "--data", "text.txt", "--model", "transformer", "--context", "16", *QUICK]
+    assert main(lm) == 0
+    assert main([*lm, "--start", "runs/transformer-1"]) == 0
+    for options in (
+        ["--top-p", "0.9", "--min-p", "0.01", "--repetition-penalty", "1.2"],
+        ["--beams", "3"],
+        ["--stop", "e", "t"],
+        ["--count", "3", "--out", "texts.txt"],
+    ):
+        command = ["sample", "runs/transformer-2", "--prompt", "It was", "--length", "9"]
+        assert main([*command, *options]) == 0
+    assert Path("texts.txt").read_text().startswith("It was")
+    capfd.readouterr()
+    assert main(["sample", "runs/transformer-1", "--top-p", "0"]) == 2
+    assert "top_p must be above 0 and at most 1, got 0.0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("model", ["transformer", "luong", "bahdanau"])
+def test_an_encoder_decoder_is_trained_and_asked(
+    model: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data", "pairs.jsonl", "--most-tokens", "8"]
+    assert main(["train", "seq2seq", *data, "--model", model, *QUICK]) == 0
+    capfd.readouterr()
+    assert main(["sample", "runs/seq2seq-1", "--prompt", "12"]) == 0
+    assert main(["evaluate", "runs/seq2seq-1"]) == 0
+    assert "exact" in capfd.readouterr().out
+    assert main(["sample", "runs/seq2seq-1", "--prompt", "12", "--top-k", "3"]) == 2
+    assert "--top-k is for other models" in capfd.readouterr().err
+
+
+def test_word_vectors_are_trained_asked_and_measured(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--dim", "8", "--epochs", "1", "--least-count", "2"]
+    assert main(["train", "embeddings", "--data", "text.txt", *options, "--subwords"]) == 0
+    capfd.readouterr()
+    assert main(["neighbours", "runs/embeddings-1", "best", "--count", "3"]) == 0
+    assert len(capfd.readouterr().out.splitlines()) == 3
+    assert main(["neighbours", "runs/embeddings-1", "best", "worst", "was"]) == 0
+    (folder / "pairs.tsv").write_text("best\tworst\t9.0\nit\tof\t2.0\nbest\tit\t1\n")
+    (folder / "questions.txt").write_text(": title\nbest worst it was\n")
+    capfd.readouterr()
+    held = ["--data", "pairs.tsv", "--analogies", "questions.txt"]
+    assert main(["evaluate", "runs/embeddings-1", *held]) == 0
+    measured = numbers(capfd)
+    assert measured["pairs_known"] == 3
+    assert measured["analogies_known"] == 1
+    assert main(["neighbours", "runs/embeddings-1", "a", "b"]) == 2
+    assert "one word, or three" in capfd.readouterr().err
+    assert main(["evaluate", "runs/embeddings-1"]) == 2
+    assert "give --data with word pairs" in capfd.readouterr().err
+    assert main(["sample", "runs/embeddings-1"]) == 2
+    assert "makes no samples" in capfd.readouterr().err
