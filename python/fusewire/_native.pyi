@@ -1,4 +1,4 @@
-from typing import Any, TypeVar
+from typing import Any, TypeVar, final
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ _Options = tuple[float, float, float, int, int, bool, bool]
 # grad_output, grad_lse, output, lse
 _Results = tuple[_Array, _Array | None, _Array, _Array]
 
+@final
 class WordTables:
     def __new__(
         cls,

@@ -75,34 +75,30 @@ class Packed:
     """
 
     def __init__(self, tokens: Tensor, boundaries: Tensor, window: int | None) -> None:
-        self._lengths = boundaries.diff().tolist()
-        if tokens.shape[0] != 1 or sum(self._lengths) != tokens.shape[1] or int(boundaries[0]):
+        lengths = boundaries.diff().tolist()
+        if tokens.shape[0] != 1 or sum(lengths) != tokens.shape[1] or int(boundaries[0]):
             raise ValueError(
                 f"a packed batch must be one row and its boundaries run from 0 to its length, "
                 f"got tokens of shape {tuple(tokens.shape)} and boundaries {boundaries.tolist()}"
             )
-        self.places = torch.cat(
-            [torch.arange(length, device=tokens.device) for length in self._lengths]
-        )
+        self.places = torch.cat([torch.arange(length, device=tokens.device) for length in lengths])
+        self._boundaries = boundaries
         self._window = _left(window)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
         """See `Layout`."""
-        attended, start = [], 0
-        for length in self._lengths:
-            part = slice(start, start + length)
-            attended.append(
-                fusewire.scaled_dot_product_attention(
-                    query[:, :, part],
-                    key[:, :, part],
-                    value[:, :, part],
-                    is_causal=True,
-                    enable_gqa=True,
-                    window=self._window,
-                )
-            )
-            start += length
-        return torch.cat(attended, dim=2)
+        query, key, value = (heads[0].transpose(0, 1) for heads in (query, key, value))
+        attended = fusewire.varlen_attention(
+            query,
+            key,
+            value,
+            self._boundaries,
+            self._boundaries,
+            is_causal=True,
+            enable_gqa=True,
+            window=self._window,
+        )  # (T, H, D)
+        return attended.transpose(0, 1)[None]
 
 
 class KeyValueCache:
