@@ -3,6 +3,7 @@
 
 mod blocks;
 mod packed;
+mod phases;
 mod pool;
 mod relay;
 mod sequences;
@@ -12,8 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fusewire_simd::FlushDenormals;
 
-pub use blocks::{Blocks, Partition, Reversed};
+pub use blocks::{Blocks, Partition, Reversed, all_parts};
 pub use packed::{PackedPart, PackedRows};
+pub use phases::{Phases, Shift, run_phases};
 pub use pool::Pool;
 pub use relay::{Relay, Turn};
 pub use sequences::{SequenceBlocks, SequenceRows};
@@ -121,6 +123,25 @@ pub fn try_for_each_part<P: Partition>(
         }
     });
     failure.into_inner().ok().flatten().map_or(Ok(()), Err)
+}
+
+/// Work that is done once, by whichever thread comes to it.
+pub type Task<'a> = Box<dyn FnOnce() -> crate::Result<()> + Send + 'a>;
+
+/// Does all of the tasks; the last start first.
+///
+/// # Errors
+/// One of those of the tasks; the others are done nevertheless.
+pub fn run_tasks(team: &dyn Team, tasks: Vec<Task<'_>>) -> crate::Result<()> {
+    let outcomes: Vec<_> = tasks.into_iter().map(|task| Mutex::new((Some(task), Ok(())))).collect();
+    for_each_task(team, outcomes.len(), |index| {
+        if let Ok(mut entry) = outcomes[index].lock()
+            && let Some(task) = entry.0.take()
+        {
+            entry.1 = task();
+        }
+    });
+    outcomes.into_iter().try_for_each(|entry| entry.into_inner().map_or(Ok(()), |entry| entry.1))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::{Error, Result};
 
 /// Depth of a cache block: a panel of B that deep, and a tile of A, stay near the core.
 const DEPTH: usize = 384;
+/// Products summed in one chain: rounding grows with the length of a chain, not with the depth.
+const CHAIN: usize = 128;
 /// Rows of a cache block: that much of A, packed, takes about half of a second-level cache.
 const ROWS: usize = 192;
 /// Columns that a thread works off at a time.
@@ -242,33 +244,40 @@ impl<T: Real, E: ColumnEpilogue<T>> Kernel<T> for StepBlock<'_, '_, T, E> {
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
         let Self { step, place: [row, column], mut c } = self;
         let a = step.a.slice(0, row..row + c.rows());
-        let depth = a.columns();
-        let mut packed = Scratch::take(if c.columns() > PANEL && c.rows() > 1 {
-            c.rows() * (depth + PADDING)
-        } else {
-            0
-        })?;
+        let (rows, depth) = (c.rows(), a.columns());
+        // A transposed operand is copied as it lies: broadcasts do not care, and no number is moved.
+        let transposed = a.strides()[0] == 1;
+        let lies = if transposed { a.transpose() } else { a };
+        let stride = lies.columns() + PADDING;
+        let mut packed =
+            Scratch::take(if c.columns() > PANEL && rows > 1 { lies.rows() * stride } else { 0 })?;
         let a = if packed.is_empty() {
             a
         } else {
-            let rows = c.rows();
-            let mut target =
-                ViewMut::contiguous(&mut packed, [rows, depth + PADDING])?.slice(1, 0..depth);
-            copy_rows(isa, a, target.reborrow());
-            View::contiguous(&packed, [rows, depth + PADDING])?.slice(1, 0..depth)
+            let shape = [lies.rows(), stride];
+            let target = ViewMut::contiguous(&mut packed, shape)?.slice(1, 0..lies.columns());
+            copy_rows(isa, lies, target);
+            let copied = View::contiguous(&packed, shape)?.slice(1, 0..lies.columns());
+            if transposed { copied.transpose() } else { copied }
         };
         let mut done = 0;
         while done < c.columns() {
             let b = step.panels.columns_from(column + done, column + c.columns())?;
             let columns = done..done + b.columns();
-            let target = c.reborrow().slice(1, columns.clone());
-            match step.finished {
-                Some(epilogue) => {
-                    let place = [row, step.first_column + column + done];
-                    let mut finish = Finish { epilogue, place };
-                    multiply_block::<T, _, _>(isa, a, b, target, step.start, &mut finish);
+            let mut target = c.reborrow().slice(1, columns.clone());
+            for first in (0..depth.max(1)).step_by(CHAIN) {
+                let range = first..depth.min(first + CHAIN);
+                let (a, b) = (a.slice(1, range.clone()), b.slice(0, range.clone()));
+                let start = if first == 0 { step.start } else { Start::Accumulate };
+                let target = target.reborrow();
+                match step.finished.filter(|_| range.end == depth) {
+                    Some(epilogue) => {
+                        let place = [row, step.first_column + column + done];
+                        let mut finish = Finish { epilogue, place };
+                        multiply_block::<T, _, _>(isa, a, b, target, start, &mut finish);
+                    }
+                    None => multiply_block::<T, _, _>(isa, a, b, target, start, &mut NoEpilogue),
                 }
-                None => multiply_block::<T, _, _>(isa, a, b, target, step.start, &mut NoEpilogue),
             }
             done = columns.end;
         }

@@ -9,6 +9,9 @@ use super::epilogue::{Epilogue, Start};
 pub(crate) const STEPS: usize = 16;
 /// Accumulators of tiles that are worth the calls.
 const BUSY: usize = 16;
+/// Bytes of B, whose rows follow each other, that are asked for ahead where so few rows use a number
+/// that the product takes as long as B takes to come.
+const AHEAD: usize = 4096;
 
 /// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
 pub(super) struct Operands<E: Element> {
@@ -80,6 +83,12 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             }
             for _ in 0..steps {
                 let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
+                if ROWS <= 2 {
+                    for vector in 0..VECTORS {
+                        let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
+                        isa.prefetch(b.wrapping_add(ahead));
+                    }
+                }
                 for row in 0..ROWS {
                     let factor = isa.splat(rows[row].offset(depth_offset).read_unaligned());
                     for vector in 0..VECTORS {

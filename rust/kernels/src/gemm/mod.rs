@@ -2,9 +2,11 @@
 //!
 //! Everything that multiplies goes through [`multiply_block`]: `C (+)= A · B` with rows of `B` and
 //! `C` contiguous, so that their columns fill vectors, while numbers of `A` are broadcast and may lie
-//! anywhere. What is fused behind it is an [`Epilogue`].
+//! anywhere. What is fused behind it is an [`Epilogue`]. [`multiply_rows`] is for a few rows of `A` and
+//! rows of `Bᵀ` as they lie.
 
 mod block;
+mod dots;
 mod epilogue;
 mod matmul;
 mod microkernel;
@@ -13,6 +15,7 @@ pub mod reference;
 mod transpose;
 
 pub use block::multiply_block;
+pub use dots::multiply_rows;
 pub use epilogue::{Epilogue, NoEpilogue, Start, apply_epilogue};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
 pub(crate) use microkernel::STEPS;

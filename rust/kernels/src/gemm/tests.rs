@@ -4,7 +4,8 @@ use fusewire_simd::{Element, Kernel, Lanes, Real, available, set_selected};
 use proptest::prelude::*;
 
 use super::{
-    ColumnEpilogue, Epilogue, Matmul, NoEpilogue, Start, matmul, multiply_block, reference,
+    ColumnEpilogue, Epilogue, Matmul, NoEpilogue, Start, matmul, multiply_block, multiply_rows,
+    reference,
 };
 use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
@@ -54,6 +55,57 @@ impl<T: Real> Kernel<T> for BlockProduct<'_, T> {
     fn run<I: Lanes<T>>(self, isa: I) {
         multiply_block::<T, _, _>(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
     }
+}
+
+struct RowProduct<'a, T> {
+    a: View<'a, T, 2>,
+    b: View<'a, T, 2>,
+    c: ViewMut<'a, T, 3>,
+}
+
+impl<T: Real> Kernel<T> for RowProduct<'_, T> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(mut self, isa: I) {
+        multiply_rows(isa, self.a, self.b, self.c.reborrow(), Start::Zero);
+        multiply_rows(isa, self.a, self.b, self.c, Start::Accumulate);
+    }
+}
+
+fn check_rows<T: Real>([rows, columns, depth]: [usize; 3], width: usize) {
+    let a = numbers::<T>((rows + 3) * (depth + 3), 1);
+    let b = numbers::<T>((columns + 3) * (depth + 3), 2);
+    let (a, b) = (strided(&a, rows, depth, false), strided(&b, columns, depth, false));
+    let groups = columns.div_ceil(width);
+    let expected = reference::matmul(a, b.transpose());
+    for isa in available() {
+        // Groups with a gap behind each.
+        let mut c = vec![T::NAN; rows * groups * (width + 2)];
+        let view = ViewMut::contiguous(&mut c, [rows, groups * (width + 2)]).expect("fits");
+        let view = view.split_columns(width + 2).slice(2, 0..width);
+        T::dispatch_on(isa, RowProduct { a, b, c: view }).expect("available");
+        let (mut got, mut twice) = (Vec::new(), Vec::new());
+        for row in 0..rows {
+            for column in 0..columns {
+                let place = column / width * (width + 2) + column % width;
+                got.push(c[row * groups * (width + 2) + place]);
+                twice.push(2.0 * expected[row * columns + column]);
+            }
+        }
+        assert_close(&got, &twice, 2 * depth, &format!("{isa} {rows}×{columns}×{depth}"));
+        assert_eq!(c.iter().filter(|x| !x.to_f64().is_nan()).count(), got.len());
+    }
+}
+
+#[test]
+fn rows_as_they_lie() {
+    for shape in [[1, 1, 1], [1, 16, 15], [3, 17, 16], [4, 40, 33], [9, 35, 100], [0, 5, 5]] {
+        for width in [1, 3, 16, 64] {
+            check_rows::<f32>(shape, width);
+            check_rows::<f64>(shape, width);
+        }
+    }
+    check_rows::<f32>([2, 9, 0], 4);
 }
 
 fn check_block<T: Real>(rows: usize, columns: usize, depth: usize, transposed: bool) {

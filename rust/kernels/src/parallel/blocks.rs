@@ -21,6 +21,13 @@ pub unsafe trait Partition: Sync {
     unsafe fn part(&self, index: usize) -> Self::Part;
 }
 
+/// All parts at once, in order.
+pub fn all_parts<P: Partition>(partition: P) -> Vec<P::Part> {
+    // SAFETY: each index comes once, and the partition, which owns the exclusive views of the
+    // output, is used for nothing else.
+    (0..partition.parts()).map(|index| unsafe { partition.part(index) }).collect()
+}
+
 /// A view cut into a grid of blocks, numbered with the last dimension fastest.
 pub struct Blocks<'a, T, const N: usize> {
     view: ViewMut<'a, T, N>,

@@ -67,7 +67,22 @@ pub struct PackedPart<'a, T> {
     rows: std::marker::PhantomData<&'a mut [T]>,
 }
 
-impl<T> PackedPart<'_, T> {
+// SAFETY: a part is exclusive views of its rows.
+unsafe impl<T: Send> Send for PackedPart<'_, T> {}
+
+impl<'a, T> PackedPart<'a, T> {
+    /// The part in `parts` runs of `width` columns, of which the last takes all that are left.
+    pub fn cut(self, parts: usize, width: usize) -> Vec<PackedPart<'a, T>> {
+        let run = |index: usize| {
+            let end = if index + 1 == parts { self.columns } else { (index + 1) * width };
+            let columns = (index * width).min(self.columns)..end.min(self.columns);
+            let skipped = columns.start as isize * self.strides[1];
+            let start = self.start.wrapping_offset(skipped);
+            PackedPart { start, columns: columns.len(), steps: self.steps.clone(), ..self }
+        };
+        (0..parts).map(run).collect()
+    }
+
     /// The part's rows of a step.
     ///
     /// # Panics

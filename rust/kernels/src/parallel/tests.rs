@@ -1,8 +1,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{
-    PackedRows, Pool, Relay, Serial, Team, flushing_denormals, for_each_part, for_each_task,
-    try_for_each_part,
+    PackedRows, Phases, Pool, Relay, Serial, Team, all_parts, flushing_denormals, for_each_part,
+    for_each_task, run_phases, try_for_each_part,
 };
 use crate::Error;
 use crate::view::ViewMut;
@@ -148,4 +148,82 @@ fn members_flush_denormals_and_the_caller_gets_its_mode_back() {
         for_each_task(team, 8, |_| assert_eq!(tiny(), 0.0));
     });
     for_each_task(&Pool::new(2), 8, |_| assert!(tiny() > 0.0));
+}
+
+#[test]
+fn shifts_hand_every_phase_to_the_next() {
+    const PHASES: usize = 200;
+    let (rows, columns, width) = (3, 7, 2);
+    // A phase writes the sum of the last one's row, plus its own number, plus the column.
+    let expected = |row: usize| {
+        (0..PHASES).fold(vec![row as u64; columns], |last, phase| {
+            let sum = last.iter().fold(0_u64, |sum, &x| sum.wrapping_add(x));
+            (0..columns as u64).map(|c| sum.wrapping_add(phase as u64 + c)).collect()
+        })
+    };
+    for threads in [1, 2, 3, 9] {
+        let mut numbers: Vec<Vec<u64>> = (0..3)
+            .map(|_| (0..2 * rows * columns).map(|i| (i / columns % rows) as u64).collect())
+            .collect();
+        let sets: Vec<_> = numbers
+            .iter_mut()
+            .map(|numbers| {
+                let exchange = ViewMut::contiguous(numbers, [2, rows, columns]).expect("fits");
+                Phases::new(0..PHASES, exchange, width, (0..4).map(|part| (part, 0)).collect())
+            })
+            .collect();
+        run_phases(&Pool::new(threads), &sets, |_, mut shift| {
+            let (part, shifts) = &mut *shift.own;
+            assert_eq!(*shifts, shift.phase);
+            *shifts += 1;
+            for row in 0..rows {
+                let sum = shift.last.row(row).iter().fold(0_u64, |sum, &x| sum.wrapping_add(x));
+                for (column, number) in shift.next.row_mut(row).iter_mut().enumerate() {
+                    *number = sum.wrapping_add((shift.phase + *part * width + column) as u64);
+                }
+            }
+            Ok(())
+        })
+        .expect("no shift fails");
+        drop(sets);
+        for numbers in &numbers {
+            for row in 0..rows {
+                assert_eq!(numbers[(rows + row) * columns..][..columns], expected(row));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_failed_or_panicking_shift_leaves_nobody_waiting() {
+    let run = |work: &(dyn Fn(usize) -> crate::Result<()> + Sync)| {
+        let mut numbers = vec![0_u8; 8];
+        let exchange = ViewMut::contiguous(&mut numbers, [2, 1, 4]).expect("8 numbers");
+        let phases = Phases::new(0..50, exchange, 2, vec![(), ()]);
+        run_phases(&Pool::new(2), &[phases], |_, shift| work(shift.phase))
+    };
+    let no = || Err(Error::Value("no".into()));
+    assert_eq!(run(&|phase| if phase == 20 { no() } else { Ok(()) }), no());
+    let panics = std::panic::catch_unwind(|| {
+        run(&|phase| {
+            assert!(phase != 20);
+            Ok(())
+        })
+    });
+    assert!(panics.is_err());
+}
+
+#[test]
+fn packed_rows_are_cut_by_column() {
+    let mut data = vec![0_usize; 3 * 5];
+    let rows = ViewMut::contiguous(&mut data, [3, 5]).expect("15 numbers");
+    for part in all_parts(PackedRows::new(rows, &[0, 2, 3], 2, 2)) {
+        for (index, mut run) in part.cut(2, 2).into_iter().enumerate() {
+            for step in 0..2 {
+                let mut rows = run.step(step);
+                (0..rows.rows()).for_each(|row| rows.row_mut(row).fill(index + 1));
+            }
+        }
+    }
+    assert_eq!(data, [1, 1, 2, 2, 2].repeat(3));
 }
