@@ -133,7 +133,7 @@ impl<A: Array> Operands<'_, A> {
             final_cell: final_cell.view_mut("final_cell")?,
             saved: if keep { Some(saved.view_mut("saved")?) } else { None },
         };
-        rnn::forward::<T, C>(call, team)?;
+        rnn::forward::<T, C>(vec![call], team)?;
         Ok([output, final_hidden, final_cell, saved])
     }
 
@@ -195,7 +195,7 @@ impl<A: Array> Operands<'_, A> {
             final_cell_gradient: outer(2, "the gradient of the final cell state")?,
             gradients,
         };
-        rnn::backward::<T, C>(call, team)?;
+        rnn::backward::<T, C>(vec![call], team)?;
         Ok([
             grad_input,
             grad_hidden,

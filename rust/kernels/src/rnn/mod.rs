@@ -1,10 +1,11 @@
 //! Recurrent cells over whole sequences, forward and backward; docs/kernels/recurrent.md derives both.
 //!
-//! A call computes one layer in one direction. Sequences come packed step by step, the longest first
+//! A call computes one layer in its directions. Sequences come packed step by step, the longest first
 //! ([`Steps`]), so that the sequences of a step are the first rows of the state.
 
 mod backward;
 mod cell;
+mod cut;
 mod forward;
 mod panels;
 pub mod reference;
@@ -18,21 +19,9 @@ pub use forward::{Forward, forward};
 pub use steps::Steps;
 pub use weights::Weights;
 
-use crate::parallel::Team;
-
 /// The numbers per row of what [`forward`] keeps for [`backward`].
 pub fn saved_columns<C: Cell>(hidden_size: usize) -> usize {
     if C::SAVED == 0 { 0 } else { padded(hidden_size.div_ceil(C::UNITS) * C::UNITS * C::SAVED) }
-}
-
-/// Sequences of a part at most: more would push a step's products out of the first-level cache.
-const PART_ROWS: usize = 64;
-
-/// How many sequences a part has: as many as give each thread one part, if that is not too many.
-///
-/// A sequence's numbers do not depend on the part that it is in.
-fn part_rows(batch: usize, team: &dyn Team) -> usize {
-    batch.div_ceil(team.threads()).clamp(1, PART_ROWS)
 }
 
 /// A row stride for `columns` numbers that is no multiple of 4 KB, where rows would share cache sets.

@@ -1,76 +1,262 @@
-//! Weights packed once per call into the layout that the step's product reads as one stream.
+//! Weights as the steps' products read them: packed into panels, or as they lie.
+
+use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
+use super::cell::Cell;
 use crate::Result;
-use crate::gemm::copy_rows;
-use crate::parallel::{Team, for_each_part};
+use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block, multiply_rows};
+use crate::parallel::{Serial, Team, for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
-/// A matrix `(depth, gates · size)` in panels `[block of units][depth][gate][unit]`.
-///
-/// A panel holds all gates of its units side by side, so that the cell can run on a block of units
-/// right after the panel's product. Units beyond the last are 0.
-pub(super) struct Panels<T: Real> {
+/// Depth of a product at a time: that much of a panel stays in the first-level cache while the rows
+/// pass over it, and no sum runs longer in one chain.
+const DEPTH: usize = 128;
+
+/// Numbers that are packed in so little time, some ten microseconds, that a team would not gain any.
+const WORTH_A_TEAM: usize = 1 << 18;
+
+/// Matrices `(depth, width)`, one behind the other, which products read as one stream.
+struct Panels<T: Real> {
     numbers: Scratch<T>,
     depth: usize,
     width: usize,
 }
 
 impl<T: Real> Panels<T> {
-    /// Packs `matrix`, whose columns are `gates` runs of equal size, in blocks of `units` of each.
-    pub(super) fn pack<I: Lanes<T>>(
-        isa: I,
-        matrix: View<'_, T, 2>,
-        gates: usize,
-        units: usize,
+    /// Fills `count` panels, each by `pack` with its index.
+    fn fill(
+        [count, depth, width]: [usize; 3],
         team: &dyn Team,
+        pack: impl Fn(usize, ViewMut<'_, T, 2>) + Sync,
     ) -> Result<Self> {
-        let (depth, size, width) = (matrix.rows(), matrix.columns() / gates, gates * units);
-        let blocks = size.div_ceil(units);
-        let mut numbers = Scratch::take(blocks * depth * width)?;
+        let mut numbers = Scratch::take(count * depth * width)?;
         if depth > 0 {
-            let target = ViewMut::contiguous(&mut numbers, [blocks, depth, width])?;
-            for_each_part(team, target.blocks([1, depth, width]), |block, panel| {
-                let first = block * units;
-                let count = units.min(size - first);
-                let panel = panel.inner([0]);
-                isa.vectorize(PackPanel { matrix, gates, units, size, first, count, panel });
+            let team = if numbers.len() < WORTH_A_TEAM { &Serial } else { team };
+            let target = ViewMut::contiguous(&mut numbers, [count, depth, width])?;
+            for_each_part(team, target.blocks([1, depth, width]), |index, panel| {
+                pack(index, panel.inner([0]));
             });
         }
         Ok(Self { numbers, depth, width })
     }
 
-    /// One panel, `(depth, gates · units)`.
-    pub(super) fn panel(&self, block: usize) -> Result<View<'_, T, 2>> {
+    /// `C (+)= A ·` one panel, of which `c` has the first columns.
+    #[inline(always)]
+    fn multiply<I: Lanes<T>>(
+        &self,
+        isa: I,
+        panel: usize,
+        a: View<'_, T, 2>,
+        mut c: ViewMut<'_, T, 2>,
+        start: Start,
+    ) -> Result<()> {
         let size = self.depth * self.width;
-        View::contiguous(&self.numbers[block * size..][..size], [self.depth, self.width])
+        let numbers = &self.numbers[panel * size..][..size];
+        let panel = View::contiguous(numbers, [self.depth, self.width])?.slice(1, 0..c.columns());
+        for first in (0..self.depth.max(1)).step_by(DEPTH) {
+            let depth = first..self.depth.min(first + DEPTH);
+            let (a, b) = (a.slice(1, depth.clone()), panel.slice(0, depth));
+            let start = if first == 0 { start } else { Start::Accumulate };
+            multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+        }
+        Ok(())
     }
 }
 
-struct PackPanel<'a, T> {
-    matrix: View<'a, T, 2>,
-    gates: usize,
-    units: usize,
+/// A weight `(gates · size, depth)` whose product makes the gates' sums.
+pub(super) enum GateWeight<'a, T: Real> {
+    /// As it lies.
+    Plain(View<'a, T, 2>),
+    /// Panels `[block of units][depth][gate][unit]`: all gates of a block side by side, so that the
+    /// cell can run on it right after the panel's product. Units beyond the last are 0.
+    Packed(PackedGates<T>),
+}
+
+/// See [`GateWeight::Packed`].
+pub(super) struct PackedGates<T: Real>(Panels<T>);
+
+impl<'a, T: Real> GateWeight<'a, T> {
+    /// Packs `weight` unless so `few` rows are multiplied with it that this would not be repaid.
+    pub(super) fn new<C: Cell, I: Lanes<T>>(
+        isa: I,
+        weight: View<'a, T, 2>,
+        few: bool,
+        team: &dyn Team,
+    ) -> Result<Self> {
+        if few && weight.has_unit_columns() {
+            return Ok(Self::Plain(weight));
+        }
+        let size = weight.rows() / C::GATES;
+        let shape = [size.div_ceil(C::UNITS), weight.columns(), C::COLUMNS];
+        let panels = Panels::fill(shape, team, |block, panel| {
+            let gates = gate_rows::<C>(size, block);
+            isa.vectorize(PackGates { weight, gates, units: C::UNITS, panel });
+        })?;
+        Ok(Self::Packed(PackedGates(panels)))
+    }
+
+    /// `C (+)= A · Wᵀ` for blocks of units, in columns `[block][gate][unit]`; columns of missing units
+    /// may stay as they are.
+    #[inline(always)]
+    pub(super) fn multiply<C: Cell, I: Lanes<T>>(
+        &self,
+        isa: I,
+        blocks: Range<usize>,
+        a: View<'_, T, 2>,
+        mut c: ViewMut<'_, T, 2>,
+        start: Start,
+    ) -> Result<()> {
+        match self {
+            Self::Packed(PackedGates(panels)) => {
+                for (index, block) in blocks.enumerate() {
+                    let columns = index * C::COLUMNS..(index + 1) * C::COLUMNS;
+                    panels.multiply(isa, block, a, c.reborrow().slice(1, columns), start)?;
+                }
+            }
+            Self::Plain(weight) => {
+                let size = weight.rows() / C::GATES;
+                let units = blocks.start * C::UNITS..size.min(blocks.end * C::UNITS);
+                for gate in 0..C::GATES {
+                    let rows = gate * size + units.start..gate * size + units.end;
+                    let c = c.reborrow().split_columns(C::COLUMNS);
+                    let c = c.slice(2, gate * C::UNITS..(gate + 1) * C::UNITS);
+                    multiply_rows(isa, a, weight.slice(0, rows), c, start);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of a weight `(gates · size, …)` that belong to a block of units, gate by gate.
+fn gate_rows<C: Cell>(
     size: usize,
-    first: usize,
-    count: usize,
+    block: usize,
+) -> impl ExactSizeIterator<Item = Range<usize>> + Clone + Sync {
+    let units = block * C::UNITS..size.min((block + 1) * C::UNITS);
+    (0..C::GATES).map(move |gate| gate * size + units.start..gate * size + units.end)
+}
+
+struct PackGates<'a, T, G> {
+    weight: View<'a, T, 2>,
+    gates: G,
+    units: usize,
     panel: ViewMut<'a, T, 2>,
 }
 
-impl<T: Real> Kernel<T> for PackPanel<'_, T> {
+impl<T: Real, G: Iterator<Item = Range<usize>>> Kernel<T> for PackGates<'_, T, G> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Lanes<T>>(mut self, isa: I) {
-        for gate in 0..self.gates {
-            let source = gate * self.size + self.first;
-            let target = gate * self.units;
-            let from = self.matrix.slice(1, source..source + self.count);
-            copy_rows(isa, from, self.panel.reborrow().slice(1, target..target + self.count));
-            for row in 0..self.panel.rows() {
-                self.panel.row_mut(row)[target + self.count..target + self.units].fill(T::ZERO);
+        for (gate, rows) in self.gates.enumerate() {
+            let first = gate * self.units;
+            let columns = first..first + rows.len();
+            let source = self.weight.slice(0, rows).transpose();
+            copy_rows(isa, source, self.panel.reborrow().slice(1, columns.clone()));
+            if columns.end < first + self.units {
+                for row in 0..self.panel.rows() {
+                    self.panel.row_mut(row)[columns.end..first + self.units].fill(T::ZERO);
+                }
+            }
+        }
+    }
+}
+
+/// The same weight for the way back, from gradients `[block of units][gate][unit]` of the gates' sums
+/// to those of what it was multiplied with.
+pub(super) enum BackWeight<'a, T: Real> {
+    /// As it lies.
+    Plain(View<'a, T, 2>),
+    /// Panels of columns, with rows in the gradients' order; rows of units beyond the last are 0.
+    Packed(PackedColumns<T>),
+}
+
+/// See [`BackWeight::Packed`].
+pub(super) struct PackedColumns<T: Real>(Panels<T>);
+
+/// Columns of such a panel: two vectors of the widest registers in float32.
+const PANEL: usize = 32;
+
+impl<'a, T: Real> BackWeight<'a, T> {
+    /// Packs `weight` unless so `few` rows are multiplied with it that this would not be repaid.
+    pub(super) fn new<C: Cell, I: Lanes<T>>(
+        isa: I,
+        weight: View<'a, T, 2>,
+        few: bool,
+        team: &dyn Team,
+    ) -> Result<Self> {
+        if few && weight.has_unit_columns() {
+            return Ok(Self::Plain(weight));
+        }
+        let blocks = (weight.rows() / C::GATES).div_ceil(C::UNITS);
+        let shape = [weight.columns().div_ceil(PANEL), blocks * C::COLUMNS, PANEL];
+        let panels = Panels::fill(shape, team, |index, panel| {
+            let columns = index * PANEL..weight.columns().min((index + 1) * PANEL);
+            let weight = weight.slice(1, columns);
+            isa.vectorize(PackColumns { weight, panel, cell: std::marker::PhantomData::<C> });
+        })?;
+        Ok(Self::Packed(PackedColumns(panels)))
+    }
+
+    /// `C += A · W` for some columns of `W`, of which the first begins a panel.
+    #[inline(always)]
+    pub(super) fn multiply<C: Cell, I: Lanes<T>>(
+        &self,
+        isa: I,
+        columns: Range<usize>,
+        a: View<'_, T, 2>,
+        mut c: ViewMut<'_, T, 2>,
+    ) -> Result<()> {
+        match self {
+            Self::Packed(PackedColumns(panels)) => {
+                for first in columns.clone().step_by(PANEL) {
+                    let target = first..columns.end.min(first + PANEL);
+                    let target = target.start - columns.start..target.end - columns.start;
+                    let c = c.reborrow().slice(1, target);
+                    panels.multiply(isa, first / PANEL, a, c, Start::Accumulate)?;
+                }
+            }
+            Self::Plain(weight) => {
+                let size = weight.rows() / C::GATES;
+                for block in 0..size.div_ceil(C::UNITS) {
+                    for (gate, rows) in gate_rows::<C>(size, block).enumerate() {
+                        let first = block * C::COLUMNS + gate * C::UNITS;
+                        let a = a.slice(1, first..first + rows.len());
+                        let b = weight.slice(0, rows).slice(1, columns.clone());
+                        let start = Start::Accumulate;
+                        multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+struct PackColumns<'a, T, C> {
+    weight: View<'a, T, 2>,
+    panel: ViewMut<'a, T, 2>,
+    cell: std::marker::PhantomData<C>,
+}
+
+impl<T: Real, C: Cell> Kernel<T> for PackColumns<'_, T, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        let Self { weight, mut panel, .. } = self;
+        let size = weight.rows() / C::GATES;
+        for block in 0..size.div_ceil(C::UNITS) {
+            for (gate, rows) in gate_rows::<C>(size, block).enumerate() {
+                let first = block * C::COLUMNS + gate * C::UNITS;
+                let end = first + rows.len();
+                let target = panel.reborrow().slice(0, first..end).slice(1, 0..weight.columns());
+                copy_rows(isa, weight.slice(0, rows), target);
+                (end..first + C::UNITS).for_each(|row| panel.row_mut(row).fill(T::ZERO));
             }
         }
     }

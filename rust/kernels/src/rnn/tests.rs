@@ -98,7 +98,7 @@ fn absent_gradients_are_zero_and_input_may_be_strided() {
         final_cell: ViewMut::contiguous(&mut [], [3, 0]).expect("fits"),
         saved: None,
     };
-    forward::<f64, Gru>(call, &Pool::new(1)).expect("shapes fit");
+    forward::<f64, Gru>(vec![call], &Pool::new(1)).expect("shapes fit");
     assert_eq!(output, results[0]);
 }
 
@@ -131,6 +131,6 @@ fn wrong_shapes_are_named() {
         final_cell: ViewMut::contiguous(&mut [], [2, 0]).expect("fits"),
         saved: None,
     };
-    let message = forward::<f32, Gru>(call, &Pool::new(1)).expect_err("3 ≠ 5").to_string();
+    let message = forward::<f32, Gru>(vec![call], &Pool::new(1)).expect_err("3 ≠ 5").to_string();
     assert!(message.contains("input must have shape [4, 3], but has [4, 5]"), "{message}");
 }

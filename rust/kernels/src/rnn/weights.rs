@@ -30,7 +30,20 @@ pub(super) struct Sizes {
     pub(super) cell_size: usize,
 }
 
+/// Rows that are multiplied with a weight as it lies: packing it would take longer.
+const FEW_ROWS: usize = 16;
+
 impl Sizes {
+    /// Whether all steps together have too few rows to repay packing a weight.
+    pub(super) fn has_few_rows(&self) -> bool {
+        self.total <= FEW_ROWS
+    }
+
+    /// Whether a step has too few rows to repay packing a weight, however many steps there are.
+    pub(super) fn has_few_sequences(&self) -> bool {
+        self.has_few_rows()
+    }
+
     /// The sizes of a call, once the operands that forward and backward share have been checked.
     pub(super) fn check<C: Cell, T: Real>(
         steps: &Steps,

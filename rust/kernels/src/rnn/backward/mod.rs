@@ -1,27 +1,23 @@
-//! The backward pass: step by step for the gates' gradients, then one product for each weight.
+//! The backward pass, in chunks of steps: step by step the gates' gradients, then from those of a chunk
+//! one product for the input and for each weight.
 
-mod part;
+mod direction;
+mod run;
 mod sums;
 
-use std::ops::Range;
+use std::marker::PhantomData;
 
 use fusewire_simd::{Kernel, Lanes};
 
-use self::part::Part;
-use self::sums::{column_sums, product_over_rows};
+use self::direction::Direction;
 use super::cell::Cell;
-use super::panels::Panels;
+use super::cut::Cut;
 use super::weights::{Sizes, expect};
-use super::{Steps, Weights, padded, part_rows, saved_columns};
-use crate::gemm::{Matmul, NoEpilogue, Start, matmul};
+use super::{Steps, Weights, saved_columns};
 use crate::math::Elementary;
-use crate::parallel::{PackedRows, Team, flushing_denormals, try_for_each_part};
-use crate::scratch::Scratch;
+use crate::parallel::{Team, flushing_denormals, run_phases, run_tasks};
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
-
-/// Columns of a panel of the recurrent weight: four vectors of the widest registers in float32.
-const PANEL: usize = 64;
 
 /// The gradients of one layer in one direction, from those of what [`forward`](super::forward())
 /// returned. Rows are packed as [`Steps`] tells; cells without a cell state have one of 0 columns.
@@ -72,13 +68,24 @@ pub struct WeightGradients<'a, T> {
     pub hidden_bias: ViewMut<'a, T, 1>,
 }
 
-/// Computes a layer's gradients.
+/// Computes the gradients of a layer's directions, at the same time where there are threads.
 ///
 /// # Errors
 /// If shapes do not fit together, rows of gradients are not contiguous, or memory is short.
-pub fn backward<T: Elementary, C: Cell>(call: Backward<'_, T>, team: &dyn Team) -> Result<()> {
-    let cell = call.gradients.cell.as_view();
-    let sizes = Sizes::check::<C, T>(call.steps, call.input, [call.hidden, cell], &call.weights)?;
+pub fn backward<T: Elementary, C: Cell>(
+    directions: Vec<Backward<'_, T>>,
+    team: &dyn Team,
+) -> Result<()> {
+    for call in &directions {
+        check::<T, C>(call)?;
+    }
+    flushing_denormals(team, |team| {
+        T::dispatch(Directions { directions, team, kind: PhantomData::<C> })
+    })
+}
+
+fn check<T: Elementary, C: Cell>(call: &Backward<'_, T>) -> Result<()> {
+    let sizes = call.sizes::<C>()?;
     let [output, hidden, cell] = [
         [sizes.total, sizes.hidden_size],
         [sizes.batch, sizes.hidden_size],
@@ -103,139 +110,51 @@ pub fn backward<T: Elementary, C: Cell>(call: Backward<'_, T>, team: &dyn Team) 
     if rows.into_iter().flatten().chain(written).any(|rows| !rows.has_unit_columns()) {
         return Err(Error::Value("rows of outputs and gradients must be contiguous".into()));
     }
-    flushing_denormals(team, |team| compute::<T, C>(call, sizes, team))
-}
-
-/// The gates' gradients step by step, and from them all others.
-fn compute<T: Elementary, C: Cell>(
-    call: Backward<'_, T>,
-    sizes: Sizes,
-    team: &dyn Team,
-) -> Result<()> {
-    let Sizes { total, hidden_size, .. } = sizes;
-    let stride = padded(C::GRADIENTS * hidden_size);
-    let mut sums = Scratch::take(total * stride)?;
-    let mut previous = Scratch::take(total * hidden_size)?;
-    let Gradients { input: input_gradient, hidden, cell, weights: weight_gradients } =
-        call.gradients;
-    T::dispatch(Recurrence::<T, C> {
-        layer: Layer {
-            steps: call.steps,
-            sizes,
-            hidden: call.hidden,
-            output: call.output,
-            saved: call.saved,
-            output_gradient: call.output_gradient,
-            final_gradients: [call.final_hidden_gradient, call.final_cell_gradient],
-        },
-        weight: call.weights.hidden,
-        sums: ViewMut::contiguous(&mut sums, [total, stride])?,
-        previous: ViewMut::contiguous(&mut previous, [total, hidden_size])?,
-        hidden_gradient: hidden,
-        cell_gradient: cell,
-        team,
-        kind: std::marker::PhantomData,
-    })?;
-    let sums = View::contiguous(&sums, [total, stride])?;
-    let input_sums = sums.slice(1, 0..C::GATES * hidden_size);
-    if let Some(c) = input_gradient {
-        let (a, b) = (input_sums, call.weights.input);
-        matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, team)?;
-    }
-    let Some(mut gradients) = weight_gradients else { return Ok(()) };
-    let previous = View::contiguous(&previous, [total, hidden_size])?;
-    column_sums(input_sums, gradients.input_bias, team)?;
-    product_over_rows(input_sums.transpose(), call.input, gradients.input, team)?;
-    for run in runs::<C>() {
-        let sums = sums.slice(1, run.slots(hidden_size));
-        let gates = run.gates(hidden_size);
-        let bias = gradients.hidden_bias.reborrow().slice(0, gates.clone());
-        column_sums(sums, bias, team)?;
-        let weight = gradients.hidden.reborrow().slice(0, gates);
-        product_over_rows(sums.transpose(), previous, weight, team)?;
-    }
     Ok(())
 }
 
-/// Neighbouring gates whose gradients with respect to the hidden state's product are neighbours.
-struct GateRun {
-    first_gate: usize,
-    first_slot: usize,
-    count: usize,
-}
-
-impl GateRun {
-    /// The rows of the recurrent weight.
-    fn gates(&self, hidden_size: usize) -> Range<usize> {
-        self.first_gate * hidden_size..(self.first_gate + self.count) * hidden_size
-    }
-
-    /// The columns of the sums' gradients.
-    fn slots(&self, hidden_size: usize) -> Range<usize> {
-        self.first_slot * hidden_size..(self.first_slot + self.count) * hidden_size
+impl<T: Elementary> Backward<'_, T> {
+    fn sizes<C: Cell>(&self) -> Result<Sizes> {
+        let states = [self.hidden, self.gradients.cell.as_view()];
+        Sizes::check::<C, T>(self.steps, self.input, states, &self.weights)
     }
 }
 
-/// The shared gates, and the others: their second gradients lie behind those of all gates.
-fn runs<C: Cell>() -> impl Iterator<Item = GateRun> {
-    let shared = GateRun { first_gate: 0, first_slot: 0, count: C::SHARED };
-    let apart =
-        GateRun { first_gate: C::SHARED, first_slot: C::GATES, count: C::GATES - C::SHARED };
-    [shared, apart].into_iter().filter(|run| run.count > 0)
-}
-
-/// What the parts share.
-struct Layer<'a, T> {
-    steps: &'a Steps,
-    sizes: Sizes,
-    hidden: View<'a, T, 2>,
-    output: View<'a, T, 2>,
-    saved: View<'a, T, 2>,
-    output_gradient: Option<View<'a, T, 2>>,
-    final_gradients: [Option<View<'a, T, 2>>; 2],
-}
-
-struct Recurrence<'a, T, C> {
-    layer: Layer<'a, T>,
-    weight: View<'a, T, 2>,
-    /// The gradients of the gates' sums, of all steps.
-    sums: ViewMut<'a, T, 2>,
-    /// The hidden state before each step.
-    previous: ViewMut<'a, T, 2>,
-    hidden_gradient: ViewMut<'a, T, 2>,
-    cell_gradient: ViewMut<'a, T, 2>,
+struct Directions<'a, T, C> {
+    directions: Vec<Backward<'a, T>>,
     team: &'a dyn Team,
-    kind: std::marker::PhantomData<C>,
+    kind: PhantomData<C>,
 }
 
-impl<T: Elementary, C: Cell> Kernel<T> for Recurrence<'_, T, C> {
+impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
     type Output = Result<()>;
 
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { layer, team, .. } = self;
-        let batch = layer.sizes.batch;
-        let panels = Panels::pack(isa, self.weight, 1, PANEL, team)?;
-        let rows = part_rows(batch, team);
-        let (offsets, states) = (layer.steps.offsets(), [0, batch]);
-        let parts = (
-            PackedRows::new(self.sums, offsets, batch, rows),
-            PackedRows::new(self.previous, offsets, batch, rows),
-            PackedRows::new(self.hidden_gradient, &states, batch, rows),
-            PackedRows::new(self.cell_gradient, &states, batch, rows),
-        );
-        try_for_each_part(team, parts, |index, (sums, previous, hidden, cell)| {
-            Part::<T, C> {
-                layer: &layer,
-                panels: &panels,
-                sequences: index * rows..batch.min((index + 1) * rows),
-                sums,
-                previous,
-                hidden_gradient: hidden,
-                cell_gradient: cell,
-                kind: std::marker::PhantomData,
+        let Self { directions, team, .. } = self;
+        let count = directions.len();
+        let mut directions = directions
+            .into_iter()
+            .map(|call| {
+                let sizes = call.sizes::<C>()?;
+                let cut = Cut::new(sizes, count, team.threads());
+                Direction::<T, C>::new(isa, call, sizes, cut, team)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let chunks = directions.iter().map(Direction::chunks).max().unwrap_or(0);
+        for chunk in 0..chunks {
+            let (mut phases, mut runs) = (Vec::new(), Vec::new());
+            for direction in &mut directions {
+                direction.begin(chunk, &mut phases, &mut runs)?;
             }
-            .run(isa)
-        })
+            run_phases(team, &phases, |index, shift| runs[index].shift(isa, shift))?;
+            drop(phases);
+            let mut tasks = Vec::new();
+            for direction in &mut directions {
+                direction.multiply(isa, chunk, team.threads(), &mut tasks)?;
+            }
+            run_tasks(team, tasks)?;
+        }
+        directions.iter_mut().try_for_each(|direction| direction.finish(isa))
     }
 }

@@ -1,58 +1,17 @@
-//! Sums over all rows, which make the parameters' gradients: in two levels, so that rounding grows
-//! with neither the length nor the number of sequences alone.
+//! Sums over rows, which make the biases' gradients: in two levels, so that rounding grows with neither
+//! the length nor the number of sequences alone.
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
-use crate::Result;
-use crate::gemm::{Matmul, NoEpilogue, Start, matmul};
-use crate::parallel::{Team, try_for_each_part};
-use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
-
-/// Rows whose products are summed in one chain.
-const PRODUCT_ROWS: usize = 128;
 
 /// Rows that are summed in one chain.
 const SUM_ROWS: usize = 32;
 
-/// Columns that a thread sums at a time; both levels' sums stay in the first-level cache.
-const COLUMNS: usize = 512;
-
-/// `A · B` summed over many rows of `B`.
-pub(super) fn product_over_rows<T: Real>(
-    a: View<'_, T, 2>,
-    b: View<'_, T, 2>,
-    mut c: ViewMut<'_, T, 2>,
-    team: &dyn Team,
-) -> Result<()> {
-    for first in (0..b.rows().max(1)).step_by(PRODUCT_ROWS) {
-        let rows = first..b.rows().min(first + PRODUCT_ROWS);
-        let start = if first == 0 { Start::Zero } else { Start::Accumulate };
-        let (a, b) = (a.slice(1, rows.clone()), b.slice(0, rows));
-        matmul(Matmul { a, b, c: c.reborrow(), start, epilogue: NoEpilogue }, team)?;
-    }
-    Ok(())
-}
-
-/// The sum of each column.
-pub(super) fn column_sums<T: Real>(
-    rows: View<'_, T, 2>,
-    sums: ViewMut<'_, T, 1>,
-    team: &dyn Team,
-) -> Result<()> {
-    try_for_each_part(team, sums.blocks([COLUMNS]), |index, sums| {
-        let first = index * COLUMNS;
-        let [columns] = sums.shape();
-        let rows = rows.slice(1, first..first + columns);
-        T::dispatch(ColumnSums { rows, sums, partial: Scratch::zeros(columns)? });
-        Ok(())
-    })
-}
-
-struct ColumnSums<'a, T: Real> {
-    rows: View<'a, T, 2>,
-    sums: ViewMut<'a, T, 1>,
-    partial: Scratch<T>,
+/// Adds the sum of each column to what is there.
+pub(super) struct ColumnSums<'a, T> {
+    pub(super) rows: View<'a, T, 2>,
+    pub(super) sums: ViewMut<'a, T, 1>,
 }
 
 impl<T: Real> Kernel<T> for ColumnSums<'_, T> {
@@ -60,20 +19,33 @@ impl<T: Real> Kernel<T> for ColumnSums<'_, T> {
 
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) {
-        let Self { rows, sums, mut partial } = self;
+        const VECTORS: usize = 8;
+        let Self { rows, sums } = self;
+        let [count, columns] = rows.shape();
         let mut sums = sums.alone::<2>();
-        let sums = sums.row_mut(0);
-        let add = |sums: &mut [T], numbers: &[T]| {
-            for (sum, numbers) in sums.chunks_mut(I::LANES).zip(numbers.chunks(I::LANES)) {
-                isa.store_first(sum, isa.add(isa.load_first(sum), isa.load_first(numbers)));
+        let whole = columns - columns % (VECTORS * I::LANES);
+        for first in (0..count).step_by(SUM_ROWS) {
+            let chain = first..count.min(first + SUM_ROWS);
+            for column in (0..whole).step_by(VECTORS * I::LANES) {
+                let mut partial = [isa.zero(); VECTORS];
+                for row in chain.clone() {
+                    let row = &rows.row(row)[column..][..VECTORS * I::LANES];
+                    for (partial, numbers) in partial.iter_mut().zip(row.chunks_exact(I::LANES)) {
+                        *partial = isa.add(*partial, isa.load(numbers));
+                    }
+                }
+                let target = &mut sums.row_mut(0)[column..][..VECTORS * I::LANES];
+                for (target, partial) in target.chunks_exact_mut(I::LANES).zip(partial) {
+                    isa.store(target, isa.add(isa.load(target), partial));
+                }
             }
-        };
-        sums.fill(T::ZERO);
-        for row in 0..rows.rows() {
-            add(&mut partial, rows.row(row));
-            if (row + 1) % SUM_ROWS == 0 || row + 1 == rows.rows() {
-                add(sums, &partial);
-                partial.fill(T::ZERO);
+            for column in (whole..columns).step_by(I::LANES) {
+                let mut partial = isa.zero();
+                for row in chain.clone() {
+                    partial = isa.add(partial, isa.load_first(&rows.row(row)[column..]));
+                }
+                let target = &mut sums.row_mut(0)[column..];
+                isa.store_first(target, isa.add(isa.load_first(target), partial));
             }
         }
     }

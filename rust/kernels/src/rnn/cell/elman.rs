@@ -84,7 +84,7 @@ impl<A: Activation> Cell for Elman<A> {
         for unit in (0..Self::UNITS).step_by(I::LANES) {
             let hidden = load_outside(isa, step.hidden, unit);
             let gradient = A::chain(isa, hidden, step.hidden_gradient(isa, unit));
-            step.store(isa, 0, unit, gradient);
+            step.store::<Self, I>(isa, 0, unit, gradient);
             isa.store(&mut step.hidden_gradient[unit..], isa.zero());
         }
     }

@@ -59,7 +59,7 @@ impl Cell for Gru {
                 isa.mul(sum, reset),
             ];
             for (slot, gradient) in gradients.into_iter().enumerate() {
-                step.store(isa, slot, unit, gradient);
+                step.store::<Self, I>(isa, slot, unit, gradient);
             }
             isa.store(&mut step.hidden_gradient[unit..], isa.mul(hidden_gradient, update));
         }

@@ -61,7 +61,7 @@ impl Cell for Lstm {
                 isa.mul(isa.mul(hidden_gradient, cell), slope(output)),
             ];
             for (slot, gradient) in gradients.into_iter().enumerate() {
-                step.store(isa, slot, unit, gradient);
+                step.store::<Self, I>(isa, slot, unit, gradient);
             }
             isa.store(&mut step.cell_gradient[unit..], isa.mul(cell_gradient, forget));
             isa.store(&mut step.hidden_gradient[unit..], isa.zero());

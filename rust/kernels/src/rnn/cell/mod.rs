@@ -92,13 +92,8 @@ pub struct BackwardStep<'a, T> {
     pub(super) hidden_gradient: &'a mut [T],
     /// The gradient of the new cell state; then that of the last.
     pub(super) cell_gradient: &'a mut [T],
-    /// The gradients of the sums, each `hidden_size` numbers behind the last; from the block's first
-    /// unit on.
+    /// The gradients of the sums: those of all gates, then the second ones of those not shared.
     pub(super) sums: &'a mut [T],
-    /// Units of the layer.
-    pub(super) hidden_size: usize,
-    /// Units of this block.
-    pub(super) units: usize,
 }
 
 impl<T: Real> BackwardStep<'_, T> {
@@ -117,11 +112,14 @@ impl<T: Real> BackwardStep<'_, T> {
 
     /// Stores the gradient of a sum for a vector of units.
     #[inline(always)]
-    fn store<I: Lanes<T>>(&mut self, isa: I, slot: usize, unit: usize, gradient: I::Vector) {
-        if unit < self.units {
-            let row = slot * self.hidden_size;
-            isa.store_first(&mut self.sums[row + unit..row + self.units], gradient);
-        }
+    fn store<C: Cell, I: Lanes<T>>(
+        &mut self,
+        isa: I,
+        slot: usize,
+        unit: usize,
+        gradient: I::Vector,
+    ) {
+        isa.store(&mut self.sums[slot * C::UNITS + unit..], gradient);
     }
 }
 

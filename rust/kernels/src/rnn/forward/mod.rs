@@ -1,16 +1,19 @@
-//! The forward pass: parts of the batch run the whole sequence without waiting for each other.
+//! The forward pass: runs of sequences in every direction, step by step.
 
-mod part;
+mod run;
+
+use std::marker::PhantomData;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
-use self::part::Part;
+use self::run::{Own, Run};
 use super::cell::Cell;
-use super::panels::Panels;
+use super::cut::Cut;
+use super::panels::GateWeight;
 use super::weights::{Sizes, expect};
-use super::{Steps, Weights, part_rows, saved_columns};
+use super::{Steps, Weights, saved_columns};
 use crate::math::Elementary;
-use crate::parallel::{PackedRows, Team, flushing_denormals, try_for_each_part};
+use crate::parallel::{PackedRows, Phases, Team, all_parts, flushing_denormals, run_phases};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
@@ -38,13 +41,24 @@ pub struct Forward<'a, T> {
     pub saved: Option<ViewMut<'a, T, 2>>,
 }
 
-/// Runs a layer over whole sequences.
+/// Runs the directions of a layer over whole sequences, at the same time where there are threads.
 ///
 /// # Errors
 /// If shapes do not fit together, rows of outputs are not contiguous, or memory is short.
-pub fn forward<T: Elementary, C: Cell>(call: Forward<'_, T>, team: &dyn Team) -> Result<()> {
-    let states = [call.hidden, call.cell];
-    let sizes = Sizes::check::<C, T>(call.steps, call.input, states, &call.weights)?;
+pub fn forward<T: Elementary, C: Cell>(
+    directions: Vec<Forward<'_, T>>,
+    team: &dyn Team,
+) -> Result<()> {
+    for call in &directions {
+        check::<T, C>(call)?;
+    }
+    flushing_denormals(team, |team| {
+        T::dispatch(Directions { directions, team, kind: PhantomData::<C> })
+    })
+}
+
+fn check<T: Elementary, C: Cell>(call: &Forward<'_, T>) -> Result<()> {
+    let sizes = call.sizes::<C>()?;
     expect("output", call.output.shape(), [sizes.total, sizes.hidden_size])?;
     expect("the final hidden state", call.final_hidden.shape(), [sizes.batch, sizes.hidden_size])?;
     expect("the final cell state", call.final_cell.shape(), [sizes.batch, sizes.cell_size])?;
@@ -56,86 +70,118 @@ pub fn forward<T: Elementary, C: Cell>(call: Forward<'_, T>, team: &dyn Team) ->
     if outputs.into_iter().chain([call.saved.as_ref()]).flatten().any(|o| !o.has_unit_columns()) {
         return Err(Error::Value("rows of outputs must be contiguous".into()));
     }
-    flushing_denormals(team, |team| {
-        T::dispatch(Run { call, sizes, team, kind: std::marker::PhantomData::<C> })
-    })
+    Ok(())
 }
 
-struct Run<'a, T: Real, C> {
-    call: Forward<'a, T>,
-    sizes: Sizes,
+impl<T: Real> Forward<'_, T> {
+    fn sizes<C: Cell>(&self) -> Result<Sizes> {
+        Sizes::check::<C, T>(self.steps, self.input, [self.hidden, self.cell], &self.weights)
+    }
+}
+
+struct Directions<'a, T: Real, C> {
+    directions: Vec<Forward<'a, T>>,
     team: &'a dyn Team,
-    kind: std::marker::PhantomData<C>,
+    kind: PhantomData<C>,
 }
 
-/// What the parts share.
+/// What the runs of one direction share.
 struct Layer<'a, T: Real> {
     steps: &'a Steps,
     sizes: Sizes,
     input: View<'a, T, 2>,
     hidden: View<'a, T, 2>,
     cell: View<'a, T, 2>,
-    input_panels: Panels<T>,
-    hidden_panels: Panels<T>,
-    /// Per gate and unit in the order of the panels: what is added to the input's product.
+    input_weight: GateWeight<'a, T>,
+    hidden_weight: GateWeight<'a, T>,
+    /// Per block, gate and unit: what is added to the input's product.
     input_bias: Scratch<T>,
     /// What is added to the hidden state's product alone.
     hidden_bias: Scratch<T>,
     saves: bool,
+    /// Where the rows of the final states, a single time's, begin and end.
+    state_offsets: [usize; 2],
 }
 
-impl<T: Elementary, C: Cell> Kernel<T> for Run<'_, T, C> {
-    type Output = Result<()>;
-
-    #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { call, sizes, team, .. } = self;
-        let pack = |weight: View<'_, T, 2>| {
-            Panels::pack(isa, weight.transpose(), C::GATES, C::UNITS, team)
-        };
+impl<'a, T: Elementary> Layer<'a, T> {
+    fn new<C: Cell, I: Lanes<T>>(isa: I, call: &Forward<'a, T>, team: &dyn Team) -> Result<Self> {
+        let sizes = call.sizes::<C>()?;
         let (input_bias, hidden_bias) = arrange_biases::<T, C>(&call.weights, sizes.hidden_size)?;
-        let layer = Layer {
+        let weight = |weight, few| GateWeight::new::<C, I>(isa, weight, few, team);
+        Ok(Self {
             steps: call.steps,
             sizes,
             input: call.input,
             hidden: call.hidden,
             cell: call.cell,
-            input_panels: pack(call.weights.input)?,
-            hidden_panels: pack(call.weights.hidden)?,
+            input_weight: weight(call.weights.input, sizes.has_few_rows())?,
+            hidden_weight: weight(call.weights.hidden, sizes.has_few_sequences())?,
             input_bias,
             hidden_bias,
             saves: call.saved.is_some(),
-        };
-        let rows = part_rows(sizes.batch, team);
-        let empty = &mut [];
-        let saved = match call.saved {
-            Some(saved) => saved,
-            None => ViewMut::contiguous(empty, [sizes.total, 0])?,
-        };
-        let states = [0, sizes.batch];
-        let parts = (
-            PackedRows::new(call.output, call.steps.offsets(), sizes.batch, rows),
-            PackedRows::new(saved, call.steps.offsets(), sizes.batch, rows),
-            PackedRows::new(call.final_hidden, &states, sizes.batch, rows),
-            PackedRows::new(call.final_cell, &states, sizes.batch, rows),
-        );
-        try_for_each_part(team, parts, |index, (output, saved, final_hidden, final_cell)| {
-            let sequences = index * rows..sizes.batch.min((index + 1) * rows);
-            Part::<T, C> {
-                layer: &layer,
-                sequences,
-                output,
-                saved,
-                final_hidden,
-                final_cell,
-                kind: std::marker::PhantomData,
-            }
-            .run(isa)
+            state_offsets: [0, sizes.batch],
         })
     }
 }
 
-/// The biases in the order of the panels; those of shared gates are added up in the first.
+impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+        let Self { directions, team, .. } = self;
+        let layers = directions
+            .iter()
+            .map(|call| Layer::new::<C, I>(isa, call, team))
+            .collect::<Result<Vec<_>>>()?;
+        let count = layers.len();
+        let mut runs = Vec::new();
+        let mut owners = Vec::new();
+        for (layer, call) in layers.iter().zip(directions) {
+            let Sizes { batch, total, hidden_size, .. } = layer.sizes;
+            let cut = Cut::new(layer.sizes, count, team.threads());
+            let saved = match call.saved {
+                Some(saved) => saved,
+                None => ViewMut::contiguous(&mut [], [total, 0])?,
+            };
+            let pack = |view, offsets| all_parts(PackedRows::new(view, offsets, batch, cut.rows));
+            let outputs = pack(call.output, layer.steps.offsets())
+                .into_iter()
+                .zip(pack(saved, layer.steps.offsets()))
+                .zip(pack(call.final_hidden, &layer.state_offsets))
+                .zip(pack(call.final_cell, &layer.state_offsets));
+            for (index, (((output, saved), final_hidden), final_cell)) in outputs.enumerate() {
+                let run = Run::<T, C>::new(layer, cut.sequences(index, batch));
+                let columns = cut.units;
+                let own = output
+                    .cut(cut.parts, columns)
+                    .into_iter()
+                    .zip(saved.cut(cut.parts, columns * C::SAVED))
+                    .zip(final_hidden.cut(cut.parts, columns))
+                    .zip(final_cell.cut(cut.parts, columns))
+                    .enumerate()
+                    .map(|(part, (((output, saved), final_hidden), final_cell))| {
+                        let units = cut.part(part, hidden_size);
+                        let outputs = [output, saved, final_hidden, final_cell];
+                        Own::new(isa, &run, units, outputs)
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                owners.push((own, cut.units, run.exchange(isa)?));
+                runs.push(run);
+            }
+        }
+        let mut phases = Vec::new();
+        for ((own, units, exchange), run) in owners.iter_mut().zip(&runs) {
+            let stride = run.stride();
+            let exchange = ViewMut::contiguous(exchange, [2, run.rows(), stride])?;
+            let steps = 0..run.layer.steps.seq_len();
+            phases.push(Phases::new(steps, exchange, *units, std::mem::take(own)));
+        }
+        run_phases(team, &phases, |index, shift| runs[index].shift(isa, shift))
+    }
+}
+
+/// The biases in the order of the blocks; those of shared gates are added up in the first.
 fn arrange_biases<T: Real, C: Cell>(
     weights: &Weights<'_, T>,
     hidden_size: usize,

@@ -182,7 +182,7 @@ impl Case {
                 final_cell: cell,
                 saved: keep.then_some(saved),
             };
-            forward::<T, C>(call, team).expect("shapes fit");
+            forward::<T, C>(vec![call], team).expect("shapes fit");
         }
         let result_shapes = self.result_shapes();
         let outer = |i: usize| View::contiguous(&outer[i], result_shapes[i]).expect("fits");
@@ -210,7 +210,7 @@ impl Case {
                 }),
             },
         };
-        backward::<T, C>(call, team).expect("shapes fit");
+        backward::<T, C>(vec![call], team).expect("shapes fit");
         (widen(&results), widen(&gradients))
     }
 
