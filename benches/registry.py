@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 import fusewire as fw
 
@@ -220,28 +222,41 @@ def linear() -> Iterator[Case]:
 
 RECURRENT_SHAPES = [
     # (seq_len, batch, input_size, hidden_size)
+    (1, 1, 256, 256),
     (64, 1, 256, 256),
     (64, 16, 128, 128),
     (64, 32, 256, 256),
+    (128, 64, 512, 512),
     (35, 20, 650, 650),
+    (512, 8, 1024, 1024),
 ]
+PACKED_SHAPE = (200, 32, 128, 256)
+"""The longest of sequences of 20 to 200 steps, packed."""
+STACKED_SHAPE = (64, 32, 256, 256)
+"""Two layers in both directions."""
 
 CELLS = {"rnn": 1, "gru": 3, "lstm": 4}
 """The gates of each cell."""
 
 
 def _recurrent(
-    layer: Callable[[torch.dtype], torch.nn.Module],
+    library: Any, cell: str, sizes: tuple[int, int], lengths: torch.Tensor | None, layers: int
 ) -> Callable[..., torch.Tensor]:
-    layers = {dtype: layer(dtype) for dtype in (torch.float32, torch.float64)}
+    """The layer of a library as a function of its input and its parameters."""
+    options: dict[str, Any] = {"num_layers": layers, "bidirectional": layers > 1}
+    modules = {
+        dtype: getattr(library, cell.upper())(*sizes, **options, dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
+    }
 
     def forward(input: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
-        module = layers[input.dtype]
+        module = modules[input.dtype]
         names = [name for name, _ in module.named_parameters()]
+        rows = input if lengths is None else pack_padded_sequence(input, lengths)
         output, _ = torch.func.functional_call(
-            module, dict(zip(names, weights, strict=True)), (input,)
+            module, dict(zip(names, weights, strict=True)), (rows,)
         )
-        return output
+        return output if lengths is None else output.data
 
     return forward
 
@@ -258,26 +273,34 @@ def _weights_scaled(
     return make
 
 
+def _recurrent_cases(
+    cell: str, shape: tuple[int, int, int, int], lengths: torch.Tensor | None, layers: int
+) -> Iterator[Case]:
+    seq_len, batch, input_size, hidden_size = shape
+    directions = 2 if layers > 1 else 1
+    gates = CELLS[cell] * hidden_size
+    total = seq_len * batch if lengths is None else int(lengths.sum())
+    shapes: list[tuple[int, ...]] = [(seq_len, batch, input_size)]
+    flops = 0.0
+    for layer in range(layers):
+        width = input_size if layer == 0 else directions * hidden_size
+        shapes += directions * [(gates, width), (gates, hidden_size), (gates,), (gates,)]
+        flops += 2.0 * total * directions * gates * (width + hidden_size)
+    width = directions * hidden_size
+    shapes.append((seq_len, batch, width) if lengths is None else (total, width))
+    name = "x".join(map(str, shape))
+    name += "-packed" if lengths is not None else "-stacked" if layers > 1 else ""
+    arguments = (cell, (input_size, hidden_size), lengths, layers)
+    inputs = _weights_scaled(_random(*shapes), hidden_size)
+    ours, rival = _recurrent(fw.nn, *arguments), _recurrent(torch.nn, *arguments)
+    yield from _both(cell, name, flops, 3.0, inputs, ours, rival)
+
+
 @operator
 def recurrent() -> Iterator[Case]:
-    for cell, gates in CELLS.items():
-        for seq_len, batch, input_size, hidden_size in RECURRENT_SHAPES:
-            rows = gates * hidden_size
-            shapes = [
-                (seq_len, batch, input_size),
-                (rows, input_size),
-                (rows, hidden_size),
-                (rows,),
-                (rows,),
-                (seq_len, batch, hidden_size),
-            ]
-            inputs = _weights_scaled(_random(*shapes), hidden_size)
-            name = f"{seq_len}x{batch}x{input_size}x{hidden_size}"
-            flops = 2.0 * seq_len * batch * rows * (input_size + hidden_size)
-            arguments = (input_size, hidden_size)
-            kind = cell.upper()
-            ours = _recurrent(lambda dtype, k=kind, a=arguments: getattr(fw.nn, k)(*a, dtype=dtype))
-            rival = _recurrent(
-                lambda dtype, k=kind, a=arguments: getattr(torch.nn, k)(*a, dtype=dtype)
-            )
-            yield from _both(cell, name, flops, 3.0, inputs, ours, rival)
+    lengths = torch.linspace(200, 20, PACKED_SHAPE[1]).long()
+    for cell in CELLS:
+        for shape in RECURRENT_SHAPES:
+            yield from _recurrent_cases(cell, shape, None, 1)
+        yield from _recurrent_cases(cell, PACKED_SHAPE, lengths, 1)
+        yield from _recurrent_cases(cell, STACKED_SHAPE, None, 2)
