@@ -35,9 +35,10 @@ setup: .venv/built ## Create .venv, install the dependencies and build the exten
 demo: setup ## Train a GAN and two language models on the embedded samples
 	$(BIN)/fusewire demo
 
+# Properties are tried on the same examples every time; without the seeds, on new ones.
 test: setup ## Run all tests, Rust and Python
-	cargo test --workspace --exclude fusewire-bindings
-	$(BIN)/python -m pytest
+	PROPTEST_RNG_SEED=1 cargo test --workspace --exclude fusewire-bindings
+	$(BIN)/python -m pytest --hypothesis-seed=1
 
 check: setup ## Check formatting, lints, types and the extension's stub
 	cargo fmt --all --check

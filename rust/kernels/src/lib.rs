@@ -17,7 +17,3 @@ pub mod scratch;
 pub mod view;
 
 pub use error::{Error, Result};
-
-/// Held by tests that select an instruction set, or that compare the bits of two calls.
-#[cfg(test)]
-static ISA_SELECTION: std::sync::Mutex<()> = std::sync::Mutex::new(());

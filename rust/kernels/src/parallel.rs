@@ -11,7 +11,7 @@ mod sequences;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fusewire_simd::FlushDenormals;
+use fusewire_simd::{FlushDenormals, Selection};
 
 pub use blocks::{Blocks, Partition, Reversed, all_parts};
 pub use packed::{PackedPart, PackedRows};
@@ -77,7 +77,9 @@ pub fn for_each_task(team: &dyn Team, tasks: usize, task: impl Fn(usize) + Sync)
     }
     let left = AtomicUsize::new(tasks);
     let claim = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+    let selection = Selection::of_thread();
     team.run(members, &|_| {
+        let _held = selection.hold();
         while let Ok(claimed) = claim() {
             task(claimed - 1);
         }

@@ -1,5 +1,6 @@
 //! Detection once per process, the `FUSEWIRE_ISA` override, and the door into a kernel.
 
+use std::cell::Cell;
 use std::convert::identity;
 use std::fmt;
 use std::str::FromStr;
@@ -93,11 +94,19 @@ pub fn detected() -> IsaName {
 /// 0 until the first use; then the name in force.
 static SELECTED: AtomicU8 = AtomicU8::new(0);
 
+thread_local! {
+    /// What this thread was told to run on, whatever the process has selected.
+    static OF_THREAD: Cell<Option<IsaName>> = const { Cell::new(None) };
+}
+
 /// The instruction set that kernels run on: the detected one, or the one that `FUSEWIRE_ISA` names.
 ///
 /// # Errors
 /// If `FUSEWIRE_ISA` names an instruction set that does not exist or that this CPU lacks.
 pub fn selected() -> Result<IsaName, String> {
+    if let Some(isa) = OF_THREAD.get() {
+        return Ok(isa);
+    }
     match SELECTED.load(Ordering::Relaxed) {
         1 => Ok(IsaName::Portable),
         2 => Ok(IsaName::Avx2),
@@ -114,16 +123,40 @@ pub fn selected() -> Result<IsaName, String> {
     }
 }
 
-/// Selects `isa` for all kernels of this process from now on.
-///
-/// # Errors
-/// If this CPU lacks it.
-pub fn set_selected(isa: IsaName) -> Result<(), String> {
-    if !isa.is_available() {
-        return Err(format!("this CPU has no {isa}"));
+/// What this thread was told to run on, to be told to the threads that work for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Selection(Option<IsaName>);
+
+impl Selection {
+    /// That of the calling thread.
+    pub fn of_thread() -> Self {
+        Self(OF_THREAD.get())
     }
-    SELECTED.store(isa as u8, Ordering::Relaxed);
-    Ok(())
+
+    /// Makes it that of the calling thread, until the guard is dropped.
+    pub fn hold(self) -> HeldSelection {
+        HeldSelection(Self(OF_THREAD.replace(self.0)))
+    }
+}
+
+/// See [`Selection::hold`].
+#[derive(Debug)]
+pub struct HeldSelection(Selection);
+
+impl Drop for HeldSelection {
+    fn drop(&mut self) {
+        OF_THREAD.set(self.0.0);
+    }
+}
+
+/// Calls `work` on each instruction set of this CPU, from the least to the most capable.
+///
+/// What `work` calls runs on that instruction set; other threads do not notice.
+pub fn on_each_isa(mut work: impl FnMut(IsaName)) {
+    for isa in available() {
+        let _held = Selection(Some(isa)).hold();
+        work(isa);
+    }
 }
 
 macro_rules! element {

@@ -39,7 +39,7 @@ mod storage;
 mod tests;
 
 pub use denormals::FlushDenormals;
-pub use dispatch::{IsaName, available, detected, selected, set_selected};
+pub use dispatch::{HeldSelection, IsaName, Selection, available, detected, on_each_isa, selected};
 pub use element::{Element, Factor, Pair, Plain, Real};
 pub use half::{Bf16, F16};
 pub use lanes::{Isa, Kernel, Lanes};

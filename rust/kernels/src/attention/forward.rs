@@ -35,7 +35,7 @@ pub fn forward<T: Elementary>(
 }
 
 /// The whole pass, its shapes checked.
-pub(super) struct Forward<'a, T: Real> {
+struct Forward<'a, T: Real> {
     attention: &'a Attention<'a, T>,
     output: ViewMut<'a, T, 4>,
     lse: ViewMut<'a, T, 3>,
@@ -43,7 +43,7 @@ pub(super) struct Forward<'a, T: Real> {
 }
 
 impl<'a, T: Real> Forward<'a, T> {
-    pub(super) fn new(
+    fn new(
         attention: &'a Attention<'a, T>,
         output: ViewMut<'a, T, 4>,
         lse: ViewMut<'a, T, 3>,

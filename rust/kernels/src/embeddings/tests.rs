@@ -1,6 +1,6 @@
 //! Batches against the reference, the statistics of what is drawn, and equal bits for any team.
 
-use fusewire_simd::{available, selected, set_selected};
+use fusewire_simd::on_each_isa;
 
 use super::random::{Noise, Random};
 use super::windows::{Batch, Reader};
@@ -91,10 +91,7 @@ fn train_on(
 
 #[test]
 fn every_instruction_set_applies_the_reference() {
-    let _guard = crate::ISA_SELECTION.lock();
-    let before = selected().expect("a known instruction set");
-    for isa in available() {
-        set_selected(isa).expect("available");
+    on_each_isa(|isa| {
         for objective in [Objective::SkipGram, Objective::BagOfWords] {
             for (dim, with_parts) in [(1, false), (15, true), (16, false), (17, true), (50, true)] {
                 let case = Case::new(dim, with_parts);
@@ -133,13 +130,11 @@ fn every_instruction_set_applies_the_reference() {
                 }
             }
         }
-    }
-    set_selected(before).expect("it was selected before");
+    });
 }
 
 #[test]
 fn the_team_changes_no_bit() {
-    let _guard = crate::ISA_SELECTION.lock();
     let case = Case::new(50, true);
     let mut alone = case.embeddings();
     // Steps so small, and a text so long, that batches are large enough for a team.
@@ -157,7 +152,6 @@ fn the_team_changes_no_bit() {
 
 #[test]
 fn a_batch_ends_before_a_word_moves_too_far() {
-    let _guard = crate::ISA_SELECTION.lock();
     // Two words that come again and again: scores of a hundred windows ago say nothing of now.
     let words: Vec<i64> = (0..600).map(|place| place % 2).collect();
     let mut case = Case::new(8, false);
@@ -176,7 +170,6 @@ fn a_batch_ends_before_a_word_moves_too_far() {
 
 #[test]
 fn the_seed_decides() {
-    let _guard = crate::ISA_SELECTION.lock();
     let case = Case::new(16, false);
     let report = |seed| {
         let pass = Pass { seed, ..pass(Objective::SkipGram) };

@@ -1,6 +1,6 @@
 //! The product against its definition: every instruction set, edge sizes, strides, NaN outputs.
 
-use fusewire_simd::{Element, Kernel, Lanes, Real, available, set_selected};
+use fusewire_simd::{Element, Kernel, Lanes, Real, available, on_each_isa};
 use proptest::prelude::*;
 
 use super::{
@@ -154,7 +154,6 @@ fn product<T: Real>(a: View<'_, T, 2>, b: View<'_, T, 2>, start: Start, team: &d
 
 #[test]
 fn products_of_every_layout_on_every_instruction_set() {
-    let _guard = crate::ISA_SELECTION.lock();
     // Depths around one cache block, rows and columns around a thread's block.
     for [rows, columns, depth] in
         [[1, 1, 1], [23, 31, 511], [24, 33, 512], [193, 65, 513], [30, 600, 40], [2, 130, 1100]]
@@ -166,13 +165,12 @@ fn products_of_every_layout_on_every_instruction_set() {
             let a = strided(&a, rows, depth, left);
             let b = strided(&b, depth, columns, right);
             let mut expected = reference::matmul(a, b);
-            for isa in available() {
-                set_selected(isa).expect("available");
+            on_each_isa(|isa| {
                 let context = format!("{isa} {rows}×{columns}×{depth} layout {layout}");
                 let serial = product(a, b, Start::Zero, &Serial);
                 assert_close(&serial, &expected, depth, &context);
                 assert_eq!(serial, product(a, b, Start::Zero, &Pool::new(3)), "{context}");
-            }
+            });
             expected.iter_mut().for_each(|x| *x += 1.0);
             assert_close(&product(a, b, Start::Accumulate, &Pool::new(2)), &expected, depth, "+=");
         }

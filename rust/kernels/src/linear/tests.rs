@@ -1,6 +1,6 @@
 //! What Python cannot see: every instruction set gives the same layer, to rounding.
 
-use fusewire_simd::{available, selected, set_selected};
+use fusewire_simd::on_each_isa;
 
 use super::{Activation, Gradients, Linear};
 use crate::gemm::reference;
@@ -36,10 +36,7 @@ fn output(layer: &Linear<'_, f64>, team: &dyn Team) -> Vec<f64> {
 
 #[test]
 fn every_instruction_set_computes_the_layer() {
-    let _guard = crate::ISA_SELECTION.lock();
-    let before = selected().expect("a known instruction set");
-    for isa in available() {
-        set_selected(isa).expect("available");
+    on_each_isa(|isa| {
         for sizes @ [rows, inputs, outputs] in [[1, 1, 1], [3, 17, 33], [33, 64, 7], [5, 0, 4]] {
             let operands =
                 [numbers(rows * inputs, 1), numbers(outputs * inputs, 2), numbers(outputs, 3)];
@@ -64,13 +61,11 @@ fn every_instruction_set_computes_the_layer() {
                 }
             }
         }
-    }
-    set_selected(before).expect("it was selected before");
+    });
 }
 
 #[test]
 fn gradients_are_those_of_differences() {
-    let _guard = crate::ISA_SELECTION.lock();
     let sizes @ [rows, inputs, outputs] = [3, 5, 4];
     let operands = [numbers(rows * inputs, 1), numbers(outputs * inputs, 2), numbers(outputs, 3)];
     let weights = numbers(rows * outputs, 4);

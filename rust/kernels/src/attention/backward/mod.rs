@@ -100,7 +100,7 @@ pub fn backward<T: Elementary>(
 }
 
 /// The whole pass, its shapes checked.
-pub(super) struct Backward<'a, T: Real> {
+struct Backward<'a, T: Real> {
     pass: &'a Pass<'a, T>,
     /// Those of query, key and value; what is not wanted has no columns.
     gradients: [ViewMut<'a, T, 4>; 3],
@@ -108,11 +108,7 @@ pub(super) struct Backward<'a, T: Real> {
 }
 
 impl<'a, T: Real> Backward<'a, T> {
-    pub(super) fn new(
-        pass: &'a Pass<'a, T>,
-        gradients: Gradients<'a, T>,
-        team: &'a dyn Team,
-    ) -> Result<Self> {
+    fn new(pass: &'a Pass<'a, T>, gradients: Gradients<'a, T>, team: &'a dyn Team) -> Result<Self> {
         pass.check()?;
         let Attention { query, key, value, .. } = pass.attention;
         let gradients = [

@@ -1,12 +1,8 @@
 //! The operands of one call, and what it gives: from the kernels and from the definition.
 
-use fusewire_simd::IsaName;
-
-use crate::attention::backward::Backward;
-use crate::attention::forward::Forward;
 use crate::attention::{
-    Attention, Band, Dropout, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream,
-    mask_backward, reference, sinks_backward, slopes_backward,
+    Attention, Band, Dropout, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward,
+    forward, mask_backward, reference, sinks_backward, slopes_backward,
 };
 use crate::math::Elementary;
 use crate::parallel::Team;
@@ -220,18 +216,17 @@ impl<T: Elementary> Operands<T> {
         }
     }
 
-    /// All passes on `isa`, into contiguous outputs that begin as NaN; the gradients of what is added
+    /// All passes, into contiguous outputs that begin as NaN; the gradients of what is added
     /// to scores are computed on the selected instruction set.
-    pub(super) fn compute(&self, isa: IsaName, team: &dyn Team) -> Everything<T> {
+    pub(super) fn compute(&self, team: &dyn Team) -> Everything<T> {
         let attention = self.attention();
         let empty = |shape: &[usize]| vec![T::NAN; shape.iter().product()];
         let mut output = empty(&attention.output_shape());
         let mut lse = empty(&attention.lse_shape());
         let output_view = ViewMut::contiguous(&mut output, attention.output_shape());
         let lse_view = ViewMut::contiguous(&mut lse, attention.lse_shape());
-        let forward =
-            Forward::new(&attention, output_view.expect("fits"), lse_view.expect("fits"), team);
-        T::dispatch_on(isa, forward.expect("shapes fit")).expect("available").expect("has memory");
+        forward(&attention, output_view.expect("fits"), lse_view.expect("fits"), team)
+            .expect("shapes fit");
         let operands = [attention.query, attention.key, attention.value];
         let mut gradients = operands.map(|operand| empty(&operand.shape()));
         let [query, key, value] = &mut gradients;
@@ -245,8 +240,7 @@ impl<T: Elementary> Operands<T> {
             value: Some(ViewMut::contiguous(value, operands[2].shape()).expect("fits")),
         };
         let pass = Pass { attention: &attention, saved, upstream: self.upstream() };
-        let backward = Backward::new(&pass, views, team).expect("shapes fit");
-        T::dispatch_on(isa, backward).expect("available").expect("has memory");
+        backward(&pass, views, team).expect("shapes fit");
 
         let scores = attention.score_shape();
         let shape =

@@ -1,6 +1,6 @@
 //! Scans against their definition and finite differences of it.
 
-use fusewire_simd::{available, set_selected};
+use fusewire_simd::on_each_isa;
 
 use super::reference::Kind;
 use super::{Linear, MinGru, MinLstm, Minimal, Positive, Scan, ScanOutcome};
@@ -113,14 +113,12 @@ impl Case {
     }
 
     fn check(&self) {
-        let _guard = crate::ISA_SELECTION.lock();
         let [of_gates, of_output, of_state] = self.shapes().map(|[r, c]| r * c);
         let operands = [random(of_gates, 1), random(of_state, 2)];
         let outer = [random(of_output, 3), random(of_state, 4)];
         let expected = self.reference(&operands);
         let mut truth: Option<Pair> = None;
-        for isa in available() {
-            set_selected(isa).expect("available");
+        on_each_isa(|isa| {
             let context = format!("{isa} {self:?}");
             let double = self.run::<f64>(&operands, &outer, &Pool::new(1));
             assert_near(&double.0, &expected, 1e-14, &context);
@@ -136,7 +134,7 @@ impl Case {
                 let again = self.run::<f32>(&operands, &outer, &Pool::new(threads));
                 assert_eq!(single, again, "{context}");
             }
-        }
+        });
     }
 
     /// Compares gradients with finite differences of the reference along a random direction.

@@ -1,6 +1,6 @@
 //! A call by the kernel and by the definition, with every gradient by both.
 
-use fusewire_simd::{Real, available, set_selected};
+use fusewire_simd::{Real, on_each_isa};
 
 use crate::math::Elementary;
 use crate::parallel::{Pool, Team};
@@ -215,15 +215,13 @@ impl Case {
     }
 
     pub(super) fn check(&self) {
-        let _guard = crate::ISA_SELECTION.lock();
         let operands = self.operands(1);
         let shapes = self.result_shapes();
         let outer: Numbers =
             shapes.iter().zip(20..).map(|([r, c], seed)| random(r * c, seed)).collect();
         let expected = self.reference(&operands);
         let mut gradients: Option<Numbers> = None;
-        for isa in available() {
-            set_selected(isa).expect("available");
+        on_each_isa(|isa| {
             let context = format!("{isa} {self:?}");
             let double = self.run::<f64>(&operands, &outer, &Pool::new(1));
             assert_near(&double.0, &expected, 1e-13, &context);
@@ -239,7 +237,7 @@ impl Case {
                 let team = Pool::new(threads);
                 assert_eq!(single, self.run::<f32>(&operands, &outer, &team), "{context}");
             }
-        }
+        });
     }
 
     /// Compares gradients with finite differences of the reference along random directions.
