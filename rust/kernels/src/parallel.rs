@@ -77,12 +77,19 @@ pub fn for_each_task(team: &dyn Team, tasks: usize, task: impl Fn(usize) + Sync)
     }
     let left = AtomicUsize::new(tasks);
     let claim = || left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
-    let selection = Selection::of_thread();
-    team.run(members, &|_| {
-        let _held = selection.hold();
+    run_members(team, members, &|| {
         while let Ok(claimed) = claim() {
             task(claimed - 1);
         }
+    });
+}
+
+/// Calls `member` so many times, on threads that run on the caller's instruction set.
+fn run_members(team: &dyn Team, members: usize, member: &(dyn Fn() + Sync)) {
+    let selection = Selection::of_thread();
+    team.run(members, &|_| {
+        let _held = selection.hold();
+        member();
     });
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::Team;
+use super::{Team, run_members};
 use crate::Result;
 use crate::view::{View, ViewMut};
 
@@ -151,7 +151,7 @@ pub fn run_phases<T: Send + Sync, P: Send>(
     let failure = Mutex::new(None);
     let seats: Vec<_> = sets.iter().map(|_| AtomicUsize::new(0)).collect();
     let places = sets.iter().map(|set| set.lanes.len()).sum();
-    team.run(team.threads().min(places), &|_| {
+    run_members(team, team.threads().min(places), &|| {
         for (index, (set, seats)) in sets.iter().zip(&seats).enumerate() {
             let seat = seats.fetch_add(1, Ordering::Relaxed);
             if seat < set.lanes.len() {
