@@ -20,8 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from benches.training.record import Record
 from benches.training.twins import TwinRecurrent, TwinTransformer
+from fusewire.data.corpus import load_corpus
 from fusewire.data.folder import data_folder
-from fusewire.data.text import ContiguousStreams, RandomWindows, make_corpus, read_text
+from fusewire.data.text import ContiguousStreams, RandomWindows
 from fusewire.models.language import Recurrent, RecurrentConfig, Transformer, TransformerConfig
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.language import mean_loss
@@ -79,7 +80,7 @@ def _detached(state: Any) -> Any:
 
 
 def compare(kind: str, steps: int, seed: int) -> dict[str, Any]:
-    corpus = make_corpus(read_text(data_folder("tinyshakespeare.txt")), "characters", CONTEXT, "it")
+    corpus = load_corpus(data_folder("tinyshakespeare.txt"), "characters", CONTEXT)
     size = corpus.tokenizer.vocab_size
     sizes = SIZES[kind]
     torch.manual_seed(seed)

@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command line prints it as one line and ends with exit code 2.
     """
+
+
+class ToldError(InputError):
+    """What another process of the run has told already; the command line does not say it again."""

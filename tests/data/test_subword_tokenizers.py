@@ -13,7 +13,7 @@ KINDS = ["words", "bpe", "wordpiece", "unigram"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_learnt_tokenizer_survives_json(kind: str) -> None:
-    tokenizer = make_tokenizer(kind, TEXT, vocab_size=300)
+    tokenizer = make_tokenizer(kind, [TEXT], vocab_size=300)
     ids = tokenizer.encode("the newest low")
     assert tokenizer.decode(ids) == "the newest low"
     assert int(ids.max()) < tokenizer.vocab_size <= 300
@@ -23,20 +23,20 @@ def test_a_learnt_tokenizer_survives_json(kind: str) -> None:
 
 
 def test_bpe_gives_any_text_back() -> None:
-    tokenizer = make_tokenizer("bpe", TEXT, vocab_size=280)
+    tokenizer = make_tokenizer("bpe", [TEXT], vocab_size=280)
     for text in ("Grüße, 世界!\n\n  tabs\tand  spaces ", "\x00\x7f", ""):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @pytest.mark.parametrize("kind", ["words", "wordpiece", "unigram"])
 def test_what_is_unknown_has_a_token(kind: str) -> None:
-    tokenizer = make_tokenizer(kind, TEXT, vocab_size=60)
+    tokenizer = make_tokenizer(kind, [TEXT], vocab_size=60)
     assert len(tokenizer.encode("世")) >= 1
 
 
 @pytest.mark.parametrize("kind", ["bytes", "characters", *KINDS])
 def test_words_begin_where_they_begin(kind: str) -> None:
-    tokenizer = make_tokenizer(kind, TEXT, vocab_size=270)
+    tokenizer = make_tokenizer(kind, [TEXT], vocab_size=270)
     ids = tokenizer.encode("the lowest of the new")
     begins = tokenizer.begins_word()
     assert begins.shape == (tokenizer.vocab_size,)
@@ -48,4 +48,4 @@ def test_damage_and_small_vocabularies_are_refused() -> None:
     with pytest.raises(ValueError, match="expected what tokenizers writes"):
         tokenizer_from_json('{"kind": "bpe", "learnt": {"model": 3}}')
     with pytest.raises(InputError, match="vocab_size must be at least 256 for bpe, got 100"):
-        make_tokenizer("bpe", TEXT, vocab_size=100)
+        make_tokenizer("bpe", [TEXT], vocab_size=100)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusewire.data.text import ContiguousStreams, RandomWindows, make_corpus, read_text, segments
+from fusewire.data.corpus import make_corpus
+from fusewire.data.text import ContiguousStreams, RandomWindows, read_text, segments
 from fusewire.errors import InputError
 
 TEXT = "The quick brown fox jumps over the lazy dog. " * 40
@@ -76,7 +77,7 @@ def test_bytes_per_character_are_counted() -> None:
 def test_a_short_text_keeps_one_window_for_each_part() -> None:
     corpus = make_corpus("a" * 34, "bytes", context=16, source="it")
     assert (len(corpus.train), len(corpus.validation)) == (17, 17)
-    with pytest.raises(InputError, match=r"FILE is too short: it has 33 bytes.* at least 34"):
+    with pytest.raises(InputError, match=r"FILE is too short: it has 33 tokens.* at least 34"):
         make_corpus("a" * 33, "bytes", context=16, source="FILE")
 
 

@@ -25,12 +25,12 @@ def test_a_folder_becomes_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     whole = "first\nsecond line\nthird é\nlast"
     assert "".join(text_pieces(folder)) == whole
 
-    written = write_tokens(folder, ByteTokenizer(), tmp_path / "tokens")
+    written = write_tokens(folder, ByteTokenizer(), tmp_path / "it.tokens")
     assert ByteTokenizer().decode(written.tokens) == whole
     assert written.characters == len(whole)
     assert isinstance(written.tokens, np.memmap)
     assert written.tokens.dtype == np.uint8
-    again = open_tokens(tmp_path / "tokens")
+    again = open_tokens(tmp_path / "it.tokens")
     assert again.fingerprint == written.fingerprint
 
     windows = RandomWindows(again.tokens, batch=3, context=5, seed=0)
@@ -41,23 +41,23 @@ def test_a_folder_becomes_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_large_vocabularies_take_wider_numbers(tmp_path: Path) -> None:
     tokenizer = CharacterTokenizer("".join(chr(0x4E00 + place) for place in range(300)))
     (tmp_path / "text.txt").write_text(chr(0x4E00 + 299), encoding="utf-8")
-    written = write_tokens(tmp_path / "text.txt", tokenizer, tmp_path / "tokens")
+    written = write_tokens(tmp_path / "text.txt", tokenizer, tmp_path / "it.tokens")
     assert written.tokens.dtype == np.dtype("<u2")
     assert written.tokens.tolist() == [299]
 
 
 def test_damage_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("hello")
-    write_tokens(tmp_path / "text.txt", ByteTokenizer(), tmp_path / "tokens")
-    content = (tmp_path / "tokens").read_bytes()
-    (tmp_path / "tokens").write_bytes(content[:-1])
-    with pytest.raises(InputError, match="expected 5 tokens of type uint8"):
-        open_tokens(tmp_path / "tokens")
-    (tmp_path / "tokens").write_bytes(b"nonsense")
+    write_tokens(tmp_path / "text.txt", ByteTokenizer(), tmp_path / "it.tokens")
+    content = (tmp_path / "it.tokens").read_bytes()
+    (tmp_path / "it.tokens").write_bytes(content[:-1])
     with pytest.raises(InputError, match="is no file of tokens"):
-        open_tokens(tmp_path / "tokens")
+        open_tokens(tmp_path / "it.tokens")
+    (tmp_path / "it.tokens").write_bytes(b"nonsense")
+    with pytest.raises(InputError, match="is no file of tokens"):
+        open_tokens(tmp_path / "it.tokens")
     with pytest.raises(InputError, match="cannot read"):
-        open_tokens(tmp_path / "absent")
+        open_tokens(tmp_path / "absent.tokens")
     with pytest.raises(InputError, match=r"holds no \.txt files"):
         list(text_pieces(_empty(tmp_path)))
     (tmp_path / "latin.txt").write_bytes(b"\xe9")

@@ -24,7 +24,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=2
 @pytest.mark.parametrize("kind", ["bytes", "characters"])
 @given(text=texts)
 def test_any_text_comes_back(kind: str, text: str) -> None:
-    tokenizer = make_tokenizer(kind, text)
+    tokenizer = make_tokenizer(kind, [text])
     tokens = tokenizer.encode(text)
     assert tokens.max() < tokenizer.vocab_size
     again = tokenizer_from_json(tokenizer.to_json())

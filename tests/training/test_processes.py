@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -15,14 +16,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from fusewire.errors import InputError
+from fusewire.errors import InputError, ToldError
 from fusewire.models.gan import ConvolutionalConfig, MlpConfig, Penalty
 from fusewire.models.language import RecurrentConfig, TransformerConfig
+from fusewire.training import checkpoint
 from fusewire.training.adversarial import loop as adversarial
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.data import DataConfig
 from fusewire.training.checkpoint import checkpoint_steps
-from fusewire.training.metrics import read_metrics
+from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.processes import Processes
 from fusewire.training.sequence import language
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
@@ -88,29 +90,15 @@ def train_all(folder: Path, out: Path) -> None:
         train(config, out / name)
 
 
-def start(processes: int, *arguments: str | Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", __file__, *map(str, arguments)]
-    if processes > 1:
-        command[1:3] = [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={processes}",
-        ]
+def start(processes: int, *arguments: Path) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return subprocess.Popen(
-        command,
+        [sys.executable, *launcher, __file__, *map(str, arguments)],
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-
-
-def run(processes: int, *arguments: str | Path) -> str:
-    process = start(processes, *arguments)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +109,27 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(path / "images.npz", images=pixels, labels=np.arange(10) % 3)
     (path / "text.txt").write_text("the cat sat on the mat and the dog ran out of the bay. " * 20)
     train_all(path, path / "one")
-    output = run(2, "train", path, path / "two")
-    # One process speaks.
-    assert output.count(f"gan {STEPS}/{STEPS}") == 4, output
+    process = start(2, path, path / "two")
+    long = path / "two" / "long"
+    while not checkpoint_steps(long / "checkpoint"):
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    number, *_ = (path / "two" / "processes").read_text().split()
+    os.kill(int(number), signal.SIGTERM)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    (path / "output").write_text(output)
     return path
+
+
+@pytest.fixture
+def output(folder: Path) -> str:
+    """What both processes wrote to the terminal."""
+    return (folder / "output").read_text()
+
+
+def test_one_process_speaks(output: str) -> None:
+    assert output.count(f"gan {STEPS}/{STEPS}") == 4, output
 
 
 def losses(path: Path) -> list[dict]:
@@ -167,17 +172,17 @@ def test_a_run_goes_on_at_another_number_of_processes(folder: Path, name: str) -
         assert twin == pytest.approx(row, rel=5e-4, abs=5e-5)
 
 
-def test_sigterm_to_one_process_saves_on_all(folder: Path, tmp_path: Path) -> None:
-    process = start(2, "long", folder, tmp_path / "run")
-    while not checkpoint_steps(tmp_path / "run" / "checkpoint"):
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.05)
-    for number in (tmp_path / "processes").read_text().split()[:1]:
-        os.kill(int(number), signal.SIGTERM)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    (step,) = checkpoint_steps(tmp_path / "run" / "checkpoint")[-1:]
+def test_sigterm_to_one_process_saves_on_all(folder: Path, output: str) -> None:
+    (step,) = checkpoint_steps(folder / "two" / "long" / "checkpoint")[-1:]
     assert output.count(f"stopped at {step}") == 2, output
+
+
+def test_all_stop_where_one_cannot_write(folder: Path, output: str) -> None:
+    assert output.count("first stops: cannot write a checkpoint") == 1, output
+    assert output.count("another stops: cannot write a checkpoint") == 1, output
+    assert output.count("first stops: cannot write the log") == 1, output
+    assert output.count("another stops: cannot write the log") == 1, output
+    assert not (folder / "two" / "full-0").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
@@ -188,17 +193,33 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
 
 
 def main() -> None:
-    what, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    if what == "train":
-        train_all(folder, out)
-        return
-    with (out.parent / "processes").open("a") as file:
-        file.write(f"{os.getpid()}\n")
+    """What each of the processes does."""
+    folder, out = map(Path, sys.argv[1:])
+    train_all(folder, out)
     config = dataclasses.replace(runs(folder)["r1-r2"], steps=10**6, checkpoint_every=20)
     assert isinstance(config, GanConfig)
-    result = adversarial.train(config, out)
+    for number, (place, name) in enumerate([(checkpoint, "_write_folder"), (MetricsLog, "write")]):
+        with pytest.MonkeyPatch.context() as patch:
+            if os.environ["RANK"] == "0":
+                patch.setattr(place, name, refuse)
+            try:
+                adversarial.train(config, out / f"full-{number}")
+            except ToldError as refusal:
+                print(f"another stops: {refusal}", flush=True)
+            except InputError as refusal:
+                print(f"first stops: {refusal}", flush=True)
+    with (out / "processes").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    result = adversarial.train(config, out / "long")
     assert result.stopped_early
     print(f"stopped at {result.step}", flush=True)
+
+
+def refuse(*arguments: object, **_: object) -> None:
+    """What a full disk does."""
+    if isinstance(arguments[0], MetricsLog):
+        raise InputError("cannot write the log: No space left on device")
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from fusewire.errors import InputError
+from fusewire.errors import InputError, ToldError
 
 _TRAINING_PACKAGES = {
     "accelerate",
@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             warnings.simplefilter("default", UserWarning)
             code = _run(arguments)
             sys.stdout.flush()
+    except ToldError:
+        return 2
     except InputError as refusal:
         return _refuse(str(refusal))
     except ModuleNotFoundError as missing:

@@ -25,6 +25,7 @@ from fusewire.cli.language_arguments import (
     EmbeddingsTraining,
     LanguageModel,
     Seq2SeqTraining,
+    TokenizerName,
     hint,
 )
 from fusewire.errors import InputError
@@ -189,6 +190,20 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Tokenize:
+    """Turn text of any size into a file of tokens, from which `train lm` reads without loading."""
+
+    data: Annotated[Positional[Path], arg(metavar="TEXT")]
+    """A UTF-8 text file, or a folder of .txt files."""
+    out: Annotated[Positional[Path], arg(metavar="FILE.tokens")]
+    """File to write."""
+    tokenizer: TokenizerName = "bytes"
+    """What a token is."""
+    vocab_size: int = 8192
+    """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
+
+
+@dataclass(frozen=True)
 class Info:
     """Show what fusewire runs on: instruction set, threads, versions."""
 
@@ -200,6 +215,7 @@ Command: TypeAlias = (
     | Annotated[Sample, subcommand("sample")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Neighbours, subcommand("neighbours")]
+    | Annotated[Tokenize, subcommand("tokenize")]
     | Annotated[Info, subcommand("info")]
 )
 
@@ -224,5 +240,5 @@ def parse(arguments: Sequence[str]) -> Command:
         if ended.code in (0, None):
             raise
         # tyro draws a box of several lines with a title; a refusal of ours is one line.
-        content = re.sub("╭.*╮|[─│╰╯]", " ", complaint.getvalue())
+        content = re.sub("╭.*╮|[─│╰╯]|-{5,}", " ", complaint.getvalue())
         raise InputError(" ".join(content.split())) from None

@@ -21,6 +21,7 @@ def run(command: Evaluate) -> int:
         return 0
     measures = {
         "language": _language,
+        "masked": _masked,
         "classifier": _classifier,
         "seq2seq": _seq2seq,
         "embeddings": _embeddings,
@@ -54,6 +55,12 @@ def _language(command: Evaluate) -> Mapping[str, Any]:
     from fusewire.training.sequence import language
 
     return language.evaluate(command.run, command.data, command.batch or 32)
+
+
+def _masked(command: Evaluate) -> Mapping[str, Any]:
+    from fusewire.training.sequence import masked
+
+    return masked.evaluate(command.run, command.data, command.batch or 16)
 
 
 def _classifier(command: Evaluate) -> Mapping[str, Any]:

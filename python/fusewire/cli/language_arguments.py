@@ -24,6 +24,10 @@ class Steps:
     """Optimiser steps."""
     batch: Annotated[int | None, hint("by the model")] = None
     """Rows per step."""
+    accumulate: int = 1
+    """Parts in which these rows are read, where they do not fit into memory at once."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What activations are computed in; weights stay float32."""
     learning_rate: Annotated[float | None, hint("by the model")] = None
     """Highest learning rate of the schedule."""
     seed: int = 0
@@ -42,10 +46,10 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel(Steps):
-    """Train a language model on a text file."""
+    """Train a language model on a text."""
 
     data: Path
-    """A UTF-8 text file."""
+    """A UTF-8 text file, a folder of .txt files, or what `fusewire tokenize` made of either."""
     model: Literal["transformer", "encoder", "lstm", "gru", "rnn", "relu"] = "transformer"
     """What to train: an encoder fills in masked words, the others say what comes next."""
     tokenizer: TokenizerName = "bytes"
@@ -95,7 +99,7 @@ class Seq2SeqTraining(Steps):
 
     data: Path
     """A .csv or .tsv file with the columns source and target, or a .jsonl file with these keys;
-    with --denoising a UTF-8 text file."""
+    with --denoising what `train lm` reads."""
     model: Literal["transformer", "luong", "bahdanau"] = "transformer"
     """A Transformer, or recurrent networks with either attention."""
     denoising: bool = False

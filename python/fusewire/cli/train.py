@@ -22,6 +22,8 @@ Config = TypeVar("Config")
 _STEPS_OPTIONS = (
     "steps",
     "batch",
+    "accumulate",
+    "precision",
     "learning_rate",
     "seed",
     "device",

@@ -17,6 +17,15 @@ def read_regular_file(path: Path) -> bytes:
         InputError: the path is neither a file nor a directory.
         OSError: it cannot be read.
     """
+    require_regular(path)
+    return path.read_bytes()
+
+
+def require_regular(path: Path) -> None:
+    """Refuses what gives its content once, or without end.
+
+    Raises:
+        InputError: the path is neither a file nor a directory.
+    """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path} is not a file but a pipe or a device; save its content to a file")
-    return path.read_bytes()

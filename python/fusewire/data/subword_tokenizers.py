@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -30,20 +31,18 @@ class SubwordTokenizer:
         learnt: the tokenizer.
 
     Example:
-        >>> tokenizer = SubwordTokenizer.learn("bpe", "low lower lowest " * 9, vocab_size=270)
+        >>> tokenizer = SubwordTokenizer.learn("bpe", ["low lower lowest " * 9], vocab_size=270)
         >>> tokenizer.decode(tokenizer.encode("lowest low"))
         'lowest low'
     """
-
-    start = "\n"
 
     def __init__(self, kind: SubwordKind, learnt: Learnt) -> None:
         self.kind = kind
         self._learnt = learnt
 
     @classmethod
-    def learn(cls, kind: SubwordKind, text: str, vocab_size: int) -> SubwordTokenizer:
-        """Learns a vocabulary of at most ``vocab_size`` tokens.
+    def learn(cls, kind: SubwordKind, pieces: Iterable[str], vocab_size: int) -> SubwordTokenizer:
+        """Learns a vocabulary of at most ``vocab_size`` tokens from the pieces of a text.
 
         Raises:
             InputError: there is room for no vocabulary.
@@ -52,14 +51,23 @@ class SubwordTokenizer:
             least = 256 if kind == "bpe" else 2
             raise InputError(f"vocab_size must be at least {least} for {kind}, got {vocab_size}")
         learnt, trainer = _parts(kind, vocab_size)
-        pieces = (text[start : start + _LINE] for start in range(0, len(text), _LINE))
-        learnt.train_from_iterator(pieces, trainer)
+        lines = (
+            piece[start : start + _LINE]
+            for piece in pieces
+            for start in range(0, len(piece), _LINE)
+        )
+        learnt.train_from_iterator(lines, trainer)
         return cls(kind, learnt)
 
     @property
     def vocab_size(self) -> int:
         """Number of token ids."""
         return int(self._learnt.get_vocab_size())
+
+    @property
+    def start(self) -> str:
+        """The end of a line; of a sentence where the ends of lines are no tokens."""
+        return "\n" if len(self.encode("\n")) else "."
 
     def encode(self, text: str) -> NDArray[np.integer[Any]]:
         """Token ids of a text, (tokens,)."""

@@ -1,4 +1,4 @@
-"""Text for language models: reading it, splitting it, and cutting it into batches.
+"""Text for language models: reading it, and cutting it into batches.
 
 The order of batches is a function of the step alone, so that a resumed run needs no more than its
 step to see what it would have seen.
@@ -6,7 +6,6 @@ step to see what it would have seen.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire.data.files import read_regular_file
-from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens, make_tokenizer
+from fusewire.data.tokenizers import Tokens
 from fusewire.errors import InputError
-
-_VALIDATION_FRACTION = 0.1
 
 
 def read_text(path: Path) -> str:
@@ -48,68 +45,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path} is empty; give a text file with something to learn")
     return text.replace("\r\n", "\n")
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A text as tokens, its last part kept for validation.
-
-    Attributes:
-        tokenizer: what made the tokens.
-        train: token ids to learn from, (tokens,).
-        validation: token ids to measure on, (tokens,).
-        tokens_per_character: turns a loss per token into bits per character.
-        fingerprint: SHA-256 of the text.
-    """
-
-    tokenizer: Tokenizer
-    train: Tokens
-    validation: Tokens
-    tokens_per_character: float
-    fingerprint: str
-
-
-def make_corpus(
-    text: str,
-    tokenizer: TokenizerKind | Tokenizer,
-    context: int,
-    source: str,
-    vocab_size: int = 8192,
-) -> Corpus:
-    """Turns a text into tokens to train and to validate on.
-
-    A tenth is for validation, cut off at the end so that no window spans both parts; of a short
-    text more, so that both parts hold one window of ``context`` tokens and its targets.
-
-    Args:
-        text: what to learn.
-        tokenizer: what makes the tokens, or what it is to be made for the text.
-        context: tokens per window.
-        source: how error messages call the text.
-        vocab_size: most tokens of a tokenizer that is learnt from the text.
-
-    Raises:
-        InputError: if the text is too short for one window to train on and one to validate on.
-    """
-    kind = tokenizer if isinstance(tokenizer, str) else "tokens"
-    if isinstance(tokenizer, str):
-        tokenizer = make_tokenizer(tokenizer, text, vocab_size)
-    tokens = tokenizer.encode(text)
-    needed = 2 * (context + 1)
-    if len(tokens) < needed:
-        raise InputError(
-            f"{source} is too short: it has {len(tokens)} {kind}, and a context of {context} needs "
-            f"at least {needed} (one window to train on, one to validate on); "
-            "give a longer text or a smaller --context"
-        )
-    cut = len(tokens) - max(int(len(tokens) * _VALIDATION_FRACTION), context + 1)
-    return Corpus(
-        tokenizer=tokenizer,
-        train=tokens[:cut],
-        validation=tokens[cut:],
-        tokens_per_character=len(tokens) / len(text),
-        fingerprint=hashlib.sha256(text.encode("utf-8")).hexdigest(),
-    )
 
 
 @dataclass(frozen=True)

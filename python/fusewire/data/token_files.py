@@ -1,8 +1,8 @@
 """Texts of any size as files of token ids, read by mapping them into memory.
 
-A file is a header of one line of JSON and the ids behind it, little-endian, in the narrowest
-unsigned type; it is written piece by piece, so that neither writing nor reading needs memory for
-the whole.
+A file is a header of one line of JSON, the ids behind it, little-endian, in the narrowest unsigned
+type, and the tokenizer that made them; it is written piece by piece, so that neither writing nor
+reading needs memory for the whole.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from typing import IO
 
 import numpy as np
 
-from fusewire.data.tokenizers import Tokenizer, Tokens
+from fusewire.data.files import require_regular
+from fusewire.data.tokenizers import Tokenizer, Tokens, tokenizer_from_json
 from fusewire.errors import InputError
 
+_SUFFIX = ".tokens"
 _HEADER = 256  # bytes; padded, so that the count can be filled in at the end
 _PIECE = 1 << 20  # characters that are read at a time
 
@@ -28,14 +30,21 @@ class TokenFile:
     """A mapped file.
 
     Attributes:
+        tokenizer: what made them.
         tokens: token ids, (tokens,), not in memory until they are used.
         characters: of the text that they stand for.
         fingerprint: SHA-256 of the text.
     """
 
+    tokenizer: Tokenizer
     tokens: Tokens
     characters: int
     fingerprint: str
+
+
+def is_token_file(path: Path) -> bool:
+    """Whether a path is named like a file of tokens."""
+    return path.suffix == _SUFFIX
 
 
 def text_pieces(path: Path) -> Iterator[str]:
@@ -51,6 +60,7 @@ def text_pieces(path: Path) -> Iterator[str]:
         raise InputError(f"{path} holds no .txt files")
     for file in files:
         try:
+            require_regular(file)
             with file.open(encoding="utf-8-sig") as lines:
                 while piece := lines.read(_PIECE):
                     yield piece + lines.readline()
@@ -66,7 +76,7 @@ def write_tokens(path: Path, tokenizer: Tokenizer, out: Path) -> TokenFile:
     Args:
         path: what `text_pieces` reads.
         tokenizer: of the ids.
-        out: the file to write.
+        out: the file to write, whose name ends in ``.tokens``.
 
     Returns:
         The file, mapped.
@@ -74,6 +84,8 @@ def write_tokens(path: Path, tokenizer: Tokenizer, out: Path) -> TokenFile:
     Raises:
         InputError: the text cannot be read, or the file not be written.
     """
+    if not is_token_file(out):
+        raise InputError(f"{out}: expected a name that ends in {_SUFFIX}")
     kind = np.min_scalar_type(max(tokenizer.vocab_size - 1, 0)).newbyteorder("<")
     hashed, count, characters = hashlib.sha256(), 0, 0
     try:
@@ -84,6 +96,7 @@ def write_tokens(path: Path, tokenizer: Tokenizer, out: Path) -> TokenFile:
                 file.write(ids.tobytes())
                 hashed.update(piece.encode("utf-8"))
                 count, characters = count + len(ids), characters + len(piece)
+            file.write(tokenizer.to_json().encode("utf-8"))
             _write_header(file, kind.str, count, characters, hashed.hexdigest())
     except OSError as failure:
         raise InputError(f"cannot write {out}: {failure.strerror or failure}") from failure
@@ -99,11 +112,14 @@ def open_tokens(path: Path) -> TokenFile:
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(_HEADER))
-        kind, count = np.dtype(header["dtype"]), header["tokens"]
-        if kind.kind != "u" or path.stat().st_size != _HEADER + count * kind.itemsize:
-            raise ValueError(f"expected {count} tokens of type {kind}")
+            kind, count = np.dtype(header["dtype"]), header["tokens"]
+            end = _HEADER + count * kind.itemsize
+            if kind.kind != "u" or path.stat().st_size < end:
+                raise ValueError(f"expected {count} tokens of type {kind}")
+            file.seek(end)
+            tokenizer = tokenizer_from_json(file.read().decode("utf-8"))
         tokens = np.memmap(path, kind, mode="r", offset=_HEADER, shape=(count,))
-        return TokenFile(tokens, header["characters"], header["sha256"])
+        return TokenFile(tokenizer, tokens, header["characters"], header["sha256"])
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
     except (ValueError, KeyError, TypeError) as damage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -143,12 +144,12 @@ class CharacterTokenizer:
         return json.dumps({"kind": "characters", "vocabulary": self.vocabulary})
 
 
-def make_tokenizer(kind: TokenizerKind, text: str, vocab_size: int = 8192) -> Tokenizer:
+def make_tokenizer(kind: TokenizerKind, pieces: Iterable[str], vocab_size: int = 8192) -> Tokenizer:
     """The tokenizer of a kind that covers a text.
 
     Args:
         kind: what a token is.
-        text: what characters, words and parts of words are learnt from.
+        pieces: of the text from which characters, words and parts of words are learnt.
         vocab_size: most tokens of those that are learnt.
 
     Raises:
@@ -157,10 +158,10 @@ def make_tokenizer(kind: TokenizerKind, text: str, vocab_size: int = 8192) -> To
     if kind == "bytes":
         return ByteTokenizer()
     if kind == "characters":
-        return CharacterTokenizer.of_text(text)
+        return CharacterTokenizer("".join(sorted(set().union(*pieces))))
     from fusewire.data.subword_tokenizers import SubwordTokenizer  # only these need the library
 
-    return SubwordTokenizer.learn(kind, text, vocab_size)
+    return SubwordTokenizer.learn(kind, pieces, vocab_size)
 
 
 def tokenizer_from_json(content: str) -> Tokenizer:

@@ -61,7 +61,7 @@ class Vocabulary:
         if len(found) < 2:
             raise InputError(
                 f"{len(found)} words come at least {least} times; give a longer text or a smaller "
-                "--min-count"
+                "--least-count"
             )
         counts = np.array([count for _, count in found], dtype=np.int64)
         return cls(tuple(word for word, _ in found), counts)

@@ -71,7 +71,9 @@ def convolutional(data: DataConfig) -> GanConfig:
     """DCGAN for images, WaveGAN for sound, the same in one dimension for words."""
     if data.kind == "images":
         return with_loss(GanConfig(data=data, model=ConvolutionalConfig()), "non_saturating")
-    model = ConvolutionalConfig(head=_head(data, "tanh"), generator_norm="none")
+    shuffle = 2 if data.kind == "audio" else 0
+    head = _head(data, "tanh")
+    model = ConvolutionalConfig(head=head, generator_norm="none", phase_shuffle=shuffle)
     return with_loss(GanConfig(data=data, model=model), "wasserstein")
 
 

@@ -16,6 +16,7 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -94,10 +95,11 @@ def save_checkpoint(
     random_state = streams.state() if streams else None
     rest["streams"] = processes.gather(random_state) if processes else [random_state]
     final = folder / f"step-{step}"
-    if processes is None or processes.is_main:
-        _write(final, files, rest, keep)
+    write = partial(_write, final, files, rest, keep)
     if processes:
-        processes.wait()
+        processes.by_main(write)
+    else:
+        write()
     return final
 
 

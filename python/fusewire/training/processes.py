@@ -8,7 +8,7 @@ the step of one process with the whole batch, to rounding.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
-from fusewire.errors import InputError
+from fusewire.errors import InputError, ToldError
 from fusewire.training.devices import require_device
 
 T = TypeVar("T")
@@ -128,6 +128,35 @@ class Processes:
             return value
         agreed: T = broadcast_object_list([value])[0]
         return agreed
+
+    def by_main(self, act: Callable[[], T]) -> T | None:
+        """Lets the first process do what the others wait for, such as writing files.
+
+        Args:
+            act: is called in the first process only.
+
+        Returns:
+            What `act` gave, None in the others.
+
+        Raises:
+            InputError: `act` failed: in the first process its own error, in the others `ToldError`,
+                so that all of them stop.
+        """
+        if self.count == 1:
+            return act()
+        given: T | None = None
+        failure: Exception | None = None
+        if self.is_main:
+            try:
+                given = act()
+            except Exception as error:  # told to the others before it goes on
+                failure = error
+        told = self.agreed(None if failure is None else str(failure))
+        if failure is not None:
+            raise failure
+        if told is not None:
+            raise ToldError(told)
+        return given
 
     def wait(self) -> None:
         """Returns when every process has come here."""

@@ -75,18 +75,16 @@ def new_run(
     processes: Processes, path: Path, kind: str, config: object, data_fingerprint: str
 ) -> Iterator[RunDirectory]:
     """Makes a run directory, once, and gives it to every process; see `RunDirectory.create`."""
-    if processes.is_main:
-        with RunDirectory.create(path, kind, config, data_fingerprint) as run:
-            yield run
-    else:
-        yield RunDirectory(path, kind, config_to_json(config), data_fingerprint)
+    with contextlib.ExitStack() as stack:
+        create = RunDirectory.create(path, kind, config, data_fingerprint)
+        made = processes.by_main(lambda: stack.enter_context(create))
+        yield made or RunDirectory(path, kind, config_to_json(config), data_fingerprint)
 
 
 def agree_on_path(processes: Processes, path: Path) -> Path:
     """The run directory that the first process wants, refused early where it cannot be made."""
     path = processes.agreed(path)
-    if processes.is_main:
-        refuse_unusable(path)
+    processes.by_main(lambda: refuse_unusable(path))
     return path
 
 
@@ -116,8 +114,7 @@ def restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
             f"{run.path} is finished: it has done {done} steps of {config.steps}; give more steps "
             "to go on"
         )
-    if learner.processes.is_main:
-        run.rewrite_config(config)
+    learner.processes.by_main(lambda: run.rewrite_config(config))
     return done
 
 
@@ -149,6 +146,7 @@ class Session:
         self._total, self._tensorboard = config.steps, config.tensorboard
         self._done = self.step = done
         self._ended = False
+        self._unwritten: InputError | None = None
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
@@ -160,10 +158,7 @@ class Session:
         self._progress = TrainingProgress(
             shown.label, self._total, self._done, shown.unit, shown.per_step, silent=not main
         )
-        if main:
-            self._logs.append(enter(MetricsLog(self.run.metrics_path, resume_step=self._done)))
-            if self._tensorboard:
-                self._logs.append(enter(TensorBoardLog(self.run.path, resume_step=self._done)))
+        self._processes.by_main(self._open_logs)
         enter(self._progress)
         return self
 
@@ -186,7 +181,8 @@ class Session:
 
         To be asked once in each step, by all processes.
         """
-        self._ended = self.step == self._total or self._processes.any(self._stop.requested)
+        asked = self._stop.requested or self._unwritten is not None
+        self._ended = self._processes.any(asked) or self.step == self._total
         return self._ended
 
     def log(self, shown: Mapping[str, float], **others: float) -> None:
@@ -201,8 +197,13 @@ class Session:
         """
         require_sane(shown, self.step, self.run.checkpoint_folder)
         self.measured |= shown
-        for log in self._logs:
-            log.write(self.step, **shown, **others)
+        try:
+            for log in self._logs:
+                log.write(self.step, **shown, **others)
+        except InputError as refusal:
+            if self._processes.count == 1:
+                raise
+            self._unwritten = refusal  # the others learn of it when all ask whether the run ends
         self._progress.update(self.step, self.measured)
 
     def save(self) -> None:
@@ -221,13 +222,23 @@ class Session:
             learner.streams,
             processes=self._processes,
         )
-        if self._processes.is_main:
-            plot_losses(
-                read_metrics(self.run.metrics_path),
-                self.run.losses_path,
-                self._appearance.title,
-                self._appearance.curves,
-            )
+        self._processes.by_main(self._plot)
+
+    def _open_logs(self) -> None:
+        enter = self._stack.enter_context
+        self._logs.append(enter(MetricsLog(self.run.metrics_path, resume_step=self._done)))
+        if self._tensorboard:
+            self._logs.append(enter(TensorBoardLog(self.run.path, resume_step=self._done)))
+
+    def _plot(self) -> None:
+        if self._unwritten is not None:
+            raise self._unwritten
+        plot_losses(
+            read_metrics(self.run.metrics_path),
+            self.run.losses_path,
+            self._appearance.title,
+            self._appearance.curves,
+        )
 
     def result(self, made: Mapping[str, Path]) -> RunResult:
         """What the run has left behind.

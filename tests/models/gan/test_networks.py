@@ -14,6 +14,7 @@ from fusewire.models.gan import (
     MlpConfig,
     ResidualConfig,
 )
+from fusewire.models.gan.phase import PhaseShuffle
 
 NETWORKS = {
     "mlp": MlpConfig(),
@@ -168,3 +169,19 @@ def test_a_low_temperature_sharpens_the_gradient() -> None:
         (gradient,) = torch.autograd.grad(head(values, noise)[:, 0].sum(), values)
         sizes.append((gradient.abs() > 1e-6).float().mean().item())
     assert sizes[1] < 0.5 * sizes[0]
+
+
+def test_signals_are_shifted_while_training_only() -> None:
+    config = ConvolutionalConfig(width=4, phase_shuffle=2)
+    network = Discriminator(config, (1, 256))
+    signal = torch.randn(3, 1, 256)
+    torch.manual_seed(0)
+    assert len({tuple(network(signal).tolist()) for _ in range(8)}) > 1
+    network.eval()
+    assert len({tuple(network(signal).tolist()) for _ in range(2)}) == 1
+
+    ramp = torch.arange(9.0).view(1, 1, 9)
+    seen = {tuple(PhaseShuffle(2)(ramp)[0, 0].tolist()) for _ in range(100)}
+    assert (2, 1, 0, 1, 2, 3, 4, 5, 6) in seen  # two later, with a mirror at the border
+    assert (2, 3, 4, 5, 6, 7, 8, 7, 6) in seen
+    assert len(seen) == 5

@@ -272,11 +272,10 @@ def test_killed_run_leaves_a_checkpoint_that_continues(config: GanConfig, tmp_pa
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM to catch")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal_saves_and_ends_cleanly(config: GanConfig, tmp_path: Path, number: int) -> None:
+def test_signal_saves_and_ends_cleanly(config: GanConfig, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start_long_run(config, run)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     assert process.wait() == 0
     assert (run / "losses.png").exists()
     assert TrainedGenerator.open(run).draw(2).shape == (2, 3, 4, 5)

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from fusewire.data.text import RandomWindows, make_corpus
+from fusewire.data.corpus import make_corpus
+from fusewire.data.text import RandomWindows
 from fusewire.data.tokenizers import ByteTokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig, TransformerConfig
+from fusewire.recipes.tokens import tokenize
 from fusewire.training.checkpoint import checkpoint_steps
 from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
@@ -100,6 +102,55 @@ def test_a_text_that_repeats_itself_is_learnt(model: str, text_file: Path, tmp_p
     assert result.metrics["validation_loss"] < 1.0  # 2.6 is the entropy of its letters
 
 
+@pytest.mark.parametrize("model", ["transformer", "lstm"])
+def test_a_batch_read_in_parts_is_the_batch(model: str, text_file: Path, tmp_path: Path) -> None:
+    found = []
+    for parts in (1, 4):
+        config = make_config(text_file, model, accumulate=parts)
+        language.train(config, tmp_path / f"{parts}")
+        rows = read_metrics(tmp_path / f"{parts}" / "metrics.jsonl")
+        found.append([(row["loss"], row["gradient_norm"]) for row in rows])
+    np.testing.assert_allclose(*found, rtol=1e-4)
+    with pytest.raises(InputError, match="4 rows of a batch cannot be read in 3 equal parts"):
+        language.train(make_config(text_file, model, accumulate=3), tmp_path / "none")
+
+
+@pytest.mark.parametrize("model", ["transformer", "lstm"])
+def test_activations_may_be_bfloat16(model: str, text_file: Path, tmp_path: Path) -> None:
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        path = tmp_path / precision
+        language.train(make_config(text_file, model, precision=precision), path)
+        losses.append([row["loss"] for row in read_metrics(path / "metrics.jsonl")])
+    assert losses[0] != losses[1]
+    np.testing.assert_allclose(*losses, rtol=0.02)
+
+
+def test_a_folder_and_a_file_of_tokens_are_texts(text_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.txt").write_text(TEXT[:1000])
+    (tmp_path / "folder" / "b.txt").write_text(TEXT[1000:])
+    assert tokenize(tmp_path / "folder", tmp_path / "it.tokens", "characters") == len(TEXT)
+    losses = []
+    for path in (text_file, tmp_path / "folder", tmp_path / "it.tokens"):
+        run = tmp_path / f"run-{path.name}"
+        language.train(make_config(path, "gru"), run)
+        losses.append([row["loss"] for row in read_metrics(run / "metrics.jsonl")])
+    assert losses[0] == losses[1] == losses[2]
+    other = make_config(tmp_path / "it.tokens", "gru", start=tmp_path / "other")
+    language.train(make_config(text_file, "gru", tokenizer="bytes"), tmp_path / "other")
+    with pytest.raises(InputError, match="was made with another tokenizer"):
+        language.train(other, tmp_path / "refused")
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece"])
+def test_tokens_without_ends_of_lines_write_too(kind: str, text_file: Path, tmp_path: Path) -> None:
+    language.train(make_config(text_file, "gru", tokenizer=kind, vocab_size=60), tmp_path / "run")
+    assert language.sample(tmp_path / "run", SamplingConfig(length=3)).startswith(".")
+    with pytest.raises(InputError, match="the prompt ' ' has no token of this model"):
+        language.sample(tmp_path / "run", SamplingConfig(prompt=" "))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_a_resumed_run_equals_one_that_never_stopped(
     model: str, text_file: Path, tmp_path: Path
@@ -159,9 +210,9 @@ def test_the_carried_state_is_whole_and_without_history(cell: str) -> None:
     carried = CarriedState(model, batch=3)
     tokens = torch.randint(5, (3, 10))
     _, state = model(tokens[:, :6])
-    carried.set(state)
+    carried.set(slice(0, 3), state)
 
-    kept = carried.get()
+    kept = carried.get(slice(0, 3))
     parts = kept if isinstance(kept, tuple) else (kept,)
     originals = state if isinstance(state, tuple) else (state,)
     assert len(parts) == (2 if cell == "lstm" else 1)
@@ -175,8 +226,8 @@ def test_the_carried_state_is_whole_and_without_history(cell: str) -> None:
 
 def test_a_transformer_carries_nothing() -> None:
     carried = CarriedState(build_model(MODELS["transformer"], 5), batch=3)
-    carried.set(None)
-    assert carried.get() is None
+    carried.set(slice(0, 3), None)
+    assert carried.get(slice(0, 3)) is None
     assert not carried.state_dict()
 
 

@@ -51,6 +51,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(tmp_path: Path) -> None:
     assert masked.resume(tmp_path / "stopped").step == 6
     rows = [read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "stopped")]
     assert rows[0] == rows[1]
+    one, many = (masked.evaluate(tmp_path / "whole", batch=batch) for batch in (1, 16))
+    assert one == pytest.approx(many)
+    assert one["loss"] == pytest.approx(rows[0][-1]["validation_loss"])
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.ladder import convolution_for, ladder, strides
 from fusewire.models.gan.networks import Shape
 from fusewire.models.gan.normalisation import BatchNorm
+from fusewire.models.gan.phase import PhaseShuffle
 from fusewire.nn import Linear
 
 _LEAK = 0.2
@@ -41,6 +42,7 @@ class ConvolutionalConfig:
         generator_norm: "batch" between the generator's layers, or "none".
         discriminator_norm: "batch", "spectral" or "none" in the discriminator; penalties on
             single samples forbid "batch", which mixes them.
+        phase_shuffle: most steps by which the discriminator's layers shift a signal at random.
     """
 
     noise_size: int = 64
@@ -49,6 +51,7 @@ class ConvolutionalConfig:
     head: HeadKind = "tanh"
     generator_norm: Literal["none", "batch"] = "batch"
     discriminator_norm: Literal["none", "batch", "spectral"] = "none"
+    phase_shuffle: int = 0
 
     flat = False
 
@@ -56,6 +59,8 @@ class ConvolutionalConfig:
         for name in ("noise_size", "width", "widest"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if self.phase_shuffle < 0:
+            raise InputError(f"phase_shuffle: expected at least 0, got {self.phase_shuffle}")
 
     @property
     def spectral(self) -> bool:
@@ -103,6 +108,8 @@ class ConvolutionalConfig:
             # The first layer keeps the statistics of its samples, which tell real from generated.
             layers += self._norm(after, self.discriminator_norm) if index else []
             layers.append(nn.LeakyReLU(_LEAK))
+            if self.phase_shuffle and len(shape) == 2 and small != sizes[-1]:
+                layers.append(PhaseShuffle(self.phase_shuffle))
         body = nn.Sequential(*layers, nn.Flatten())
         return _initialised(body, self.discriminator_norm), channels[-1] * math.prod(sizes[-1])
 

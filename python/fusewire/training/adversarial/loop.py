@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,9 +61,8 @@ def train(config: GanConfig, path: Path) -> RunResult:
     samples = load_samples(config.data, config.model.head)
     players = Players(config, samples.format, processes)
     with new_run(processes, path, KIND, config, samples.fingerprint) as run:
-        if processes.is_main:
-            form = json.dumps(config_to_json(samples.format)).encode()
-            replace_file_or_refuse(run.path / FORMAT, form)
+        form = json.dumps(config_to_json(samples.format)).encode()
+        processes.by_main(lambda: replace_file_or_refuse(run.path / FORMAT, form))
         return _train(config, run, samples, players, done=0)
 
 
@@ -140,8 +140,7 @@ def _train(
                 session.log(measured, time=time.time())
             if last or step % config.checkpoint_every == 0:
                 session.save()
-                if players.processes.is_main:
-                    _show(config, run, data, players, step)
+                players.processes.by_main(partial(_show, config, run, data, players, step))
     return session.result({"samples": preview_path(run, samples.format)})
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from fusewire.errors import InputError
 from fusewire.models.gan import ConvolutionalConfig
 from fusewire.training.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
+from fusewire.training.evaluation.spectrograms import LogMel
 from fusewire.training.order import ShuffledOrder
 
 _FEATURES = 64
@@ -26,15 +27,16 @@ _BATCH = 128
 _LEARNING_RATE = 2e-3
 _HELD_OUT = 0.1
 _EPOCHS = 25
-_MOST_STEPS = 1500
+_LEAST_STEPS, _MOST_STEPS = 300, 1500
 
 
 class FeatureNet(nn.Module):
-    """Convolutions to features, and a last layer to classes.
+    """Convolutions to features, and a last layer to classes; sound is seen as a spectrogram.
 
     Args:
         shape: of one sample, channels first.
         classes: how many.
+        rate: of sound, numbers per second; 0 for what is none.
 
     Example:
         >>> net = FeatureNet((1, 28, 28), classes=10)
@@ -42,20 +44,24 @@ class FeatureNet(nn.Module):
         torch.Size([2, 64])
     """
 
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, shape: tuple[int, ...], classes: int, rate: int = 0) -> None:
         super().__init__()
+        self.view: nn.Module = nn.Identity()
+        if rate:
+            self.view = LogMel(rate, shape[-1])
+            shape = tuple(self.view(torch.zeros(1, *shape)).shape[1:])
         body, size = ConvolutionalConfig(width=_WIDTH).discriminator_body(shape)
         self.body = nn.Sequential(body, nn.Linear(size, _FEATURES), nn.ReLU())
         self.last = nn.Linear(_FEATURES, classes)
 
     def features(self, samples: Tensor) -> Tensor:
         """(samples, *shape) to (samples, 64)."""
-        parts: list[Tensor] = [self.body(part) for part in torch.split(samples, 512)]
+        parts: list[Tensor] = [self.body(self.view(part)) for part in torch.split(samples, 512)]
         return torch.cat(parts)
 
     def forward(self, samples: Tensor) -> Tensor:
         """(samples, *shape) to unnormalised log-probabilities, (samples, classes)."""
-        logits: Tensor = self.last(self.body(samples))
+        logits: Tensor = self.last(self.body(self.view(samples)))
         return logits
 
 
@@ -86,21 +92,24 @@ def train_features(
     steps: int | None = None,
     seed: int = 0,
     keep: Path | None = None,
+    rate: int = 0,
 ) -> TrainedFeatures:
     """Trains the classifier, or reads it where it was trained before.
 
     Args:
         samples: (samples, *shape), floating point.
         labels: class numbers, (samples,).
-        steps: of Adam; None takes 25 times through the data, but no more than 1500.
+        steps: of Adam; None takes 25 times through the data, from 300 to 1500.
         seed: of weights and order; the same seed gives the same net.
         keep: folder for the trained net, found again by data, steps and seed; None trains anew.
+        rate: of sound, numbers per second; 0 for what is none.
 
     Raises:
         InputError: there are too few samples or classes.
     """
     classes = int(labels.max()) + 1
-    steps = steps or min(_MOST_STEPS, math.ceil(_EPOCHS * len(samples) / _BATCH))
+    epochs = math.ceil(_EPOCHS * len(samples) / _BATCH)
+    steps = steps or max(_LEAST_STEPS, min(_MOST_STEPS, epochs))
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))
     held = order[: int(len(samples) * _HELD_OUT)]
     shown = order[len(held) :]
@@ -110,8 +119,8 @@ def train_features(
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = FeatureNet(tuple(samples.shape[1:]), classes)
-    folder = None if keep is None else keep / _name(samples, labels, steps, seed)
+        net = FeatureNet(tuple(samples.shape[1:]), classes, rate)
+    folder = None if keep is None else keep / _name(samples, labels, steps, seed, rate)
     if folder is not None and checkpoint_steps(folder):
         load_checkpoint(folder, {"features": net})
     else:
@@ -136,8 +145,8 @@ def _fit(net: FeatureNet, samples: Tensor, labels: Tensor, steps: int, seed: int
         optimizer.step()
 
 
-def _name(samples: Tensor, labels: Tensor, steps: int, seed: int) -> str:
-    digest = hashlib.sha256(repr((samples.shape, steps, seed)).encode())
+def _name(samples: Tensor, labels: Tensor, steps: int, seed: int, rate: int) -> str:
+    digest = hashlib.sha256(repr((samples.shape, steps, seed, rate)).encode())
     digest.update(samples.contiguous().numpy().data)
     digest.update(labels.contiguous().numpy().data)
     return f"features-{digest.hexdigest()[:16]}"

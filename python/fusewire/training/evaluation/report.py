@@ -90,7 +90,9 @@ def evaluate_samples(
         conditions["features"] = "the numbers of a sample"
         seen_real, seen_fake = real.flatten(1), fake.flatten(1)
     else:
-        features = train_features(_all(samples), samples.labels, seed=seed, keep=keep)
+        features = train_features(
+            _all(samples), samples.labels, seed=seed, keep=keep, rate=samples.format.rate
+        )
         conditions["features"] = str(features)
         seen_real, seen_fake = (features.net.features(each) for each in (real, fake))
     scores = compare(seen_real, seen_fake)

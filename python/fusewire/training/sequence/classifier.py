@@ -172,16 +172,15 @@ class ClassifierTask(ScheduledTask):
         """Writes evaluation.json and the confusion matrix as a picture."""
         measured = _measure(model, self._measured, self.processes.device)
         made = {"evaluation": run.path / "evaluation.json", "confusion": run.path / "confusion.png"}
-        if self.processes.is_main:
+
+        def show() -> None:
             content = json.dumps({"classes": self._classes, **measured}, indent=1)
             replace_file_or_refuse(made["evaluation"], content.encode())
-            plot_matrix(
-                np.array(measured["confusion"]),
-                self._classes,
-                self._classes,
-                made["confusion"],
-                title="Texts by their class (rows) and what they were taken for",
-            )
+            title = "Texts by their class (rows) and what they were taken for"
+            confusion = np.array(measured["confusion"])
+            plot_matrix(confusion, self._classes, self._classes, made["confusion"], title=title)
+
+        self.processes.by_main(show)
         return made
 
 
@@ -273,7 +272,7 @@ def _load(config: ClassifierRunConfig) -> Material[ClassifierRunConfig]:
         tokenizer = tokenizer_of(config.start)
     else:
         whole = "\n".join(text for text, _ in data.train)
-        tokenizer = make_tokenizer(config.tokenizer, whole, config.vocab_size)
+        tokenizer = make_tokenizer(config.tokenizer, [whole], config.vocab_size)
 
     def task(config: ClassifierRunConfig, processes: Processes) -> ClassifierTask:
         return ClassifierTask(config, data, tokenizer, processes)

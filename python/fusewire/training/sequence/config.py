@@ -19,6 +19,7 @@ from fusewire.training.settings import (
 )
 
 Sharding: TypeAlias = Literal["replicate", "split"]
+Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ class TrainingConfig:
     Attributes:
         steps: optimiser steps.
         batch: rows per batch.
+        accumulate: parts in which a batch is read, one after another, for batches that do not fit
+            into memory at once; their gradients are averaged.
+        precision: what activations are computed in; weights and moments stay ``"float32"``.
         learning_rate: highest learning rate of AdamW.
         final_learning_rate: where the cosine ends, as a fraction of ``learning_rate``.
         warmup_steps: steps over which the learning rate rises from 0.
@@ -95,6 +99,8 @@ class TrainingConfig:
 
     steps: int = 1000
     batch: int = 16
+    accumulate: int = 1
+    precision: Precision = "float32"
     learning_rate: float = 1e-3
     final_learning_rate: float = 0.1
     warmup_steps: int = 100
@@ -111,6 +117,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require_counts(steps=self.steps)
         require_batch(batch=self.batch)
+        require_counts(accumulate=self.accumulate)
         require_counts(validate_every=self.validate_every, save_every=self.save_every)
         require_between(
             0,

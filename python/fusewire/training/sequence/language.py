@@ -15,16 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusewire.data.corpus import Corpus, load_corpus, read_texts
 from fusewire.data.samples import JARGON_TEXT
-from fusewire.data.text import (
-    Batches,
-    ContiguousStreams,
-    Corpus,
-    RandomWindows,
-    make_corpus,
-    read_text,
-    segments,
-)
+from fusewire.data.text import Batches, ContiguousStreams, RandomWindows, segments
 from fusewire.data.tokenizers import Tokens
 from fusewire.errors import InputError
 from fusewire.models.language import (
@@ -101,17 +94,15 @@ class LanguageTask(ScheduledTask):
     def finish(self, model: LanguageModel, run: RunDirectory) -> dict[str, Path]:
         """Writes samples.txt."""
         text = write_texts(model, self._corpus.tokenizer, self._config.sampling)
-        if self.processes.is_main:
-            replace_file_or_refuse(run.sample_text_path, text.encode("utf-8"))
+        content, path = text.encode("utf-8"), run.sample_text_path
+        self.processes.by_main(lambda: replace_file_or_refuse(path, content))
         return {"samples": run.sample_text_path}
 
 
-def load_corpus(config: LanguageConfig) -> Corpus:
+def corpus_of(config: LanguageConfig) -> Corpus:
     """Reads the text that a run learns from, as tokens."""
-    path = config.data or JARGON_TEXT
     tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
-    text = read_text(path)
-    return make_corpus(text, tokenizer, config.context, str(path), config.vocab_size)
+    return load_corpus(config.data or JARGON_TEXT, tokenizer, config.context, config.vocab_size)
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
@@ -126,7 +117,7 @@ def _build(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModel:
 
 
 def _load(config: LanguageConfig) -> Material[LanguageConfig]:
-    corpus = load_corpus(config)
+    corpus = corpus_of(config)
 
     def task(config: LanguageConfig, processes: Processes) -> LanguageTask:
         return LanguageTask(config, corpus, processes)
@@ -196,7 +187,8 @@ def evaluate(
 
     Args:
         path: the run directory.
-        data: a UTF-8 text file; ``None`` means the part of its own text that the run kept back.
+        data: a UTF-8 text file or a folder of them; ``None`` means the part of its own text that
+            the run kept back.
         batch: segments read at a time, which does not change the result.
 
     Returns:
@@ -207,10 +199,10 @@ def evaluate(
     """
     config, model, vocabulary = TRAINING.open(path)
     if data is None:
-        tokens = load_corpus(config).validation
+        tokens = corpus_of(config).validation
         size = len(vocabulary.tokenizer.decode(tokens).encode("utf-8"))
     else:
-        text = read_text(data)
+        text = read_texts(data)
         tokens, size = vocabulary.tokenizer.encode(text), len(text.encode("utf-8"))
     if len(tokens) < 2:
         raise InputError(f"{data} is too short to be measured: it has {len(tokens)} tokens")

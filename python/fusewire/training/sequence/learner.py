@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
+from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentState
 from fusewire.training.processes import Processes
 from fusewire.training.seeds import RandomStreams
@@ -22,6 +23,13 @@ class SequenceLearner:
         batch: rows of a batch, over all processes.
         processes: those of the run.
         streams: made before the model.
+        accumulate: parts in which the rows of a process are read.
+
+    Attributes:
+        parts: the rows of this process, as they are read one after another.
+
+    Raises:
+        InputError: the batch cannot be shared out evenly.
     """
 
     def __init__(
@@ -32,11 +40,13 @@ class SequenceLearner:
         batch: int,
         processes: Processes,
         streams: RandomStreams,
+        accumulate: int = 1,
     ) -> None:
         self.model, self.shared, self.optimizer = model, shared, optimizer
         self.processes, self.streams = processes, streams
-        self.rows = processes.rows(batch)
-        self.carried = CarriedState(model, batch, self.rows)
+        rows = processes.rows(batch)
+        self.parts = _parts(rows, accumulate)
+        self.carried = CarriedState(model, batch, rows)
         streams.diverge(processes.rank)
 
     def models(self) -> Mapping[str, nn.Module]:
@@ -71,26 +81,31 @@ class CarriedState(nn.Module):
             for index, part in enumerate(initial if isinstance(initial, tuple) else (initial,)):
                 self.register_buffer(str(index), part.transpose(0, 1).contiguous())
 
-    def get(self) -> RecurrentState | None:
-        """The state after the batch before, of the rows of this process."""
-        parts = tuple(part.transpose(0, 1).contiguous() for part in self._own())
+    def get(self, rows: slice) -> RecurrentState | None:
+        """The state after the batch before, of some rows."""
+        parts = tuple(part[rows].transpose(0, 1).contiguous() for part in self.buffers())
         return (parts[0], parts[1]) if self._pair else next(iter(parts), None)
 
-    def set(self, state: RecurrentState | None) -> None:
-        """Keeps the state after a batch, both parts of an LSTM's, without their history."""
+    def set(self, rows: slice, state: RecurrentState | None) -> None:
+        """Keeps the state of some rows after a batch, both an LSTM's, without their history."""
         if state is None:
             return
         parts = state if isinstance(state, tuple) else (state,)
-        for own, part in zip(self._own(), parts, strict=True):
-            own.copy_(part.detach().transpose(0, 1))
+        for whole, part in zip(self.buffers(), parts, strict=True):
+            whole[rows] = part.detach().transpose(0, 1).to(whole.dtype)
 
     def gather(self, processes: Processes) -> None:
         """Fetches the rows of the other processes."""
-        for whole, own in zip(self.buffers(), self._own(), strict=True):
-            whole.copy_(processes.gather_rows(own))
+        for whole in self.buffers():
+            whole.copy_(processes.gather_rows(whole[self._rows]))
 
-    def _own(self) -> Iterator[Tensor]:
-        return (part[self._rows] for part in self.buffers())
+
+def _parts(rows: slice, count: int) -> Sequence[slice]:
+    total = rows.stop - rows.start
+    if total % count:
+        raise InputError(f"{total} rows of a batch cannot be read in {count} equal parts")
+    size = total // count
+    return [slice(start, start + size) for start in range(rows.start, rows.stop, size)]
 
 
 def decaying_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -18,11 +19,13 @@ class Task(Protocol):
 
     Attributes:
         gradient_clip: largest norm of all gradients together.
+        half: whether activations are bfloat16, by PyTorch's autocast.
         validate_every: steps between measurements.
         save_every: steps between checkpoints.
     """
 
     gradient_clip: float
+    half: bool
     validate_every: int
     save_every: int
 
@@ -60,18 +63,21 @@ def fit(session: Session, learner: SequenceLearner, task: Task) -> RunResult:
     """
     processes, optimizer, carried = learner.processes, learner.optimizer, learner.carried
     for step in session.steps():
-        batch = task.batch(step - 1, learner.rows)
         scheduled = task.before_step(step, learner)
-
-        loss, measured, state = task.loss(learner.shared, batch, carried.get())
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        seen = []
+        for part in learner.parts:
+            batch = task.batch(step - 1, part)
+            with torch.autocast(processes.device.type, torch.bfloat16, enabled=task.half):
+                loss, measured, state = task.loss(learner.shared, batch, carried.get(part))
+            (loss / len(learner.parts)).backward()  # type: ignore[no-untyped-call]
+            carried.set(part, state)
+            seen.append({"loss": loss} | measured)
         norm = nn.utils.clip_grad_norm_(learner.model.parameters(), task.gradient_clip)
         optimizer.step()
-        carried.set(state)
 
         last = session.ends()
-        losses = processes.mean({"loss": loss} | measured)
+        losses = processes.mean({name: _mean([each[name] for each in seen]) for name in seen[0]})
         others = {"gradient_norm": _number(norm)} | scheduled
         if last or step % task.validate_every == 0:
             losses |= task.validate(learner.model)
@@ -81,6 +87,10 @@ def fit(session: Session, learner: SequenceLearner, task: Task) -> RunResult:
     made = task.finish(learner.model, session.run)
     processes.wait()
     return session.result(made)
+
+
+def _mean(values: list[Tensor]) -> Tensor:
+    return torch.stack([value.detach() for value in values]).mean()
 
 
 def _number(value: Tensor) -> float:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusewire.data.corpus import Corpus, load_corpus
 from fusewire.data.masking import IGNORED, MaskedBatch, MaskedWindows
 from fusewire.data.samples import JARGON_TEXT
-from fusewire.data.text import Corpus, make_corpus, read_text
-from fusewire.data.tokenizers import TokenizerKind
+from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens
 from fusewire.errors import InputError
 from fusewire.models.language import Encoder, TransformerConfig
+from fusewire.training.devices import memory_refusals
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
@@ -26,7 +30,8 @@ from fusewire.training.settings import require_between, require_counts
 KIND = "masked"
 """The kind of run directory that this training fills."""
 
-_VALIDATION_STEPS = 8
+_MEASURED_STEPS = 8
+_MEASURED_ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +81,13 @@ class MaskedTask(ScheduledTask):
 
     def __init__(self, config: MaskedConfig, corpus: Corpus, processes: Processes) -> None:
         super().__init__(config, processes)
-        begins = corpus.tokenizer.begins_word()
-        begins = begins if config.whole_words else begins | True
-        shape = (config.batch, config.context)
-        self._train = MaskedWindows(corpus.train, *shape, config.seed, begins, config.masked)
-        self._measured = MaskedWindows(corpus.validation, *shape, 0, begins, config.masked)
+        tokenizer = corpus.tokenizer
+        self._train = _windows(config, tokenizer, corpus.train, config.batch, config.seed)
+        self._measured = _windows(config, tokenizer, corpus.validation, _MEASURED_ROWS, seed=0)
 
     def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor]:
         """Masked texts and what stood there, (rows, context)."""
-        return self._tensors(self._train.at(step), rows)
+        return _tensors(self._train.at(step), rows, self.processes.device)
 
     def loss(
         self, model: nn.Module, batch: tuple[Tensor, Tensor], carried: None
@@ -94,36 +97,81 @@ class MaskedTask(ScheduledTask):
         loss = cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
         return loss, {}, carried
 
-    @torch.no_grad()
     def validate(self, model: Encoder) -> dict[str, float]:
         """Measures loss and accuracy on masks that are the same every time."""
-        model.eval()
-        loss, right, count = 0.0, 0, 0
-        for step in range(_VALIDATION_STEPS):
-            inputs, targets = self._tensors(self._measured.at(step), slice(None))
-            logits, masked = model(inputs), targets != IGNORED
-            loss += cross_entropy(logits[masked], targets[masked], reduction="sum").item()
-            right += int((logits[masked].argmax(-1) == targets[masked]).sum())
-            count += int(masked.sum())
-        model.train()
-        return {"validation_loss": loss / count, "validation_accuracy": right / count}
+        measured = _measure(model, self._measured, self.processes.device, _MEASURED_ROWS)
+        return {f"validation_{name}": measured[name] for name in ("loss", "accuracy")}
 
     def finish(self, model: Encoder, run: RunDirectory) -> dict[str, Path]:  # noqa: ARG002
         """Leaves nothing but the model."""
         return {}
 
-    def _tensors(self, batch: MaskedBatch, rows: slice) -> tuple[Tensor, Tensor]:
-        inputs, targets = (
-            torch.from_numpy(batch.inputs[rows]),
-            torch.from_numpy(batch.targets[rows]),
-        )
-        return inputs.to(self.processes.device), targets.to(self.processes.device)
+
+def _windows(
+    config: MaskedConfig, tokenizer: Tokenizer, tokens: Tokens, rows: int, seed: int
+) -> MaskedWindows:
+    begins = tokenizer.begins_word()
+    begins = begins if config.whole_words else begins | True
+    return MaskedWindows(tokens, rows, config.context, seed, begins, config.masked)
+
+
+def _tensors(batch: MaskedBatch, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
+    inputs, targets = (torch.from_numpy(part[rows]) for part in (batch.inputs, batch.targets))
+    return inputs.to(device), targets.to(device)
+
+
+@torch.no_grad()
+def _measure(
+    model: Encoder, windows: MaskedWindows, device: torch.device, batch: int
+) -> dict[str, float]:
+    was_training = model.training
+    model.eval()
+    loss, right, count = 0.0, 0, 0
+    for step, first in itertools.product(range(_MEASURED_STEPS), range(0, _MEASURED_ROWS, batch)):
+        inputs, targets = _tensors(windows.at(step), slice(first, first + batch), device)
+        logits, masked = model(inputs), targets != IGNORED
+        loss += cross_entropy(logits[masked], targets[masked], reduction="sum").item()
+        right += int((logits[masked].argmax(-1) == targets[masked]).sum())
+        count += int(masked.sum())
+    model.train(was_training)
+    return {
+        "loss": loss / count,
+        "perplexity": math.exp(loss / count),
+        "accuracy": right / count,
+        "masked_tokens": float(count),
+    }
+
+
+@memory_refusals()
+def evaluate(path: Path, data: Path | None = None, batch: int = 16) -> dict[str, float]:
+    """Measures how well a trained encoder fills in what is masked.
+
+    Args:
+        path: the run directory.
+        data: what `load_corpus` reads, all of which may be masked; ``None`` means the part of its
+            own text that the run kept back.
+        batch: rows read at a time, which does not change the result.
+
+    Returns:
+        ``loss`` in nats per masked token, ``perplexity``, ``accuracy``, and ``masked_tokens``.
+
+    Raises:
+        InputError: the path is no run of an encoder, or the text cannot be used.
+    """
+    config, model, vocabulary = TRAINING.open(path)
+    tokenizer = vocabulary.tokenizer
+    corpus = load_corpus(data or config.data or JARGON_TEXT, tokenizer, config.context)
+    tokens = corpus.validation
+    if data is not None:
+        tokens = np.concatenate([corpus.train, corpus.validation])
+    windows = _windows(config, tokenizer, tokens, _MEASURED_ROWS, seed=0)
+    return _measure(model, windows, torch.device("cpu"), batch)
 
 
 def _load(config: MaskedConfig) -> Material[MaskedConfig]:
     path = config.data or JARGON_TEXT
     tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
-    corpus = make_corpus(read_text(path), tokenizer, config.context, str(path), config.vocab_size)
+    corpus = load_corpus(path, tokenizer, config.context, config.vocab_size)
 
     def task(config: MaskedConfig, processes: Processes) -> MaskedTask:
         return MaskedTask(config, corpus, processes)

@@ -32,7 +32,7 @@ _TOKENIZER = "tokenizer.json"
 _CLASSES = "classes.json"
 
 # What samples and measures call beside `forward`.
-_OTHER_DOORS = ("begin", "features", "conditioned", "decode")
+_OTHER_DOORS = ("begin", "features", "conditioned", "decode", "attention_map")
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ class Kind(Generic[Config]):
         material = self.load(config)
         learner = self.build_learner(config, material.vocabulary, processes, new=True)
         with new_run(processes, path, self.name, config, material.fingerprint) as run:
-            if processes.is_main:
-                _write_vocabulary(run.path, material.vocabulary)
+            processes.by_main(lambda: _write_vocabulary(run.path, material.vocabulary))
             return self._fit(config, run, material, learner, done=0)
 
     @memory_refusals()
@@ -169,7 +168,9 @@ class Kind(Generic[Config]):
         optimizer = torch.optim.AdamW(
             self.groups(config, model), lr=config.learning_rate, betas=(0.9, 0.99), fused=True
         )
-        return SequenceLearner(model, shared, optimizer, config.batch, processes, streams)
+        return SequenceLearner(
+            model, shared, optimizer, config.batch, processes, streams, config.accumulate
+        )
 
     def _fit(
         self,
@@ -195,6 +196,7 @@ class ScheduledTask:
     def __init__(self, config: TrainingConfig, processes: Processes) -> None:
         self.gradient_clip = config.gradient_clip
         self.validate_every, self.save_every = config.validate_every, config.save_every
+        self.half = config.precision == "bfloat16"
         self.processes = processes
         self._schedule = config
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusewire.data.corpus import load_corpus
 from fusewire.data.labelled import load_pairs
 from fusewire.data.masking import IGNORED, NoisyWindows, PairBatch, make_pairs
-from fusewire.data.text import make_corpus, read_text
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import (
@@ -176,11 +176,15 @@ class Seq2SeqTask(ScheduledTask):
             f"{self._shown(source)}\n    {text}\n    {self._shown(target)} (right)"
             for (source, target), text in zip(shown, written, strict=True)
         ]
-        attention = run.path / "attention.png"
-        if self.processes.is_main:
-            replace_file_or_refuse(run.sample_text_path, "\n".join([*lines, ""]).encode("utf-8"))
-            self._plot_attention(model, shown[0], attention)
-        return {"samples": run.sample_text_path, "attention": attention}
+        made = {"samples": run.sample_text_path, "attention": run.path / "attention.png"}
+        weights = self._attention(model, shown[0])
+
+        def show() -> None:
+            replace_file_or_refuse(made["samples"], "\n".join([*lines, ""]).encode("utf-8"))
+            self._plot_attention(weights, shown[0], made["attention"])
+
+        self.processes.by_main(show)
+        return made
 
     def _loss(self, model: nn.Module, batch: PairBatch, reduction: str) -> Tensor:
         device = self.processes.device
@@ -204,7 +208,8 @@ class Seq2SeqTask(ScheduledTask):
             start = place + 1
         return text[:-1]
 
-    def _plot_attention(self, model: Model, pair: Pair, path: Path) -> None:
+    def _attention(self, model: Model, pair: Pair) -> NDArray[np.float32]:
+        """The last layer's weights while it writes, (target_len + 1, source_len)."""
         source, target = pair
         device = self.processes.device
         inputs = np.concatenate([[self._special.begin], target])
@@ -214,9 +219,12 @@ class Seq2SeqTask(ScheduledTask):
             torch.from_numpy(source)[None].to(device), torch.from_numpy(inputs)[None].to(device)
         )
         model.train(was_training)
+        return np.asarray(maps[-1, 0].float().cpu().numpy())
+
+    def _plot_attention(self, weights: NDArray[np.float32], pair: Pair, path: Path) -> None:
+        source, target = pair
         columns = [self._shown(source[place : place + 1]) for place in range(len(source))]
         rows = [self._tokenizer.decode(target[place : place + 1]) for place in range(len(target))]
-        weights = maps[-1, 0].float().cpu().numpy()
         title = "Where the decoder looks (columns) to write each token (rows)"
         plot_matrix(weights, [*rows, "end"], columns, path, title=title)
 
@@ -308,7 +316,7 @@ def _load(config: Seq2SeqConfig) -> Material[Seq2SeqConfig]:
         return _load_noise(config, start)
     found = load_pairs(config.data)
     whole = "\n".join(text for pair in (*found.train, *found.validation) for text in pair)
-    tokenizer = start or make_tokenizer(config.tokenizer, whole, config.vocab_size)
+    tokenizer = start or make_tokenizer(config.tokenizer, [whole], config.vocab_size)
     special = Special.behind(tokenizer)
     train, measured = (
         _encode(rows, tokenizer, config.most_tokens) for rows in (found.train, found.validation)
@@ -323,7 +331,7 @@ def _load(config: Seq2SeqConfig) -> Material[Seq2SeqConfig]:
 
 def _load_noise(config: Seq2SeqConfig, start: Tokenizer | None) -> Material[Seq2SeqConfig]:
     length, kind = config.most_tokens, start or config.tokenizer
-    corpus = make_corpus(read_text(config.data), kind, length, str(config.data), config.vocab_size)
+    corpus = load_corpus(config.data, kind, length, config.vocab_size)
     tokenizer = corpus.tokenizer
 
     def task(config: Seq2SeqConfig, processes: Processes) -> Seq2SeqTask:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fusewire.data.tokenizers import ByteTokenizer, Tokenizer
+from fusewire.errors import InputError
 from fusewire.models.language import beam_search, stream
 from fusewire.training.sequence.config import SamplingConfig
 
@@ -68,9 +69,16 @@ def stream_text(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> I
 
 
 def encode_prompt(model: Any, tokenizer: Tokenizer, prompt: str) -> Tensor:
-    """Token ids of a prompt where the model is, (1, prompt_len)."""
+    """Token ids of a prompt where the model is, (1, prompt_len).
+
+    Raises:
+        InputError: the prompt has no token.
+    """
+    ids = tokenizer.encode(prompt)
+    if not len(ids):
+        raise InputError(f"the prompt {prompt!r} has no token of this model; give some words")
     device = next(model.parameters()).device
-    return torch.from_numpy(tokenizer.encode(prompt).astype("int64"))[None].to(device)
+    return torch.from_numpy(ids.astype("int64"))[None].to(device)
 
 
 def cut_at(text: str, stops: tuple[str, ...]) -> str:
