@@ -47,6 +47,9 @@ ENCODERS = {"BertModel": SIZES}
 ENCODER_DECODERS = {
     "T5ForConditionalGeneration": T5 | {"decoder_start_token_id": 0},
     "BartForConditionalGeneration": PAIR | {"max_position_embeddings": 64},
+    # Its decoder's layers do not say that they are causal.
+    "PegasusXForConditionalGeneration": PAIR
+    | {"max_position_embeddings": 64, "block_size": 8, "num_global_tokens": 4},
 }
 IMAGES = {"ViTModel": SIZES | {"image_size": 8, "patch_size": 2}}
 SPEECH = {

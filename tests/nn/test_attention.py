@@ -70,8 +70,10 @@ added = torch.linspace(-1, 1, QUERY_LEN * KEY_LEN, dtype=torch.float64).reshape(
 @pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
 @pytest.mark.parametrize("key_padding_mask", [None, padding, -padding.double()])
 @pytest.mark.parametrize("attn_mask", [None, hidden, added, hidden.expand(BATCH * HEADS, -1, -1)])
-def test_masks(attn_mask, key_padding_mask):
-    check(*pair(batch_first=True), inputs(), attn_mask=attn_mask, key_padding_mask=key_padding_mask)
+@pytest.mark.parametrize("appended", [False, True])
+def test_masks(attn_mask, key_padding_mask, appended):
+    layers = pair(batch_first=True, add_bias_kv=appended, add_zero_attn=appended)
+    check(*layers, inputs(), attn_mask=attn_mask, key_padding_mask=key_padding_mask)
 
 
 def test_causality_needs_no_reading_of_the_mask():
@@ -79,7 +81,7 @@ def test_causality_needs_no_reading_of_the_mask():
     (x, *_) = inputs()
     mask = torch.nn.Transformer.generate_square_subsequent_mask(QUERY_LEN, dtype=torch.float64)
     check(ours, theirs, [x, x, x], attn_mask=mask, is_causal=True)
-    with pytest.raises(ValueError, match="attn_mask must be given"):
+    with pytest.raises(RuntimeError, match="Need attn_mask"):
         ours(x, x, x, need_weights=False, is_causal=True)
 
 

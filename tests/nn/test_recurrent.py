@@ -172,25 +172,28 @@ def test_it_has_what_torchs_has(name, variant):
 
 def test_bad_arguments_are_told():
     for words, call in [
-        ("hidden_size must be at least 1, but is 0", lambda: fw.nn.GRU(5, 0)),
-        ("proj_size must be from 0 to 6, but is 7", lambda: fw.nn.LSTM(5, 7, proj_size=7)),
+        ("hidden_size must be greater than zero", lambda: fw.nn.GRU(5, 0)),
+        ("input_size must be greater than zero", lambda: fw.nn.MinGRU(0, 5)),
+        ("proj_size has to be smaller", lambda: fw.nn.LSTM(5, 7, proj_size=7)),
         ("proj_size is for LSTM only", lambda: fw.nn.GRU(5, 7, proj_size=3)),
-        ("dropout must be from 0 to 1, but is 2", lambda: fw.nn.GRU(5, 7, 2, dropout=2)),
+        (r"dropout should be a number in range \[0, 1\]", lambda: fw.nn.GRU(5, 7, 2, dropout=2)),
         ("'tanh' or 'relu'", lambda: fw.nn.RNN(5, 7, nonlinearity="sigmoid")),
     ]:
         with pytest.raises(ValueError, match=words):
             call()
-    with pytest.warns(UserWarning, match="between layers, and there is only one"):
+    with pytest.warns(UserWarning, match="non-zero dropout expects num_layers greater than 1"):
         fw.nn.GRU(5, 7, dropout=0.5)
 
 
-def test_bad_input_is_told():
+def test_bad_input_is_told_in_pytorchs_words():
     layer = fw.nn.LSTM(5, 7)
-    with pytest.raises(ValueError, match="input must have 5 features, but has 6"):
+    with pytest.raises(RuntimeError, match="Expected 5, got 6"):
         layer(torch.zeros(2, 3, 6))
-    with pytest.raises(ValueError, match=r"state must have shape \(1, 3, 7\)"):
+    with pytest.raises(RuntimeError, match=r"Expected hidden\[1\] size \(1, 3, 7\)"):
         layer(torch.zeros(2, 3, 5), (torch.zeros(1, 3, 7), torch.zeros(1, 2, 7)))
     with pytest.raises(ValueError, match=r"state must have shape \(1, 2, 7\)"):
         layer(pack_sequence([torch.zeros(2, 5)] * 2), (torch.zeros(1, 3, 7),) * 2)
-    with pytest.raises(ValueError, match="1 or 2 dimensions"):
+    with pytest.raises(ValueError, match="1D or 2D"):
         fw.nn.GRUCell(5, 7)(torch.zeros(2, 3, 5))
+    with pytest.raises(ValueError, match="must have 5 features, but has 6"):
+        fw.nn.MinGRU(5, 7)(torch.zeros(2, 3, 6))

@@ -96,16 +96,37 @@ def test_copies_and_files():
         assert torch.equal(other(x), model(x))
 
 
-def test_replicas_share_their_gradients():
-    model, x = Everything(), torch.randn(4, 2, 5)
-    store = torch.distributed.HashStore()
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    try:
-        replica = torch.nn.parallel.DistributedDataParallel(model)
-        replica(x).sum().backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    assert all(parameter.grad is not None for parameter in model.parameters())
+REPLICA = """
+    import copy, sys, torch, fusewire as fw
+    rank, store = int(sys.argv[1]), torch.distributed.FileStore(sys.argv[2], 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    plain = torch.nn.Sequential(
+        torch.nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0), torch.nn.GRU(6, 4)
+    )
+    x, model = torch.randn(2, 5, 3, 6), copy.deepcopy(plain)
+    fw.fuse(model)
+    replica = torch.nn.parallel.DistributedDataParallel(model)
+    replica(x[rank])[0].square().mean().backward()
+    sum(plain(each)[0].square().mean() for each in x).div(2).backward()
+    for ours, exact in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, exact.grad, rtol=1e-4, atol=1e-6)
+    torch.distributed.destroy_process_group()
+"""
+
+
+def test_replicas_share_their_gradients(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(REPLICA)]
+    replicas = [
+        subprocess.Popen(
+            [*command, str(rank), str(tmp_path / "store")], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    for replica in replicas:
+        _, said = replica.communicate()
+        assert replica.returncode == 0, said
 
 
 def test_an_interrupt_ends_a_loop_of_kernels():
@@ -132,3 +153,19 @@ def test_a_model_is_compiled_in_one_piece():
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     actual = torch.autograd.grad(compiled(x).sum(), list(model.parameters()))
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_tensor_in_several_places_is_compiled():
+    x = torch.randn(2, 3, 5, 8, requires_grad=True)
+
+    def attend(x):
+        return fw.scaled_dot_product_attention(x, x, x, is_causal=True)
+
+    tied = fw.nn.GRU(6, 6)
+    tied.weight_ih_l0 = tied.weight_hh_l0
+    for function, operand in [(attend, x), (lambda x: tied(x)[0], torch.randn(4, 2, 6))]:
+        compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(operand), function(operand))
+    exact = torch.autograd.grad(attend(x).square().sum(), x)
+    actual = torch.autograd.grad(torch.compile(attend, backend="aot_eager")(x).square().sum(), x)
+    torch.testing.assert_close(actual, exact)

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn import functional
 
+from fusewire.nn import nested
 from fusewire.ops.attention import scaled_dot_product_attention
+from fusewire.ops.linear import linear
 
 _MASKED_KEYS = 1
 """The `mask_type` of a mask that is ``(batch, key_len)``."""
@@ -74,9 +76,9 @@ class _Attention:
                 mask_type,
             )
             return results
-        padded, exists = _padded(query)
+        padded, exists = nested.pad(query)
         output = _attend(padded, num_head, parameters, mask, mask_type, exists)
-        return _like(output, exists), None
+        return nested.unpad(output, exists), None
 
 
 def _encoder_layer(
@@ -111,32 +113,18 @@ def _encoder_layer(
         return functional.layer_norm(x, (embed_dim,), norm_weight_2, norm_bias_2, eps)
 
     def feed_forward(x: torch.Tensor) -> torch.Tensor:
-        inner = functional.linear(x, ffn_weight_1, ffn_bias_1)
-        active = functional.gelu(inner) if use_gelu else inner.relu_()
-        return functional.linear(active, ffn_weight_2, ffn_bias_2)
+        inner = linear(x, ffn_weight_1, ffn_bias_1, None if use_gelu else "relu")
+        active = functional.gelu(inner) if use_gelu else inner
+        return linear(active, ffn_weight_2, ffn_bias_2)
 
-    x, exists = _padded(src)
+    x, exists = nested.pad(src)
     if norm_first:
         x = x + _attend(norm_1(x), num_heads, parameters, mask, mask_type, exists)
         x = x + feed_forward(norm_2(x))
     else:
         x = norm_1(x + _attend(x, num_heads, parameters, mask, mask_type, exists))
         x = norm_2(x + feed_forward(x))
-    return _like(x, exists)
-
-
-def _padded(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """A nested tensor as a padded one, and where its rows exist; None where `x` is not nested."""
-    if not x.is_nested:
-        return x, None
-    lengths = torch.tensor([row.shape[0] for row in x.unbind()])
-    padded = x.to_padded_tensor(0.0)
-    return padded, torch.arange(padded.shape[1]) < lengths[:, None]
-
-
-def _like(x: torch.Tensor, exists: torch.Tensor | None) -> torch.Tensor:
-    """The padded tensor as it came to :func:`_padded`."""
-    return x if exists is None else torch._nested_tensor_from_mask(x, exists)
+    return nested.unpad(x, exists)
 
 
 def _attend(
@@ -148,7 +136,7 @@ def _attend(
     exists: torch.Tensor | None,
 ) -> torch.Tensor:
     """Self-attention with its projections of ``(batch, length, embed_dim)``."""
-    projected = functional.linear(x, parameters.qkv_weight, parameters.qkv_bias)
+    projected = linear(x, parameters.qkv_weight, parameters.qkv_bias)
     query, key, value = projected.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     if mask is not None:
         if mask_type == _MASKED_KEYS:
@@ -157,6 +145,4 @@ def _attend(
             mask = ~mask  # PyTorch's modules mark what is hidden.
     lengths = None if exists is None else exists.sum(1)
     output = scaled_dot_product_attention(query, key, value, mask, key_lengths=lengths)
-    return functional.linear(
-        output.transpose(1, 2).flatten(2), parameters.out_weight, parameters.out_bias
-    )
+    return linear(output.transpose(1, 2).flatten(2), parameters.out_weight, parameters.out_bias)

@@ -7,7 +7,6 @@ has, and hooks, tied weights, buffers, training mode and references to the modul
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch.nn.utils import parametrize
@@ -41,8 +40,8 @@ class _Origin:
     """What a module was before."""
 
     kind: type
-    replaced: dict[str, Any]
-    added: frozenset[str]
+    lent: frozenset[str]
+    """Attributes that our class has and that it had not."""
 
 
 _CLASSES: dict[type, type] = {
@@ -53,23 +52,18 @@ _CLASSES: dict[type, type] = {
     torch.nn.LSTMCell: nn.LSTMCell,
     torch.nn.GRUCell: nn.GRUCell,
     torch.nn.MultiheadAttention: nn.MultiheadAttention,
+    torch.nn.TransformerEncoderLayer: nn.TransformerEncoderLayer,
 }
-
-_DETOURS: dict[type, dict[str, Any]] = {
-    # Either would hand the parameters of its attention to an operator of PyTorch's.
-    torch.nn.TransformerEncoderLayer: {"activation_relu_or_gelu": 0},
-    torch.nn.TransformerEncoder: {"use_nested_tensor": False},
-}
-"""Modules whose inference fast path goes around their attention, and what turns it off."""
 
 
 def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
     """Lets the recurrent and attention modules of a model run our kernels, in place.
 
-    `torch.nn.RNN`, `LSTM`, `GRU`, their cells and `torch.nn.MultiheadAttention` get the class of
-    that name of `fusewire.nn`, wherever in the model they are; parameters, state_dict keys, hooks,
-    parametrizations and modes stay what they are. On other devices than the CPU, and in half
-    precision where our kernels do not serve it, they go on running PyTorch's operators.
+    `torch.nn.RNN`, `LSTM`, `GRU`, their cells, `torch.nn.MultiheadAttention` and
+    `TransformerEncoderLayer` get the class of that name of `fusewire.nn`, wherever they are;
+    parameters, state_dict keys, hooks, parametrizations and modes stay what they are. On
+    other devices than the CPU, and in half precision where our kernels do not serve it, they go
+    on running PyTorch's operators.
 
     Args:
         model: Any module; may itself be one of the above.
@@ -104,9 +98,6 @@ def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
         reason = _obstacle(module, kind, family)
         if reason is not None:
             report.left_alone[name] = reason
-        elif family in _DETOURS:
-            _change(module, type(module), _DETOURS[family])
-            report.changed[name] = f"{kind.__name__}, which now calls its attention in inference"
         else:
             _replace_class(module, kind)
             report.changed[name] = kind.__name__
@@ -123,7 +114,7 @@ def _family(module: torch.nn.Module) -> type | None:
     """The class of `torch.nn` that we have something for and that the module is one of."""
     if isinstance(module, tuple(_CLASSES.values())):
         return None
-    for family in (*_CLASSES, *_DETOURS):
+    for family in _CLASSES:
         if isinstance(module, family):
             return family
         if isinstance(module, torch.jit.ScriptModule) and module.original_name == family.__name__:
@@ -139,10 +130,6 @@ def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
         return f"{kind.__name__} is a class of its own, derived from {family.__name__}"
     if "forward" in vars(module):
         return "its forward was replaced"
-    if family is torch.nn.MultiheadAttention and (
-        module.bias_k is not None or module.add_zero_attn
-    ):
-        return "add_bias_kv and add_zero_attn append keys that our kernels do not know"
     return None
 
 
@@ -151,32 +138,26 @@ def _replace_class(module: torch.nn.Module, kind: type) -> None:
     lender = ours(1, 1, device="meta")
     if parametrize.is_parametrized(module):
         # PyTorch made a class for this module whose properties compute the parameters.
-        own = {name: value for name, value in vars(type(module)).items() if name not in _OF_CLASSES}
-        ours = type(type(module).__name__, (ours,), own)
-    lent = {name: value for name, value in vars(lender).items() if name not in vars(module)}
+        computed = {n: value for n, value in vars(type(module)).items() if n not in _OF_CLASSES}
+        ours = type(type(module).__name__, (ours,), computed)
+    own = vars(module)
+    lent = {name: value for name, value in vars(lender).items() if name not in own}
     for name in _CACHES:
-        vars(module).pop(name, None)
-    _change(module, ours, lent)
+        own.pop(name, None)
+    own[_ORIGIN] = _Origin(type(module), frozenset(lent))
+    own.update(lent)
+    module.__class__ = ours
 
 
 _OF_CLASSES = ("__dict__", "__weakref__")
 
 
-def _change(module: torch.nn.Module, kind: type, attributes: dict[str, Any]) -> None:
-    own = vars(module)
-    replaced = {name: own[name] for name in attributes if name in own}
-    own[_ORIGIN] = _Origin(type(module), replaced, frozenset(attributes) - replaced.keys())
-    own.update(attributes)
-    module.__class__ = kind
-
-
 def _restore(module: torch.nn.Module) -> None:
     own = vars(module)
     origin = own.pop(_ORIGIN)
-    for name in origin.added:
+    for name in origin.lent:
         own.pop(name, None)
     module.__class__ = origin.kind
-    own.update(origin.replaced)
     if isinstance(module, torch.nn.RNNBase):
         module._flat_weights_names = [name for names in module._all_weights for name in names]
         module._init_flat_weights()

@@ -25,7 +25,7 @@ import sys
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from fusewire.ops.attention import scaled_dot_product_attention
@@ -108,18 +108,37 @@ def mask(*arguments: Any, config: Any = None, **options: Any) -> torch.Tensor | 
         ``(batch, 1, query_len, key_len)``, bool, True where a query attends, or None where that
         follows from `is_causal`; what is added to scores, for models that call no such function.
     """
-    make = sdpa_mask if _calls_interface(type(config).__module__) else eager_mask
-    made: torch.Tensor | None = make(*arguments, config=config, **options)
+    modeling = _modeling(type(config).__module__)
+    if not _calls_interface(modeling):
+        made: torch.Tensor | None = eager_mask(*arguments, config=config, **options)
+    else:
+        if not _says_whether_causal(modeling):
+            options["allow_is_causal_skip"] = False
+        made = sdpa_mask(*arguments, config=config, **options)
     return made
 
 
+def _modeling(configuration: str) -> str:
+    """The module of the models of a configuration's module."""
+    return configuration.replace(".configuration_", ".modeling_")
+
+
 @functools.cache
-def _calls_interface(configuration: str) -> bool:
-    """Whether the models of a configuration's module look their attention function up."""
-    modeling = configuration.replace(".configuration_", ".modeling_")
-    if modeling == configuration or modeling not in sys.modules:
+def _calls_interface(modeling: str) -> bool:
+    """Whether a module's models look their attention function up."""
+    if ".modeling_" not in modeling or modeling not in sys.modules:
         return True
     return hasattr(sys.modules[modeling], "ALL_ATTENTION_FUNCTIONS")
+
+
+@functools.cache
+def _says_whether_causal(modeling: str) -> bool:
+    """Whether layers know that they are causal; those do that the library's own SDPA serves."""
+    if modeling not in sys.modules:
+        return True
+    kinds = [kind for kind in vars(sys.modules[modeling]).values() if isinstance(kind, type)]
+    models: list[Any] = [kind for kind in kinds if issubclass(kind, PreTrainedModel)]
+    return any(model._supports_sdpa for model in models)
 
 
 _SERVED = frozenset(inspect.signature(attention).parameters)

@@ -5,6 +5,7 @@ from fusewire.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusewire.nn.linear import Linear
 from fusewire.nn.minimal import MinGRU, MinLSTM
 from fusewire.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from fusewire.nn.transformer import TransformerEncoderLayer
 
 __all__ = [
     "GRU",
@@ -18,4 +19,5 @@ __all__ = [
     "MultiheadAttention",
     "RNNCell",
     "Recurrent",
+    "TransformerEncoderLayer",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+from fusewire.nn import nested
 from fusewire.ops.attention import scaled_dot_product_attention
 
 
@@ -12,9 +13,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
     """`torch.nn.MultiheadAttention`, computed by :func:`fusewire.scaled_dot_product_attention`.
 
     Arguments, parameters and state_dict are those of the class of `torch.nn`. Asked for the weights
-    (``need_weights=True``, which needs all of them in memory) or built with `add_bias_kv` or
-    `add_zero_attn`, it runs as that class does. A query whose keys are all masked gets 0 from the
-    heads, where that class gives NaN.
+    (``need_weights=True``, which needs all of them in memory) it runs as that class does. A query
+    whose keys are all masked gets 0 from the heads, where that class gives NaN.
 
     Example:
         >>> import torch
@@ -55,8 +55,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         Returns:
             The output, shaped like `query`, and the weights or None.
         """
-        appended = self.bias_k is not None or self.add_zero_attn
-        if need_weights or appended or query.is_nested or query.dim() not in (2, 3):
+        masked = attn_mask is not None or key_padding_mask is not None
+        if query.is_nested and query is key and key is value and not (need_weights or masked):
+            rows, exists = nested.pad(query)
+            hidden = None if exists is None else ~exists
+            output, _ = self(rows, rows, rows, key_padding_mask=hidden, need_weights=False)
+            return nested.unpad(output, exists), None
+        said_too_little = is_causal and attn_mask is None
+        if need_weights or said_too_little or query.is_nested or query.dim() not in (2, 3):
             return super().forward(
                 query,
                 key,
@@ -67,10 +73,6 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
                 average_attn_weights,
                 is_causal,
             )
-        if is_causal and attn_mask is None:
-            raise ValueError(
-                "is_causal only says what attn_mask is, so attn_mask must be given too"
-            )
         batched = query.dim() == 3
         if not batched:
             query, key, value = (operand.unsqueeze(0) for operand in (query, key, value))
@@ -78,16 +80,21 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
                 key_padding_mask = key_padding_mask.unsqueeze(0)
         elif not self.batch_first:
             query, key, value = (operand.transpose(0, 1) for operand in (query, key, value))
-        if is_causal and key_padding_mask is None:
+        appended = self.bias_k is not None or self.add_zero_attn
+        is_causal = is_causal and key_padding_mask is None and not appended
+        if is_causal:
             attn_mask = None
-        else:
-            is_causal = False
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0], query.dtype)
-        query, key, value = self._project(query, key, value)
+        query, key, value = (self._heads(each) for each in self._project(query, key, value))
+        if appended:
+            key, value = self._append(key, self.bias_k), self._append(value, self.bias_v)
+            if mask is not None:
+                missing = (0, key.shape[2] - mask.shape[-1])
+                mask = functional.pad(mask, missing, value=mask.dtype == torch.bool)
         output = scaled_dot_product_attention(
-            self._heads(query),
-            self._heads(key),
-            self._heads(value),
+            query,
+            key,
+            value,
             mask,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=is_causal,
@@ -117,6 +124,16 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         """``(batch, length, embed_dim)`` as ``(batch, heads, length, head_dim)``."""
         batch, length, _ = projected.shape
         return projected.view(batch, length, self.num_heads, self.head_dim).transpose(1, 2)
+
+    def _append(self, heads: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """Keys or values with those behind them that every query attends to."""
+        batch, _, _, head_dim = heads.shape
+        rows = [heads]
+        if bias is not None:
+            rows.append(self._heads(bias.to(heads.dtype)).expand(batch, -1, -1, -1))
+        if self.add_zero_attn:
+            rows.append(heads.new_zeros(batch, self.num_heads, 1, head_dim))
+        return torch.cat(rows, 2)
 
     def _mask(
         self,

@@ -20,7 +20,10 @@ class RNNCell(torch.nn.RNNCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.RNNCell`."""
-        return _step(self, self.nonlinearity, input, None if hx is None else [hx])[0]
+        try:
+            return _step(self, self.nonlinearity, input, None if hx is None else [hx])[0]
+        except (TypeError, ValueError):
+            return super().forward(input, hx)  # which says what is wrong
 
 
 class GRUCell(torch.nn.GRUCell):
@@ -35,7 +38,10 @@ class GRUCell(torch.nn.GRUCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.GRUCell`."""
-        return _step(self, "gru", input, None if hx is None else [hx])[0]
+        try:
+            return _step(self, "gru", input, None if hx is None else [hx])[0]
+        except (TypeError, ValueError):
+            return super().forward(input, hx)
 
 
 class LSTMCell(torch.nn.LSTMCell):
@@ -53,7 +59,10 @@ class LSTMCell(torch.nn.LSTMCell):
         self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `torch.nn.LSTMCell`."""
-        hidden, cell = _step(self, "lstm", input, None if hx is None else list(hx))
+        try:
+            hidden, cell = _step(self, "lstm", input, None if hx is None else list(hx))
+        except (TypeError, ValueError):
+            return super().forward(input, hx)
         return hidden, cell
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import torch
@@ -49,8 +48,12 @@ class Recurrent(torch.nn.Module):
             LSTM's hidden and cell state.
 
     Raises:
+        TypeError: If a size is not whole, or `bias` or `batch_first` no bool.
         ValueError: If a size or a probability is out of range.
     """
+
+    _torchs: ClassVar[Any] = None
+    """The class of `torch.nn` that computes the same."""
 
     _extras: ClassVar[dict[str, Any]] = {}
     """A cell's own options that `repr` shows, with their defaults."""
@@ -83,19 +86,21 @@ class Recurrent(torch.nn.Module):
         zoneout: float | tuple[float, float] = 0.0,
     ) -> None:
         super().__init__()
-        for name, size in [
-            ("input_size", input_size),
-            ("hidden_size", hidden_size),
-            ("num_layers", num_layers),
-        ]:
-            if size < 1:
-                raise ValueError(f"{name} must be at least 1, but is {size}")
         if proj_size and self.mode != "LSTM":
             raise ValueError("proj_size is for LSTM only")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(f"proj_size must be from 0 to {hidden_size - 1}, but is {proj_size}")
-        if dropout and num_layers == 1:
-            warnings.warn("dropout happens between layers, and there is only one", stacklevel=3)
+        # Refuses, in its own words, what PyTorch refuses.
+        torch.nn.RNNBase(
+            self.mode if self._torchs else "GRU",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            proj_size,
+            device="meta",
+        )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -224,6 +229,33 @@ class Recurrent(torch.nn.Module):
 
     def _run(self, input: Any, states: list[torch.Tensor] | None) -> tuple[Any, list[torch.Tensor]]:
         """Runs all layers on a padded or a packed batch."""
+        try:
+            return self._compute(input, states)
+        except (TypeError, ValueError):
+            self._refuse(input, states)
+            raise
+
+    def _refuse(self, input: Any, states: list[torch.Tensor] | None) -> None:
+        """Raises what PyTorch's class does for an input that it does not take either."""
+        if self._torchs is None or isinstance(input, PackedSequence):
+            return  # States beside packed sequences go unchecked there.
+        twin = self._torchs(
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            bias=self.bias,
+            batch_first=self.batch_first,
+            bidirectional=self.bidirectional,
+            **({"proj_size": self.proj_size} if self.proj_size else {}),
+            device="meta",
+            dtype=self.weight_ih_l0.dtype,
+        )
+        hx = None if states is None else tuple(state.to("meta") for state in states)
+        twin(input.to("meta"), hx[0] if hx is not None and len(hx) == 1 else hx)
+
+    def _compute(
+        self, input: Any, states: list[torch.Tensor] | None
+    ) -> tuple[Any, list[torch.Tensor]]:
         options = self._options()
         weights = [
             LayerWeights(**{name.partition("_l")[0]: getattr(self, name) for name in names})
@@ -253,6 +285,8 @@ class RNN(Recurrent):
         >>> output.shape, hidden.shape
         (torch.Size([7, 2, 5]), torch.Size([1, 2, 5]))
     """
+
+    _torchs = torch.nn.RNN
 
     def __init__(
         self,
@@ -288,6 +322,7 @@ class GRU(Recurrent):
     """
 
     mode = "GRU"
+    _torchs = torch.nn.GRU
     _extras: ClassVar[dict[str, Any]] = {"reset_after": True}
     reset_after: bool = True
 
@@ -316,6 +351,7 @@ class LSTM(Recurrent):
     """
 
     mode = "LSTM"
+    _torchs = torch.nn.LSTM
     _extras: ClassVar[dict[str, Any]] = {"peepholes": False}
     peepholes: bool = False
 

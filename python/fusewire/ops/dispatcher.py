@@ -90,6 +90,16 @@ def needs_gradient(*operands: torch.Tensor | None) -> bool:
     return False
 
 
+def apply(function: type[torch.autograd.Function], *operands: Any) -> Any:
+    """Calls an autograd Function; with one tensor in two places too, which the compiler refuses."""
+    if torch.compiler.is_compiling():
+        operands = tuple(
+            operand.view_as(operand) if isinstance(operand, torch.Tensor) else operand
+            for operand in operands
+        )
+    return function.apply(*operands)
+
+
 def as_raised(error: Exception, **operands: object) -> Exception:
     """The exception that a failed call shall end with.
 

@@ -209,7 +209,7 @@ def _dispatch(
         return composed.attention(query, key, value, *extras, options=options)
     results: tuple[torch.Tensor, torch.Tensor]
     if dispatcher.needs_gradient(query, key, value, *extras[:3]):
-        results = _Attention.apply(query, key, value, *extras, options)
+        results = dispatcher.apply(_Attention, query, key, value, *extras, options)
     else:
         results = _forward(query, key, value, *extras, *options)
     return results

@@ -106,7 +106,7 @@ def linear(
             input if input.dim() == 2 else input.reshape(input.shape[:-1].numel(), input.shape[-1])
         )
         if dispatcher.needs_gradient(input, weight, bias):
-            output: torch.Tensor = _Linear.apply(rows, weight, bias, activation)
+            output: torch.Tensor = dispatcher.apply(_Linear, rows, weight, bias, activation)
         else:
             output = _forward(rows, weight, bias, activation)
     except (RuntimeError, AttributeError) as error:

@@ -243,7 +243,7 @@ def _layer(
     operands = (rows, hidden, cell, *weights[:4])
     try:
         if dispatcher.needs_gradient(*operands):
-            output, *finals = _Layer.apply(*operands, kind, batch_sizes, reverse)
+            output, *finals = dispatcher.apply(_Layer, *operands, kind, batch_sizes, reverse)
         else:
             output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
     except (RuntimeError, AttributeError) as error:
