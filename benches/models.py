@@ -1,4 +1,4 @@
-"""What one line gives whole models: `python -m benches.models` prints a table.
+"""What a line or two give whole models: `python -m benches.models` prints a table.
 
 Each model is built twice with the same weights; PyTorch's and ours run in turns, and the ratio is
 that of the medians. Both must agree before anything is timed.
@@ -48,6 +48,7 @@ def padding(batch: int, length: int) -> torch.Tensor:
 def with_ours(model: torch.nn.Module) -> torch.nn.Module:
     ours = copy.deepcopy(model)
     ours.set_attn_implementation("fusewire")
+    fw.fuse(ours, linear=True)
     return ours
 
 

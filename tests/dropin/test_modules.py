@@ -190,3 +190,15 @@ def test_transformers_call_their_attention_in_inference():
     torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=2e-6)
     torch.testing.assert_close(actual[1][~padding], expected[1][~padding], rtol=1e-5, atol=2e-6)
     assert torch.equal(again, expected[0])
+
+
+def test_linear_layers_are_changed_where_that_is_asked_for():
+    model, x = Model(), torch.randn(4, 5, 6)
+    expected = gradients(model, x)
+    assert "head" not in fw.fuse(model).changed
+    report = fw.fuse(model, linear=True)
+    assert report.changed == {"head": "Linear"}
+    assert not report.left_alone
+    torch.testing.assert_close(gradients(model, x), expected, rtol=1e-4, atol=2e-6)
+    fw.fuse(model, undo=True)
+    assert type(model.head) is torch.nn.Linear

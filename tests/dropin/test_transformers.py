@@ -8,6 +8,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
+import fusewire as fw  # noqa: E402
 import fusewire.dropin.transformers as dropin  # noqa: E402
 
 SIZES = {
@@ -177,6 +178,13 @@ def test_it_runs_our_operator_and_can_be_set_later(monkeypatch):
     eager.set_attn_implementation("fusewire")
     torch.testing.assert_close(eager(tokens).logits, expected, rtol=1e-4, atol=1e-4)
     assert calls == [True, True]
+
+
+def test_the_linear_layers_of_gpt2_are_fused():
+    eager, ours = models("GPT2LMHeadModel", DECODERS["GPT2LMHeadModel"])
+    changed = fw.fuse(ours, linear=True).changed
+    assert changed["transformer.h.0.attn.c_attn"] == "Conv1D"
+    compare(eager, ours, input_ids=padded("none")[0])
 
 
 def test_a_static_cache_is_longer_than_what_it_holds():

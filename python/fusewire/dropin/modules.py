@@ -55,8 +55,11 @@ _CLASSES: dict[type, type] = {
     torch.nn.TransformerEncoderLayer: nn.TransformerEncoderLayer,
 }
 
+LINEAR_CLASSES: dict[type, type] = {torch.nn.Linear: nn.Linear}
+"""Linear layers, which are changed where that is asked for."""
 
-def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
+
+def fuse(model: torch.nn.Module, *, linear: bool = False, undo: bool = False) -> Fusion:
     """Lets the recurrent and attention modules of a model run our kernels, in place.
 
     `torch.nn.RNN`, `LSTM`, `GRU`, their cells, `torch.nn.MultiheadAttention` and
@@ -67,6 +70,10 @@ def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
 
     Args:
         model: Any module; may itself be one of the above.
+        linear: Whether to change `torch.nn.Linear` too (and, where `fusewire.dropin.transformers`
+            is imported, Hugging Face's `Conv1D`, which GPT-2 is made of).
+            They gain where a call has many rows (64 and more), and lose where it has few, as in
+            generation.
         undo: Whether to make all modules what they were before instead.
 
     Returns:
@@ -93,6 +100,8 @@ def fuse(model: torch.nn.Module, *, undo: bool = False) -> Fusion:
             continue
         kind = _kind(module)
         family = _family(module)
+        if family in LINEAR_CLASSES and not (linear and kind is family):
+            continue
         if family is None or _ORIGIN in vars(module):
             continue
         reason = _obstacle(module, kind, family)
@@ -112,9 +121,10 @@ def _kind(module: torch.nn.Module) -> type:
 
 def _family(module: torch.nn.Module) -> type | None:
     """The class of `torch.nn` that we have something for and that the module is one of."""
-    if isinstance(module, tuple(_CLASSES.values())):
+    classes = _CLASSES | LINEAR_CLASSES
+    if isinstance(module, tuple(classes.values())):
         return None
-    for family in _CLASSES:
+    for family in classes:
         if isinstance(module, family):
             return family
         if isinstance(module, torch.jit.ScriptModule) and module.original_name == family.__name__:
@@ -134,16 +144,17 @@ def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
 
 
 def _replace_class(module: torch.nn.Module, kind: type) -> None:
-    ours = _CLASSES[kind]
-    lender = ours(1, 1, device="meta")
+    ours = (_CLASSES | LINEAR_CLASSES)[kind]
+    with torch.device("meta"):
+        lender = ours(1, 1)
     if parametrize.is_parametrized(module):
         # PyTorch made a class for this module whose properties compute the parameters.
         computed = {n: value for n, value in vars(type(module)).items() if n not in _OF_CLASSES}
         ours = type(type(module).__name__, (ours,), computed)
     own = vars(module)
-    lent = {name: value for name, value in vars(lender).items() if name not in own}
     for name in _CACHES:
         own.pop(name, None)
+    lent = {name: value for name, value in vars(lender).items() if not hasattr(module, name)}
     own[_ORIGIN] = _Origin(type(module), frozenset(lent))
     own.update(lent)
     module.__class__ = ours

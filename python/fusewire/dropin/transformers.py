@@ -25,10 +25,17 @@ import sys
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    PreTrainedModel,
+    pytorch_utils,
+)
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from fusewire.dropin.modules import LINEAR_CLASSES
 from fusewire.ops.attention import scaled_dot_product_attention
+from fusewire.ops.linear import linear
 
 NAME = "fusewire"
 
@@ -154,5 +161,14 @@ def _read_by_own_attention(modeling: str) -> frozenset[str]:
     return frozenset(inspect.signature(own).parameters) - _SERVED - _WITHOUT_EFFECT
 
 
+class Conv1D(pytorch_utils.Conv1D):  # type: ignore[misc]
+    """The library's linear layer with a transposed weight, computed by :func:`fusewire.linear`."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Applies the layer to ``(..., nx)``; returns ``(..., nf)``."""
+        return linear(x, self.weight.T, self.bias)
+
+
+LINEAR_CLASSES[pytorch_utils.Conv1D] = Conv1D
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, mask)
