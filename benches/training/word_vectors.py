@@ -2,8 +2,9 @@
 
     python -m benches.training.word_vectors --text gcide.txt --out benches/record/word_vectors.json
 
-The text is a large dictionary (Debian's dict-gcide, unpacked with zcat); gensim, which must be
-installed, brings WordSim-353, SimLex-999 and the analogies.
+The text is a large dictionary, Debian's dict-gcide, unpacked with
+`zcat gcide.dict.dz | iconv -c -f windows-1252 -t utf-8`. gensim, which must be installed, brings
+WordSim-353, SimLex-999 and the analogies.
 """
 
 from __future__ import annotations
