@@ -94,6 +94,8 @@ class EmbeddingsConfig:
         require_between(0, 1, sample=self.sample, final_learning_rate=self.final_learning_rate)
         require_positive(learning_rate=self.learning_rate)
         require_seed(self.seed)
+        if self.threads is not None:
+            require_counts(threads=self.threads)
 
     @property
     def steps(self) -> int:
