@@ -16,7 +16,16 @@ import torch
 
 from fusewire.ops.door import attach
 
-_SERVED = frozenset({torch.float32, torch.float64})
+REAL = frozenset({torch.float32, torch.float64})
+"""Types that kernels compute with as they are stored."""
+
+STORED = REAL | {torch.bfloat16, torch.float16}
+"""Types that kernels read and write."""
+
+
+def real_of(dtype: torch.dtype) -> torch.dtype:
+    """What kernels compute with where operands are stored as `dtype`."""
+    return dtype if dtype in REAL else torch.float32
 
 
 def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOverload:
@@ -51,13 +60,13 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
     return overload
 
 
-def is_served(operand: torch.Tensor) -> bool:
+def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> bool:
     """Whether our kernels compute with this operand; otherwise PyTorch's own operators shall.
 
-    They do on the CPU in float32 and float64, outside the transforms of `torch.func`, which cannot
-    look into an autograd Function of the quick kind.
+    They do on the CPU for `dtypes`, outside the transforms of `torch.func`, which cannot look into
+    an autograd Function of the quick kind.
     """
-    return operand.is_cpu and operand.dtype in _SERVED and not is_transformed()
+    return operand.is_cpu and operand.dtype in dtypes and not is_transformed()
 
 
 def is_transformed() -> bool:

@@ -6,7 +6,7 @@ use fusewire_kernels::linear::{Gradients, Linear};
 use fusewire_kernels::parallel::Team;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Number, NumpyArray, with_number};
+use crate::array::{Array, NumpyArray, Stored, with_stored};
 use crate::gate::{self, Result};
 use crate::torch_abi::{Library, Operator, Tensor, Text};
 
@@ -20,7 +20,7 @@ struct Operands<'a, A> {
 
 impl<A: Array> Operands<'_, A> {
     fn forward(&self, team: &dyn Team) -> Result<A> {
-        with_number!(self.input.dtype("input")?, T => {
+        with_stored!(self.input.dtype("input")?, T => {
             let layer = self.layer::<T>()?;
             let mut output = A::empty::<T>(&layer.output_shape())?;
             layer.forward(output.view_mut("output")?, team)?;
@@ -29,7 +29,7 @@ impl<A: Array> Operands<'_, A> {
     }
 
     fn backward(&self, wanted: &Wanted<'_, A>, team: &dyn Team) -> Result<[A; 3]> {
-        with_number!(self.input.dtype("input")?, T => {
+        with_stored!(self.input.dtype("input")?, T => {
             let layer = self.layer::<T>()?;
             let [rows, output_size] = layer.output_shape();
             let input_size = self.weight.view::<T, 2>("weight")?.columns();
@@ -50,7 +50,7 @@ impl<A: Array> Operands<'_, A> {
         })
     }
 
-    fn layer<T: Number>(&self) -> Result<Linear<'_, T>> {
+    fn layer<T: Stored>(&self) -> Result<Linear<'_, T>> {
         let bias = self.bias.map(|bias| bias.view("bias")).transpose()?;
         let (input, weight) = (self.input.view("input")?, self.weight.view("weight")?);
         Ok(Linear::new(input, weight, bias, self.activation.parse()?)?)

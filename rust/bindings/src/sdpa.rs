@@ -49,7 +49,11 @@ fn served(of: &FlashAttention) -> Option<Float> {
     let mask = of.attn_mask.as_ref().map(kind);
     let masked = mask.is_none_or(|mask| mask == dtype || mask == Some(Dtype::Bool));
     match dtype {
-        Some(Dtype::Float(float)) if alike && masked && of.dropout_p == 0.0 => Some(float),
+        Some(Dtype::Float(float @ (Float::Float32 | Float::Float64)))
+            if alike && masked && of.dropout_p == 0.0 =>
+        {
+            Some(float)
+        }
         _ => None,
     }
 }

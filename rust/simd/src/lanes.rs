@@ -176,12 +176,19 @@ pub trait Lanes<T: Real>: Isa {
     /// Loads up to `LANES` numbers of `source`; lanes beyond its end are 0.
     #[inline(always)]
     fn load_first(self, source: &[T]) -> Self::Vector {
+        if source.len() >= Self::LANES {
+            return self.load(source);
+        }
         // SAFETY: the mask covers no lane beyond the end of the slice.
         unsafe { self.load_masked(source.as_ptr(), self.first(source.len())) }
     }
     /// Stores up to `LANES` numbers of `target`; lanes beyond its end are dropped.
     #[inline(always)]
     fn store_first(self, target: &mut [T], a: Self::Vector) {
+        if target.len() >= Self::LANES {
+            // Not by a mask of all lanes: the CPU forwards no masked store to a later load.
+            return self.store(target, a);
+        }
         // SAFETY: the mask covers no lane beyond the end of the slice.
         unsafe { self.store_masked(target.as_mut_ptr(), self.first(target.len()), a) }
     }

@@ -58,12 +58,18 @@ pub trait Storage<E: Element>: Lanes<E::Real> {
     /// Reads up to `LANES` numbers of `source`; lanes beyond its end are 0.
     #[inline(always)]
     fn read_first(self, source: &[E]) -> Self::Vector {
+        if source.len() >= Self::LANES {
+            return self.read(source);
+        }
         // SAFETY: the mask covers no lane beyond the end of the slice.
         unsafe { self.read_masked(source.as_ptr(), self.first(source.len())) }
     }
     /// Writes up to `LANES` numbers of `target`; lanes beyond its end are dropped.
     #[inline(always)]
     fn write_first(self, target: &mut [E], a: Self::Vector) {
+        if target.len() >= Self::LANES {
+            return self.write(target, a);
+        }
         // SAFETY: the mask covers no lane beyond the end of the slice.
         unsafe { self.write_masked(target.as_mut_ptr(), self.first(target.len()), a) }
     }

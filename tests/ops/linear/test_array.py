@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 import fusewire as fw
 from fusewire.ops.linear import linear_backward, reference
 
-ACTIVATIONS = [None, "relu", "sigmoid", "silu", "tanh"]
+ACTIVATIONS = [None, "gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"]
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 EDGES = [0, 1, 31, 32, 33]
 
@@ -40,6 +41,25 @@ def test_forward_and_every_gradient(activation, dtype):
         for got_one, expected_one in zip(got, expected, strict=True):
             assert got_one.shape == expected_one.shape
             assert_close(got_one, expected_one, dtype, max(rows, output_size))
+
+
+@pytest.mark.parametrize(("dtype", "precision"), [(np.float16, 2**-11), (bfloat16, 2**-8)])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_half_precision_is_rounded_once(activation, dtype, precision):
+    for rows, input_size, output_size in [(1, 64, 33), (5, 7, 3), (33, 65, 40), (200, 31, 64)]:
+        x, weight, bias, grad = operands(rows, input_size, output_size, dtype)
+        output = fw.linear(x, weight, bias, activation)
+        assert output.dtype == dtype
+        expected = reference.linear(x, weight, bias, activation)
+        np.testing.assert_allclose(output.astype(float), expected, rtol=precision, atol=1e-5)
+        if activation in ("sigmoid", "tanh"):
+            continue  # their slopes follow from the rounded output, not to this precision
+        got = linear_backward(grad, x, weight, bias, output, activation)
+        expected = reference.linear_backward(grad, x, weight, bias, activation)
+        for got_one, expected_one in zip(got, expected, strict=True):
+            assert got_one.dtype == dtype
+            error = np.linalg.norm(got_one.astype(float) - expected_one)
+            assert error <= 3 * precision * np.linalg.norm(expected_one) + 1e-30
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,7 +158,7 @@ GOOD = np.zeros((2, 3))
             "weight must be float64 like",
             lambda: fw.linear(GOOD, GOOD.astype(np.float32)),
         ),
-        (TypeError, "input must be float32 or float64", lambda: fw.linear(GOOD.astype(int), GOOD)),
+        (TypeError, "input must be float32, float64", lambda: fw.linear(GOOD.astype(int), GOOD)),
         (TypeError, "weight .* byte order", lambda: fw.linear(GOOD, GOOD.astype(">f8"))),
         (TypeError, "weight must be aligned", lambda: fw.linear(GOOD, unaligned((2, 3)))),
         (TypeError, "weight must be a NumPy array, but is list", lambda: fw.linear(GOOD, [1])),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Activation", "linear", "linear_backward"]
 
-Activation = Literal["relu", "sigmoid", "silu", "tanh"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"]
 
 
 @overload
@@ -38,14 +38,16 @@ def linear(input: Any, weight: Any, bias: Any = None, activation: Activation | N
 
     ``output = activation(input @ weight.T + bias)``
 
-    Tensors on other devices than the CPU, and of other types than float32 and float64, run
+    Half precision is summed in float32 and rounded once. Tensors on other devices than the CPU run
     PyTorch's own operators.
 
     Args:
-        input: ``(..., input_size)``, an array or a tensor, float32 or float64.
+        input: ``(..., input_size)``, an array or a tensor, float32, float64, bfloat16 (in
+            NumPy that of `ml_dtypes`) or float16.
         weight: ``(output_size, input_size)``, like `input`.
         bias: ``(output_size)``, like `input`; none if None.
-        activation: ``"relu"``, ``"sigmoid"``, ``"silu"`` or ``"tanh"``; none if None.
+        activation: ``"gelu"``, ``"gelu_tanh"`` (its approximation), ``"relu"``, ``"sigmoid"``,
+            ``"silu"`` or ``"tanh"``; none if None.
 
     Returns:
         ``(..., output_size)``, of the kind of `input`; tensors take part in autograd.

@@ -47,7 +47,7 @@ def linear_backward(
         The gradients of input, weight and bias, shaped like them; the last is None without a bias.
 
     Raises:
-        TypeError: If an operand is no float32 or float64 array, or their types differ.
+        TypeError: If an operand is no array of floating-point numbers, or their types differ.
         ValueError: If shapes do not fit together, or `output` is missing.
 
     Example:

@@ -97,7 +97,7 @@ def linear(
     """See :func:`fusewire.linear`; `activation` is ``"identity"`` for none."""
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = dispatcher.autocast(input, weight, bias)
-    if not dispatcher.is_served(input):
+    if not dispatcher.is_served(input, dispatcher.STORED):
         return composed.linear(input, weight, bias, activation)
     if input.dim() == 0:
         raise ValueError("input must have at least 1 dimension, but is a single number")
@@ -110,5 +110,7 @@ def linear(
         else:
             output = _forward(rows, weight, bias, activation)
     except (RuntimeError, AttributeError) as error:
+        if weight is None:
+            raise TypeError("weight must be a PyTorch tensor, but is NoneType") from None
         raise dispatcher.as_raised(error, input=input, weight=weight, bias=bias) from None
     return output if input.dim() == 2 else output.reshape(*input.shape[:-1], weight.shape[0])

@@ -1,18 +1,21 @@
 """The linear layer composed of PyTorch's own operators.
 
-It runs where our kernels do not (other devices, half precision, function transforms), and it is
-what a gradient is made of that shall be differentiated again.
+It runs where our kernels do not (other devices, function transforms), and it is what a gradient is
+made of that shall be differentiated again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch.nn import functional
 
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "identity": lambda x: x,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "relu": functional.relu,
     "sigmoid": torch.sigmoid,
     "silu": functional.silu,

@@ -7,6 +7,7 @@ use std::ffi::c_void;
 
 use fusewire_kernels::math::Elementary;
 use fusewire_kernels::view::{View, ViewMut};
+use fusewire_simd::{Bf16, F16};
 
 use crate::gate::{Failure, Result};
 
@@ -15,12 +16,17 @@ pub(crate) use numpy::NumpyArray;
 /// Dimensions that an array can have.
 pub(crate) const MAX_RANK: usize = 8;
 
-/// A kind of number that kernels compute with.
+/// A kind of number that operands are stored as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Float {
     Float32,
     Float64,
+    BFloat16,
+    Float16,
 }
+
+/// What an operand of numbers may be, in words.
+pub(crate) const FLOATS: &str = "float32, float64, bfloat16 or float16";
 
 /// A kind of element that kernels read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +34,7 @@ pub(crate) enum Dtype {
     Float(Float),
     /// A byte: 0 is false.
     Bool,
+    Int32,
     Int64,
 }
 
@@ -37,7 +44,10 @@ impl Dtype {
         match self {
             Self::Float(Float::Float32) => size_of::<f32>(),
             Self::Float(Float::Float64) => size_of::<f64>(),
+            Self::Float(Float::BFloat16) => size_of::<Bf16>(),
+            Self::Float(Float::Float16) => size_of::<F16>(),
             Self::Bool => size_of::<u8>(),
+            Self::Int32 => size_of::<i32>(),
             Self::Int64 => size_of::<i64>(),
         }
     }
@@ -46,7 +56,10 @@ impl Dtype {
         match self {
             Self::Float(Float::Float32) => "float32",
             Self::Float(Float::Float64) => "float64",
+            Self::Float(Float::BFloat16) => "bfloat16",
+            Self::Float(Float::Float16) => "float16",
             Self::Bool => "bool",
+            Self::Int32 => "int32",
             Self::Int64 => "int64",
         }
     }
@@ -61,24 +74,41 @@ impl Element for u8 {
     const DTYPE: Dtype = Dtype::Bool;
 }
 
+impl Element for i32 {
+    const DTYPE: Dtype = Dtype::Int32;
+}
+
 impl Element for i64 {
     const DTYPE: Dtype = Dtype::Int64;
 }
 
 /// A Rust type with its [`Float`].
-pub(crate) trait Number: Elementary {
+pub(crate) trait Stored: fusewire_simd::Element<Real: Elementary> {
     const FLOAT: Float;
 }
 
-impl Number for f32 {
+impl Stored for f32 {
     const FLOAT: Float = Float::Float32;
 }
 
-impl Number for f64 {
+impl Stored for f64 {
     const FLOAT: Float = Float::Float64;
 }
 
-impl<T: Number> Element for T {
+impl Stored for Bf16 {
+    const FLOAT: Float = Float::BFloat16;
+}
+
+impl Stored for F16 {
+    const FLOAT: Float = Float::Float16;
+}
+
+/// A type that kernels compute with as it is stored.
+pub(crate) trait Number: Stored + Elementary {}
+
+impl<T: Stored + Elementary> Number for T {}
+
+impl<T: Stored> Element for T {
     const DTYPE: Dtype = Dtype::Float(T::FLOAT);
 }
 
@@ -103,7 +133,7 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
     fn layout(&self, name: &str) -> Result<Layout>;
 
     /// A new contiguous array with anything in it.
-    fn empty<T: Number>(shape: &[usize]) -> Result<Self>;
+    fn empty<T: Stored>(shape: &[usize]) -> Result<Self>;
 
     /// The kind of number.
     fn dtype(&self, name: &str) -> Result<Float> {
@@ -111,7 +141,7 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
             Dtype::Float(float) => Ok(float),
             other => {
                 let got = other.name();
-                Err(Failure::Type(format!("{name} must be float32 or float64, but is {got}")))
+                Err(Failure::Type(format!("{name} must be {FLOATS}, but is {got}")))
             }
         }
     }
@@ -146,7 +176,7 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
     }
 
     /// The numbers of a new array, to be written.
-    fn view_mut<T: Number, const N: usize>(&mut self, name: &str) -> Result<ViewMut<'_, T, N>> {
+    fn view_mut<T: Stored, const N: usize>(&mut self, name: &str) -> Result<ViewMut<'_, T, N>> {
         let layout = self.layout(name)?;
         let (shape, strides) = geometry::<T, N>(&layout, name)?;
         // SAFETY: the trait promises writable memory without other readers for what came from
@@ -163,7 +193,7 @@ fn geometry<T: Element, const N: usize>(
         let (expected, got) = (T::DTYPE.name(), layout.dtype.name());
         let told = match (T::DTYPE, layout.dtype) {
             (Dtype::Float(_), Dtype::Float(_)) => format!("{expected} like the first operand"),
-            (Dtype::Float(_), _) => "float32 or float64".into(),
+            (Dtype::Float(_), _) => FLOATS.into(),
             _ => expected.into(),
         };
         return Err(Failure::Type(format!("{name} must be {told}, but is {got}")));
@@ -180,7 +210,8 @@ fn geometry<T: Element, const N: usize>(
     ))
 }
 
-/// Evaluates an expression with the type `$number` bound to the one that `$dtype` names.
+/// Evaluates an expression, a result, with the type `$number` bound to the one that `$dtype` names,
+/// of those that kernels compute with as they are stored.
 macro_rules! with_number {
     ($dtype:expr, $number:ident => $body:expr) => {
         match $dtype {
@@ -192,7 +223,36 @@ macro_rules! with_number {
                 type $number = f64;
                 $body
             }
+            other => Err($crate::gate::Failure::Type(format!(
+                "operands must be float32 or float64, but are {}",
+                $crate::array::Dtype::Float(other).name()
+            ))),
         }
     };
 }
 pub(crate) use with_number;
+
+/// Evaluates an expression with the type `$stored` bound to the one that `$dtype` names.
+macro_rules! with_stored {
+    ($dtype:expr, $stored:ident => $body:expr) => {
+        match $dtype {
+            $crate::array::Float::Float32 => {
+                type $stored = f32;
+                $body
+            }
+            $crate::array::Float::Float64 => {
+                type $stored = f64;
+                $body
+            }
+            $crate::array::Float::BFloat16 => {
+                type $stored = fusewire_simd::Bf16;
+                $body
+            }
+            $crate::array::Float::Float16 => {
+                type $stored = fusewire_simd::F16;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_stored;

@@ -4,12 +4,13 @@ use std::alloc::{self, alloc_zeroed};
 use std::ffi::c_void;
 
 use fusewire_kernels::view::count;
+use numpy::npyffi::NPY_TYPES;
 use numpy::{
     PyArray1, PyArrayDescrMethods, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods, dtype,
 };
 use pyo3::prelude::*;
 
-use super::{Array, Dtype, Float, Layout, MAX_RANK, Number};
+use super::{Array, Dtype, FLOATS, Float, Layout, MAX_RANK, Stored};
 use crate::gate::{Failure, Result};
 
 /// An operand from Python, or a result on its way there.
@@ -24,6 +25,8 @@ enum Owner {
     Python(Py<PyAny>),
     Float32(Vec<f32>),
     Float64(Vec<f64>),
+    /// Numbers of 16 bits, whose type the layout tells.
+    Half(Vec<u16>),
 }
 
 // SAFETY: the address in the layout belongs to the owner, which can be sent and shared; kernels
@@ -39,11 +42,11 @@ unsafe impl Array for NumpyArray {
         self.layout.clone().map_err(|unusable| Failure::Type(format!("{name} {unusable}")))
     }
 
-    fn empty<T: Number>(shape: &[usize]) -> Result<Self> {
-        let (shape, rank) = padded(shape);
+    fn empty<T: Stored>(shape: &[usize]) -> Result<Self> {
         match T::FLOAT {
-            Float::Float32 => Self::result(shape, rank, Owner::Float32),
-            Float::Float64 => Self::result(shape, rank, Owner::Float64),
+            Float::Float32 => Self::result(shape, T::FLOAT, Owner::Float32),
+            Float::Float64 => Self::result(shape, T::FLOAT, Owner::Float64),
+            Float::BFloat16 | Float::Float16 => Self::result(shape, T::FLOAT, Owner::Half),
         }
     }
 }
@@ -55,24 +58,25 @@ fn padded(sizes: &[usize]) -> ([usize; MAX_RANK], usize) {
 }
 
 impl NumpyArray {
-    fn result<T: Number>(
-        shape: [usize; MAX_RANK],
-        rank: usize,
+    fn result<T: Default>(
+        sizes: &[usize],
+        float: Float,
         own: impl FnOnce(Vec<T>) -> Owner,
     ) -> Result<Self> {
+        let (shape, rank) = padded(sizes);
         let mut numbers = zeros::<T>(count::<T, MAX_RANK>(shape)?)?;
         let mut strides = [1; MAX_RANK];
         for axis in (1..rank).rev() {
             strides[axis - 1] = strides[axis] * shape[axis].max(1) as isize;
         }
         let start = numbers.as_mut_ptr().cast::<c_void>();
-        let layout = Layout { dtype: Dtype::Float(T::FLOAT), start, rank, shape, strides };
+        let layout = Layout { dtype: Dtype::Float(float), start, rank, shape, strides };
         Ok(Self { layout: Ok(layout), owner: own(numbers) })
     }
 }
 
 /// Zeros that the system hands out without touching them, or an error where it has no more.
-fn zeros<T: Number>(len: usize) -> Result<Vec<T>> {
+fn zeros<T: Default>(len: usize) -> Result<Vec<T>> {
     if len == 0 {
         return Ok(Vec::new());
     }
@@ -101,16 +105,23 @@ fn describe(object: &Bound<'_, PyAny>) -> std::result::Result<Layout, String> {
         return Err(format!("must be a NumPy array, but is {got}"));
     };
     let (py, kind) = (object.py(), array.dtype());
+    let native = kind.is_native_byteorder().unwrap_or(true);
     let dtype = if kind.is_equiv_to(&dtype::<f32>(py)) {
         Dtype::Float(Float::Float32)
     } else if kind.is_equiv_to(&dtype::<f64>(py)) {
         Dtype::Float(Float::Float64)
     } else if kind.is_equiv_to(&dtype::<bool>(py)) {
         Dtype::Bool
+    } else if kind.is_equiv_to(&dtype::<i32>(py)) {
+        Dtype::Int32
     } else if kind.is_equiv_to(&dtype::<i64>(py)) {
         Dtype::Int64
+    } else if kind.num() == NPY_TYPES::NPY_HALF as i32 && native {
+        Dtype::Float(Float::Float16)
+    } else if kind.itemsize() == size_of::<u16>() && kind.to_string() == "bfloat16" {
+        Dtype::Float(Float::BFloat16) // ml_dtypes', which NumPy knows by name only
     } else {
-        return Err(format!("must be float32 or float64 in native byte order, but is {kind}"));
+        return Err(format!("must be {FLOATS} in native byte order, but is {kind}"));
     };
     let rank = array.ndim();
     if rank > MAX_RANK {
@@ -147,6 +158,14 @@ impl<'py> IntoPyObject<'py> for NumpyArray {
             }
             Owner::Float64(numbers) => {
                 Ok(PyArray1::from_vec(py, numbers).reshape(shape)?.into_any())
+            }
+            Owner::Half(words) => {
+                let array = PyArray1::from_vec(py, words).reshape(shape)?;
+                let kind = match layout.dtype {
+                    Dtype::Float(Float::BFloat16) => py.import("ml_dtypes")?.getattr("bfloat16")?,
+                    _ => py.import("numpy")?.getattr("float16")?,
+                };
+                array.call_method1("view", (kind,))
             }
         }
     }

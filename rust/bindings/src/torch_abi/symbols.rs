@@ -137,7 +137,10 @@ pub(super) struct Constants {
     pub(super) cpu: i32,
     pub(super) float32: i32,
     pub(super) float64: i32,
+    pub(super) bfloat16: i32,
+    pub(super) float16: i32,
     pub(super) bool: i32,
+    pub(super) int32: i32,
     pub(super) int64: i32,
 }
 
@@ -154,7 +157,10 @@ impl Constants {
             cpu: read(c"aoti_torch_device_type_cpu")?,
             float32: read(c"aoti_torch_dtype_float32")?,
             float64: read(c"aoti_torch_dtype_float64")?,
+            bfloat16: read(c"aoti_torch_dtype_bfloat16")?,
+            float16: read(c"aoti_torch_dtype_float16")?,
             bool: read(c"aoti_torch_dtype_bool")?,
+            int32: read(c"aoti_torch_dtype_int32")?,
             int64: read(c"aoti_torch_dtype_int64")?,
         })
     }

@@ -4,7 +4,7 @@ use std::ptr::null_mut;
 
 use super::Handle;
 use super::symbols::{check, symbols};
-use crate::array::{Array, Dtype, Float, Layout, MAX_RANK, Number};
+use crate::array::{Array, Dtype, FLOATS, Float, Layout, MAX_RANK, Stored};
 use crate::gate::{Failure, Result};
 
 /// A tensor that this value keeps alive.
@@ -55,7 +55,7 @@ impl Tensor {
 
 impl Tensor {
     /// A new tensor with anything in it; `strides` are those of a permutation of a contiguous one.
-    pub(crate) fn empty_strided<T: Number>(shape: &[usize], strides: &[isize]) -> Result<Self> {
+    pub(crate) fn empty_strided<T: Stored>(shape: &[usize], strides: &[isize]) -> Result<Self> {
         let (mut sizes, mut steps) = ([1_i64; MAX_RANK], [1_i64; MAX_RANK]);
         for axis in 0..shape.len() {
             (sizes[axis], steps[axis]) = (shape[axis] as i64, strides[axis] as i64);
@@ -64,6 +64,8 @@ impl Tensor {
         let dtype = match T::FLOAT {
             Float::Float32 => constants.float32,
             Float::Float64 => constants.float64,
+            Float::BFloat16 => constants.bfloat16,
+            Float::Float16 => constants.float16,
         };
         let mut handle = null_mut();
         // SAFETY: sizes and strides hold as many numbers as the rank says; the handle is a place
@@ -110,9 +112,12 @@ unsafe impl Array for Tensor {
         let dtype = match get!(aoti_torch_get_dtype, self.0, 0)? {
             code if code == constants.float32 => Dtype::Float(Float::Float32),
             code if code == constants.float64 => Dtype::Float(Float::Float64),
+            code if code == constants.bfloat16 => Dtype::Float(Float::BFloat16),
+            code if code == constants.float16 => Dtype::Float(Float::Float16),
             code if code == constants.bool => Dtype::Bool,
+            code if code == constants.int32 => Dtype::Int32,
             code if code == constants.int64 => Dtype::Int64,
-            _ => return Err(Failure::Type(format!("{name} must be float32 or float64"))),
+            _ => return Err(Failure::Type(format!("{name} must be {FLOATS}"))),
         };
         let rank = get!(aoti_torch_get_dim, self.0, 0)? as usize;
         if rank > MAX_RANK {
@@ -135,7 +140,7 @@ unsafe impl Array for Tensor {
         Ok(Layout { dtype, start, rank, shape, strides })
     }
 
-    fn empty<T: Number>(shape: &[usize]) -> Result<Self> {
+    fn empty<T: Stored>(shape: &[usize]) -> Result<Self> {
         let mut strides = [1_isize; MAX_RANK];
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1) as isize);

@@ -1,114 +1,107 @@
 //! Products with a matrix as it lies, row by row along the depth: too few rows to repay packing it.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Storage};
 
 use super::epilogue::Start;
 use crate::view::{View, ViewMut};
 
+/// Numbers of the widest vector.
+const WIDEST: usize = 16;
+
 /// `C (+)= A · Bᵀ`, where the depth of both operands is contiguous, and columns of C come in groups:
-/// the rows of B make the columns of the first group, then those of the second.
+/// the rows of B make the columns of the first group, then those of the second. A comes as factors.
 ///
 /// Each number of `C` is a sum over lanes, then of the lanes, whatever block it is computed in.
 ///
 /// # Panics
 /// If the shapes do not fit together, or the depth or the columns of a group are not contiguous.
 #[inline(always)]
-pub fn multiply_rows<T: Real, I: Lanes<T>>(
+pub fn multiply_rows<E: Element, I: Storage<E>>(
     isa: I,
-    a: View<'_, T, 2>,
-    b: View<'_, T, 2>,
-    c: ViewMut<'_, T, 3>,
+    a: View<'_, E::Factor, 2>,
+    b: View<'_, E, 2>,
+    c: ViewMut<'_, E::Real, 3>,
     start: Start,
 ) {
     let [rows, groups, width] = c.shape();
     assert_eq!(a.rows(), rows, "C must have A's rows");
     assert!(b.rows() <= groups * width, "C must have a column for each row of B");
-    assert_eq!(a.columns(), b.columns(), "A and B must be equally deep");
+    let depth = b.columns().div_ceil(E::Factor::DEPTH);
+    assert_eq!(a.columns(), depth, "A and B must be equally deep");
     assert!(a.has_unit_columns() && b.has_unit_columns() && c.has_unit_columns());
     isa.vectorize(Dots { a, b, c, start });
 }
 
-struct Dots<'a, T> {
-    a: View<'a, T, 2>,
-    b: View<'a, T, 2>,
-    c: ViewMut<'a, T, 3>,
+struct Dots<'a, E: Element> {
+    a: View<'a, E::Factor, 2>,
+    b: View<'a, E, 2>,
+    c: ViewMut<'a, E::Real, 3>,
     start: Start,
 }
 
-impl<T: Real> Kernel<T> for Dots<'_, T> {
+impl<E: Element> Kernel<E> for Dots<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) {
+    fn run<I: Storage<E>>(mut self, isa: I) {
         let [rows, _, width] = self.c.shape();
-        let mut row = 0;
-        while row < rows {
-            let height = if rows - row >= 4 { 4 } else { 1 };
-            let mut column = 0;
-            while column < self.b.rows() {
-                let left = (width - column % width).min(self.b.rows() - column);
-                // SAFETY: the rows and columns from here on are at least as many as the tile's.
-                unsafe {
-                    column += match (height, left) {
-                        (4, 4..) => self.tile::<I, 4, 4>(isa, row, column),
-                        (4, _) => self.tile::<I, 4, 1>(isa, row, column),
-                        (_, 8..) => self.tile::<I, 1, 8>(isa, row, column),
-                        (_, _) => self.tile::<I, 1, 1>(isa, row, column),
-                    };
-                }
-            }
-            row += height;
+        let mut column = 0;
+        while column < self.b.rows() {
+            let left = (width - column % width).min(self.b.rows() - column);
+            // Columns outside, so that rows of B wait in the nearest cache for all rows of A.
+            column += match left {
+                8.. if rows < 4 => self.columns::<I, 1, 8>(isa, column),
+                4.. => self.columns::<I, 4, 4>(isa, column),
+                _ => self.columns::<I, 4, 1>(isa, column),
+            };
         }
     }
 }
 
-impl<T: Real> Dots<'_, T> {
-    /// The products of `ROWS` rows of A with `COLUMNS` rows of B; returns `COLUMNS`.
-    ///
-    /// # Safety
-    /// A must have the rows from `row` on, and B those from `column` on, of one group of columns.
+impl<E: Element> Dots<'_, E> {
+    /// The products of all rows of A, `TALL` at a time, with `COLUMNS` rows of B; returns `COLUMNS`.
     #[inline(always)]
-    unsafe fn tile<I: Lanes<T>, const ROWS: usize, const COLUMNS: usize>(
+    fn columns<I: Storage<E>, const TALL: usize, const COLUMNS: usize>(
+        &mut self,
+        isa: I,
+        column: usize,
+    ) -> usize {
+        let [rows, _, _] = self.c.shape();
+        let mut row = 0;
+        if TALL > 1 {
+            while row + TALL <= rows {
+                self.tile::<I, TALL, COLUMNS>(isa, row, column);
+                row += TALL;
+            }
+        }
+        while row < rows {
+            self.tile::<I, 1, COLUMNS>(isa, row, column);
+            row += 1;
+        }
+        COLUMNS
+    }
+
+    /// The products of `ROWS` rows of A with `COLUMNS` rows of B of one group of columns.
+    #[inline(always)]
+    fn tile<I: Storage<E>, const ROWS: usize, const COLUMNS: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-    ) -> usize {
-        let depth = self.a.columns();
-        let [a_row, b_row] = [self.a.strides()[0], self.b.strides()[0]];
-        let a = self.a.as_ptr().wrapping_offset(row as isize * a_row);
-        let b = self.b.as_ptr().wrapping_offset(column as isize * b_row);
-        let mut sums = [[isa.zero(); COLUMNS]; ROWS];
-        let mut at = 0;
-        while at < depth {
-            let mask = isa.first(depth - at);
-            let whole = depth - at >= I::LANES;
-            let load = |row: *const T| {
-                // SAFETY: the caller promised the row, which has the masked lanes from `at` on.
-                unsafe {
-                    let address = row.add(at);
-                    if whole { isa.load_pointer(address) } else { isa.load_masked(address, mask) }
-                }
-            };
-            let mut rows = [isa.zero(); ROWS];
-            for (i, vector) in rows.iter_mut().enumerate() {
-                *vector = load(a.wrapping_offset(i as isize * a_row));
-            }
-            let mut columns = [isa.zero(); COLUMNS];
-            for (j, vector) in columns.iter_mut().enumerate() {
-                let address = b.wrapping_offset(j as isize * b_row);
-                // The same place in the next tile: B is read once, as fast as it comes.
-                isa.prefetch(address.wrapping_offset(COLUMNS as isize * b_row).wrapping_add(at));
-                *vector = load(address);
-            }
-            for (sums, &factor) in sums.iter_mut().zip(&rows) {
-                for (sum, &vector) in sums.iter_mut().zip(&columns) {
-                    *sum = isa.mul_add(factor, vector, *sum);
-                }
-            }
-            at += I::LANES;
+    ) {
+        let mut left: [&[E::Factor]; ROWS] = [&[]; ROWS];
+        for (offset, left) in left.iter_mut().enumerate() {
+            *left = self.a.row(row + offset);
         }
+        let mut right: [&[E]; COLUMNS] = [&[]; COLUMNS];
+        let mut next = [self.b.as_ptr(); COLUMNS];
+        for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
+            *right = self.b.row(column + offset);
+            // The same place in the next tile: B is read once, as fast as it comes.
+            *next = right.as_ptr().wrapping_offset(COLUMNS as isize * self.b.strides()[0]);
+        }
+        let sums = dot_rows::<E, I, ROWS, COLUMNS>(isa, left, right, next);
         let width = self.c.shape()[2];
         for (i, sums) in sums.iter().enumerate() {
             let mut groups = self.c.reborrow().inner::<1, 2>([row + i]);
@@ -121,6 +114,83 @@ impl<T: Real> Dots<'_, T> {
                 };
             }
         }
-        COLUMNS
+    }
+}
+
+/// The products of rows of factors with rows of numbers as they lie, of which the lanes are still to
+/// be summed; as much of what lies at `next` is fetched meanwhile.
+///
+/// # Panics
+/// If a row is shorter than the first of `right`.
+#[inline(always)]
+pub(crate) fn dot_rows<E: Element, I: Storage<E>, const ROWS: usize, const COLUMNS: usize>(
+    isa: I,
+    left: [&[E::Factor]; ROWS],
+    right: [&[E]; COLUMNS],
+    next: [*const E; COLUMNS],
+) -> [[I::Vector; COLUMNS]; ROWS] {
+    let depth = right[0].len();
+    let factors = depth.div_ceil(E::Factor::DEPTH);
+    for row in left {
+        assert!(row.len() >= factors);
+    }
+    for row in right {
+        assert!(row.len() >= depth);
+    }
+    let step = I::LANES * E::Factor::DEPTH;
+    let mut sums = [[isa.zero(); COLUMNS]; ROWS];
+    let mut at = 0;
+    while at + step <= depth {
+        let mut columns = [isa.zero(); COLUMNS];
+        for (place, column) in columns.iter_mut().enumerate() {
+            isa.prefetch(next[place].wrapping_add(at).cast());
+            // SAFETY: the row has a whole vector of factors from `at` on, as was checked above.
+            *column = unsafe {
+                let address = right[place].as_ptr().add(at);
+                if E::as_factors(&[]).is_some() {
+                    isa.load_pointer(address.cast())
+                } else {
+                    isa.read_pointer(address)
+                }
+            };
+        }
+        for (sums, row) in sums.iter_mut().zip(left) {
+            // SAFETY: as above; a factor is as large as a number.
+            let row = unsafe { isa.load_pointer(row.as_ptr().add(at / E::Factor::DEPTH).cast()) };
+            for (sum, &column) in sums.iter_mut().zip(&columns) {
+                *sum = isa.multiply_add(row, column, *sum);
+            }
+        }
+        at += step;
+    }
+    if at < depth {
+        let mut columns = [isa.zero(); COLUMNS];
+        for (column, row) in columns.iter_mut().zip(right) {
+            *column = last_factors(isa, &row[at..depth]);
+        }
+        for (sums, row) in sums.iter_mut().zip(left) {
+            let row = isa.load_factors(&row[at / E::Factor::DEPTH..factors]);
+            for (sum, &column) in sums.iter_mut().zip(&columns) {
+                *sum = isa.multiply_add(row, column, *sum);
+            }
+        }
+    }
+    sums
+}
+
+/// The factors of less than a vector of numbers; 0 beyond.
+#[inline(always)]
+fn last_factors<E: Element, I: Storage<E>>(isa: I, numbers: &[E]) -> I::Vector {
+    match E::as_factors(numbers) {
+        Some(factors) if numbers.len().is_multiple_of(E::Factor::DEPTH) => {
+            isa.load_factors(factors)
+        }
+        _ => {
+            let mut last = [E::Factor::default(); WIDEST];
+            for (last, numbers) in last.iter_mut().zip(numbers.chunks(E::Factor::DEPTH)) {
+                *last = E::factor(numbers);
+            }
+            isa.load_factors(&last[..I::LANES])
+        }
     }
 }

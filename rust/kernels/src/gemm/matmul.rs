@@ -1,36 +1,49 @@
 //! The whole product: cache blocks, packing and threads around [`multiply_block`].
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
 use super::block::multiply_block;
-use super::epilogue::{Epilogue, NoEpilogue, Start};
-use super::pack::copy_rows;
+use super::epilogue::{NoEpilogue, Start};
+use super::few_rows::{self, FewRows};
+use super::pack::{copy_columns, copy_rows, factors, sums_in_place};
 use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
 
-/// Depth of a cache block: a panel of B that deep, and a tile of A, stay near the core.
+/// Depth of a cache block, in factors: a panel of B that deep, and a tile of A, stay near the core.
 const DEPTH: usize = 384;
-/// Products summed in one chain: rounding grows with the length of a chain, not with the depth.
+/// Factors summed in one chain: rounding grows with the length of a chain, not with the depth.
 const CHAIN: usize = 128;
-/// Rows of a cache block: that much of A, packed, takes about half of a second-level cache.
-const ROWS: usize = 192;
-/// Columns that a thread works off at a time.
-const COLUMNS: usize = 512;
-/// Columns packed at a time, so that packed B is bounded however wide it is.
-const PACKED_COLUMNS: usize = 4096;
+/// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
+const ROWS: usize = 128;
+/// Columns that a thread works off at a time; with the rows above, their sums take half.
+const COLUMNS: usize = 1024;
+/// Factors of B packed at a time (8 MB of 32 bits each): they shall wait in the third-level cache.
+const PACKED: usize = 2 << 20;
+/// The fewest columns packed at a time, however deep: A is packed again for each such part.
+const PACKED_COLUMNS: usize = 128;
+/// Factors below which the calling thread packs alone: about 10 µs, what a team costs to call.
+const WORTH_A_TEAM_TO_PACK: usize = 1 << 17;
 /// Columns of a panel, for any instruction set: a multiple of every vector's lanes.
 const PANEL: usize = 32;
+/// Columns up to which it does not pay to copy rows of A that can be read as they lie.
+const FEW_COLUMNS: usize = 5 * PANEL;
 /// Multiply-adds below which the calling thread works alone: about 10 µs, what a team costs to call.
 const WORTH_A_TEAM: usize = 1 << 21;
-/// Numbers between the rows of packed A, beyond its depth: rows must not fall into the same sets.
+/// Factors between the rows of packed A, beyond its depth: rows must not fall into the same sets.
 const PADDING: usize = 16;
+/// Bytes after which addresses fall into the same set of a first-level cache.
+const ALIAS: usize = 4096;
 
-/// What happens to columns of the finished product while they are in registers.
+/// What happens to the finished product while it is in the nearest caches.
 ///
-/// Unlike [`Epilogue`], it is shared by threads and told absolute positions.
+/// Unlike [`Epilogue`](super::Epilogue) it is shared by threads, told absolute positions, and not
+/// compiled into every tile: activations are long.
 pub trait ColumnEpilogue<T: Real>: Sync {
+    /// Whether it changes nothing.
+    const IDENTITY: bool = false;
+
     /// The value to store at `row` and the columns from `column` on, given the product there.
     fn apply<I: Lanes<T>>(
         &self,
@@ -42,6 +55,8 @@ pub trait ColumnEpilogue<T: Real>: Sync {
 }
 
 impl<T: Real> ColumnEpilogue<T> for NoEpilogue {
+    const IDENTITY: bool = true;
+
     #[inline(always)]
     fn apply<I: Lanes<T>>(&self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
         product
@@ -49,17 +64,19 @@ impl<T: Real> ColumnEpilogue<T> for NoEpilogue {
 }
 
 /// `C (+)= A · B` and what is fused behind it; a transposed operand is a view with swapped strides.
-pub struct Matmul<'a, T: Real, E> {
+///
+/// Sums are of [`Element::Real`], and rounded once.
+pub struct Matmul<'a, E: Element, F> {
     /// The left operand, `(rows, depth)`.
-    pub a: View<'a, T, 2>,
+    pub a: View<'a, E, 2>,
     /// The right operand, `(depth, columns)`.
-    pub b: View<'a, T, 2>,
+    pub b: View<'a, E, 2>,
     /// The product, `(rows, columns)`, with contiguous rows.
-    pub c: ViewMut<'a, T, 2>,
+    pub c: ViewMut<'a, E, 2>,
     /// What the product is added to.
     pub start: Start,
     /// What happens to the product before it is stored.
-    pub epilogue: E,
+    pub epilogue: F,
 }
 
 /// Computes a matrix product on a team of threads.
@@ -68,11 +85,11 @@ pub struct Matmul<'a, T: Real, E> {
 ///
 /// # Errors
 /// If the shapes do not fit together, or rows of `c` are not contiguous.
-pub fn matmul<T: Real, E: ColumnEpilogue<T>>(
-    product: Matmul<'_, T, E>,
+pub fn matmul<E: Element, F: ColumnEpilogue<E::Real>>(
+    product: Matmul<'_, E, F>,
     team: &dyn Team,
 ) -> Result<()> {
-    let Matmul { a, b, ref c, .. } = product;
+    let Matmul { a, b, ref c, start, .. } = product;
     if a.columns() != b.rows() {
         return Err(Error::shape("the right operand", &[a.columns(), b.columns()], &b.shape()));
     }
@@ -84,117 +101,120 @@ pub fn matmul<T: Real, E: ColumnEpilogue<T>>(
     }
     let work = a.rows().saturating_mul(a.columns()).saturating_mul(b.columns());
     let team = if work < WORTH_A_TEAM { &Serial } else { team };
-    T::dispatch(Product { product, team })
+    let reads_rows = a.has_unit_columns() && b.transpose().has_unit_columns();
+    if a.rows() <= few_rows::MOST && reads_rows && start == Start::Zero {
+        E::dispatch(FewRows { a, b: b.transpose(), c: product.c, epilogue: product.epilogue, team })
+    } else {
+        E::dispatch(Product { product, team })
+    }
 }
 
-struct Product<'a, T: Real, E> {
-    product: Matmul<'a, T, E>,
+struct Product<'a, E: Element, F> {
+    product: Matmul<'a, E, F>,
     team: &'a dyn Team,
 }
 
-impl<T: Real, E: ColumnEpilogue<T>> Kernel<T> for Product<'_, T, E> {
+impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Matmul { a, b, mut c, start, epilogue } = self.product;
-        let depths = a.columns().div_ceil(DEPTH).max(1);
-        for first in (0..b.columns()).step_by(PACKED_COLUMNS) {
-            let columns = first..b.columns().min(first + PACKED_COLUMNS);
-            for depth in 0..depths {
-                let range = depth * DEPTH..a.columns().min((depth + 1) * DEPTH);
-                let panels = Panels::pack(
-                    isa,
-                    b.slice(0, range.clone()).slice(1, columns.clone()),
-                    a.rows(),
-                    self.team,
-                )?;
-                let step = Step {
-                    a: a.slice(1, range),
-                    panels: &panels,
-                    start: if depth == 0 { start } else { Start::Accumulate },
-                    finished: (depth + 1 == depths).then_some(&epilogue),
-                    first_column: columns.start,
-                };
-                step.run(isa, c.reborrow().slice(1, columns.clone()), self.team)?;
-            }
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
+        let Self { product: Matmul { a, b, mut c, start, epilogue }, team } = self;
+        let depth = b.rows().div_ceil(E::Factor::DEPTH).max(1);
+        let packed = (PACKED / depth).max(1).next_multiple_of(PACKED_COLUMNS);
+        for first in (0..b.columns()).step_by(packed) {
+            let columns = first..b.columns().min(first + packed);
+            let right = Right::new(isa, b.slice(1, columns.clone()), a.rows(), team)?;
+            let step = Step { a, right: &right, start, epilogue: &epilogue, first_column: first };
+            step.run(isa, c.reborrow().slice(1, columns), team)?;
         }
         Ok(())
     }
 }
 
-/// A depth block of B, ready for the block product.
-enum Panels<'a, T: Real> {
-    /// As it lies: too few rows of A to repay a copy.
-    Plain(View<'a, T, 2>),
+/// Columns of B, ready for the block product.
+enum Right<'a, E: Element> {
+    /// As they lie: too few rows of A to repay a copy.
+    Lying(View<'a, E::Factor, 2>),
     /// Panels of `PANEL` columns one behind the other, each `(depth, PANEL)`.
-    Packed { numbers: Scratch<T>, depth: usize, columns: usize },
+    Packed { factors: Scratch<E::Factor>, depth: usize, columns: usize },
 }
 
-struct PackPanel<'a, T> {
-    source: View<'a, T, 2>,
-    panel: ViewMut<'a, T, 2>,
+struct PackPanel<'a, E: Element> {
+    source: View<'a, E, 2>,
+    panel: ViewMut<'a, E::Factor, 2>,
 }
 
-impl<T: Real> Kernel<T> for PackPanel<'_, T> {
+impl<E: Element> Kernel<E> for PackPanel<'_, E> {
     type Output = ();
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) {
+    fn run<I: Storage<E>>(self, isa: I) {
         let width = self.source.columns();
         copy_rows(isa, self.source, self.panel.slice(1, 0..width));
     }
 }
 
-impl<'a, T: Real> Panels<'a, T> {
+impl<'a, E: Element> Right<'a, E> {
     /// Rows of A below which B is read as it lies.
     const FEW_ROWS: usize = 24;
 
     #[inline(always)]
-    fn pack<I: Lanes<T>>(isa: I, b: View<'a, T, 2>, rows: usize, team: &dyn Team) -> Result<Self> {
-        if b.has_unit_columns() && rows < Self::FEW_ROWS {
-            return Ok(Self::Plain(b));
+    fn new<I: Storage<E>>(isa: I, b: View<'a, E, 2>, rows: usize, team: &dyn Team) -> Result<Self> {
+        if E::Factor::DEPTH == 1
+            && b.has_unit_columns()
+            && rows < Self::FEW_ROWS
+            && let Some(lying) = factors(b)
+        {
+            return Ok(Self::Lying(lying));
         }
-        let [depth, columns] = b.shape();
+        let columns = b.columns();
+        let depth = b.rows().div_ceil(E::Factor::DEPTH);
         let panels = columns.div_ceil(PANEL);
-        let mut numbers = Scratch::take(panels * PANEL * depth)?;
-        let target = ViewMut::contiguous(&mut numbers, [panels, depth, PANEL])?;
+        let mut factors = Scratch::take(panels * PANEL * depth)?;
+        let team = if depth * columns < WORTH_A_TEAM_TO_PACK { &Serial } else { team };
+        let target = ViewMut::contiguous(&mut factors, [panels, depth, PANEL])?;
         if depth > 0 {
             for_each_part(team, target.blocks([1, depth, PANEL]), |index, panel| {
                 let range = index * PANEL..columns.min((index + 1) * PANEL);
                 isa.vectorize(PackPanel { source: b.slice(1, range), panel: panel.inner([0]) });
             });
         }
-        Ok(Self::Packed { numbers, depth, columns })
+        Ok(Self::Packed { factors, depth, columns })
     }
 
-    /// The columns from `column` on, as wide as they lie together, and their number.
+    /// The rows of `depth`, in factors, and the columns from `column` on, as wide as they lie together.
     #[inline(always)]
-    fn columns_from(&self, column: usize, end: usize) -> Result<View<'_, T, 2>> {
+    fn columns_from(
+        &self,
+        column: usize,
+        end: usize,
+        range: std::ops::Range<usize>,
+    ) -> Result<View<'_, E::Factor, 2>> {
         match self {
-            Self::Plain(b) => Ok(b.slice(1, column..end)),
-            Self::Packed { numbers, depth, columns } => {
+            Self::Lying(b) => Ok(b.slice(1, column..end).slice(0, range)),
+            Self::Packed { factors, depth, columns } => {
                 let panel = column / PANEL;
-                let numbers = &numbers[panel * PANEL * depth..(panel + 1) * PANEL * depth];
+                let factors = &factors[panel * PANEL * depth..(panel + 1) * PANEL * depth];
                 let width = PANEL.min(columns - column).min(end - column);
-                Ok(View::contiguous(numbers, [*depth, PANEL])?.slice(1, 0..width))
+                let panel = View::contiguous(factors, [*depth, PANEL])?;
+                Ok(panel.slice(0, range).slice(1, 0..width))
             }
         }
     }
 }
 
-/// One depth block of the product.
-struct Step<'a, T: Real, E> {
-    a: View<'a, T, 2>,
-    panels: &'a Panels<'a, T>,
+/// The product with some columns of B.
+struct Step<'a, E: Element, F> {
+    a: View<'a, E, 2>,
+    right: &'a Right<'a, E>,
     start: Start,
-    /// The epilogue, behind the last depth block.
-    finished: Option<&'a E>,
+    epilogue: &'a F,
     first_column: usize,
 }
 
-impl<T: Real, E: ColumnEpilogue<T>> Step<'_, T, E> {
+impl<E: Element, F: ColumnEpilogue<E::Real>> Step<'_, E, F> {
     #[inline(always)]
-    fn run<I: Lanes<T>>(&self, isa: I, c: ViewMut<'_, T, 2>, team: &dyn Team) -> Result<()> {
+    fn run<I: Storage<E>>(&self, isa: I, c: ViewMut<'_, E, 2>, team: &dyn Team) -> Result<()> {
         // Smaller blocks where the product has fewer of them than the team has threads.
         let crowd = |size: usize, whole: usize| size.min(whole.div_ceil(team.threads()).max(PANEL));
         let (rows, columns) = (c.rows(), c.columns());
@@ -212,75 +232,153 @@ impl<T: Real, E: ColumnEpilogue<T>> Step<'_, T, E> {
     }
 }
 
-/// One block of C in one depth block: what a thread does at a time.
-struct StepBlock<'a, 'b, T: Real, E> {
-    step: &'a Step<'b, T, E>,
+/// One block of C over the whole depth: what a thread does at a time.
+struct StepBlock<'a, 'b, E: Element, F> {
+    step: &'a Step<'b, E, F>,
     place: [usize; 2],
-    c: ViewMut<'a, T, 2>,
+    c: ViewMut<'a, E, 2>,
 }
 
-struct Finish<'a, E> {
-    epilogue: &'a E,
-    place: [usize; 2],
+/// Brings sums to C.
+pub(super) struct Finish<'a, E: Element, F> {
+    pub(super) epilogue: &'a F,
+    pub(super) place: [usize; 2],
+    pub(super) sums: View<'a, E::Real, 2>,
+    pub(super) c: ViewMut<'a, E, 2>,
 }
 
-impl<T: Real, E: ColumnEpilogue<T>> Epilogue<T> for Finish<'_, E> {
+impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Finish<'_, E, F> {
+    type Output = ();
+
     #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &mut self,
-        isa: I,
-        row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector {
-        self.epilogue.apply(isa, self.place[0] + row, self.place[1] + column, product)
+    fn run<I: Storage<E>>(self, isa: I) {
+        let Self { epilogue, place, sums, mut c } = self;
+        for row in 0..c.rows() {
+            let (sums, target) = (sums.row(row), c.row_mut(row));
+            let parts = sums.chunks(I::LANES).zip(target.chunks_mut(I::LANES)).enumerate();
+            for (part, (sums, target)) in parts {
+                let column = place[1] + part * I::LANES;
+                let sum = isa.load_first(sums);
+                isa.write_first(target, epilogue.apply(isa, place[0] + row, column, sum));
+            }
+        }
     }
 }
 
-impl<T: Real, E: ColumnEpilogue<T>> Kernel<T> for StepBlock<'_, '_, T, E> {
+impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, F> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { step, place: [row, column], mut c } = self;
-        let a = step.a.slice(0, row..row + c.rows());
-        let (rows, depth) = (c.rows(), a.columns());
-        // A transposed operand is copied as it lies: broadcasts do not care, and no number is moved.
-        let transposed = a.strides()[0] == 1;
-        let lies = if transposed { a.transpose() } else { a };
-        let stride = lies.columns() + PADDING;
-        let mut packed =
-            Scratch::take(if c.columns() > PANEL && rows > 1 { lies.rows() * stride } else { 0 })?;
-        let a = if packed.is_empty() {
-            a
-        } else {
-            let shape = [lies.rows(), stride];
-            let target = ViewMut::contiguous(&mut packed, shape)?.slice(1, 0..lies.columns());
-            copy_rows(isa, lies, target);
-            let copied = View::contiguous(&packed, shape)?.slice(1, 0..lies.columns());
-            if transposed { copied.transpose() } else { copied }
-        };
-        let mut done = 0;
-        while done < c.columns() {
-            let b = step.panels.columns_from(column + done, column + c.columns())?;
-            let columns = done..done + b.columns();
-            let mut target = c.reborrow().slice(1, columns.clone());
-            for first in (0..depth.max(1)).step_by(CHAIN) {
-                let range = first..depth.min(first + CHAIN);
-                let (a, b) = (a.slice(1, range.clone()), b.slice(0, range.clone()));
-                let start = if first == 0 { step.start } else { Start::Accumulate };
-                let target = target.reborrow();
-                match step.finished.filter(|_| range.end == depth) {
-                    Some(epilogue) => {
-                        let place = [row, step.first_column + column + done];
-                        let mut finish = Finish { epilogue, place };
-                        multiply_block::<T, _, _>(isa, a, b, target, start, &mut finish);
+        let [rows, columns] = c.shape();
+        let a = step.a.slice(0, row..row + rows);
+        let depth = a.columns().div_ceil(E::Factor::DEPTH);
+        // Where sums are not finished at once they wait side by side, in memory of their own: rows of
+        // C are often a multiple of 4 KB apart, and would throw one another out of the caches.
+        let wide = sums_in_place(c.reborrow()).is_some();
+        let direct = wide && F::IDENTITY && depth <= DEPTH;
+        let mut memory = Scratch::take(if direct { 0 } else { rows * columns })?;
+        let mut packed = Scratch::take(left_factors::<E>(a, columns))?;
+        for first in (0..depth.max(1)).step_by(DEPTH) {
+            let range = first..depth.min(first + DEPTH);
+            let numbers = range.start * E::Factor::DEPTH;
+            let numbers = numbers..a.columns().min(range.end * E::Factor::DEPTH);
+            let a = left(isa, a.slice(1, numbers), &mut packed)?;
+            let start = if first == 0 { step.start } else { Start::Accumulate };
+            let mut done = 0;
+            while done < columns {
+                let (from, end) = (column + done, column + columns);
+                let b = step.right.columns_from(from, end, range.clone())?;
+                let mut panel = c.reborrow().slice(1, done..done + b.columns());
+                let width = b.columns();
+                if let (true, Some(sums)) = (direct, sums_in_place(panel.reborrow())) {
+                    multiply::<E, I>(isa, a, b, sums, start);
+                } else {
+                    let sums = &mut memory[done * rows..][..rows * width];
+                    if first == 0 && start == Start::Accumulate {
+                        widen(isa, panel.as_view(), ViewMut::contiguous(sums, [rows, width])?);
                     }
-                    None => multiply_block::<T, _, _>(isa, a, b, target, start, &mut NoEpilogue),
+                    let target = ViewMut::contiguous(sums, [rows, width])?;
+                    multiply::<E, I>(isa, a, b, target, start);
+                    if range.end == depth {
+                        let sums = View::contiguous(sums, [rows, width])?;
+                        let place = [row, step.first_column + from];
+                        isa.vectorize(Finish { epilogue: step.epilogue, place, sums, c: panel });
+                    }
                 }
+                done += width;
             }
-            done = columns.end;
         }
         Ok(())
+    }
+}
+
+/// `C (+)= A · B` for a cache block.
+#[inline(always)]
+fn multiply<E: Element, I: Storage<E>>(
+    isa: I,
+    a: View<'_, E::Factor, 2>,
+    b: View<'_, E::Factor, 2>,
+    mut c: ViewMut<'_, E::Real, 2>,
+    start: Start,
+) {
+    for first in (0..a.columns().max(1)).step_by(CHAIN) {
+        let range = first..a.columns().min(first + CHAIN);
+        let (a, b) = (a.slice(1, range.clone()), b.slice(0, range));
+        let start = if first == 0 { start } else { Start::Accumulate };
+        multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+    }
+}
+
+/// How many factors of `a` must be copied at a time: none where they can be read as they lie.
+#[inline(always)]
+fn left_factors<E: Element>(a: View<'_, E, 2>, columns: usize) -> usize {
+    let [rows, depth] = a.shape();
+    let stride = a.strides()[0].unsigned_abs() * size_of::<E>();
+    let apart = rows < 4 || !stride.is_multiple_of(ALIAS);
+    if columns <= FEW_COLUMNS && apart && factors(a).is_some() {
+        return 0;
+    }
+    let depth = depth.div_ceil(E::Factor::DEPTH).min(DEPTH);
+    rows.max(depth).next_multiple_of(PADDING).max(rows + PADDING) * (depth + PADDING)
+}
+
+/// Some columns of A as factors: copied where there is memory, otherwise as they lie.
+#[inline(always)]
+fn left<'a, E: Element, I: Storage<E>>(
+    isa: I,
+    a: View<'a, E, 2>,
+    memory: &'a mut [E::Factor],
+) -> Result<View<'a, E::Factor, 2>> {
+    if memory.is_empty()
+        && let Some(lying) = factors(a)
+    {
+        return Ok(lying);
+    }
+    let [rows, depth] = a.shape();
+    let depth = depth.div_ceil(E::Factor::DEPTH);
+    if a.has_unit_columns() {
+        let shape = [rows, depth + PADDING];
+        let memory = &mut memory[..rows * (depth + PADDING)];
+        copy_columns(isa, a, ViewMut::contiguous(memory, shape)?.slice(1, 0..depth));
+        Ok(View::contiguous(memory, shape)?.slice(1, 0..depth))
+    } else {
+        // A column of A behind the other: numbers of A are broadcast, wherever they lie.
+        let shape = [depth, rows + PADDING];
+        let memory = &mut memory[..depth * (rows + PADDING)];
+        copy_rows(isa, a.transpose(), ViewMut::contiguous(memory, shape)?.slice(1, 0..rows));
+        Ok(View::contiguous(memory, shape)?.slice(1, 0..rows).transpose())
+    }
+}
+
+/// Copies stored numbers to where they are summed.
+#[inline(always)]
+fn widen<E: Element, I: Storage<E>>(isa: I, from: View<'_, E, 2>, mut to: ViewMut<'_, E::Real, 2>) {
+    for row in 0..from.rows() {
+        let parts = from.row(row).chunks(I::LANES).zip(to.row_mut(row).chunks_mut(I::LANES));
+        for (from, to) in parts {
+            isa.store_first(to, isa.read_first(from));
+        }
     }
 }

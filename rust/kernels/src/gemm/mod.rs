@@ -6,8 +6,10 @@
 //! rows of `Bᵀ` as they lie.
 
 mod block;
+mod column_sums;
 mod dots;
 mod epilogue;
+mod few_rows;
 mod matmul;
 mod microkernel;
 mod pack;
@@ -15,6 +17,8 @@ pub mod reference;
 mod transpose;
 
 pub use block::multiply_block;
+pub use column_sums::column_sums;
+pub(crate) use dots::dot_rows;
 pub use dots::multiply_rows;
 pub use epilogue::{Epilogue, NoEpilogue, Start, apply_epilogue};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};

@@ -1,6 +1,8 @@
 //! Copies that bring an operand into the layout that a block wants, as factors of its products.
 #![allow(unsafe_code)]
 
+use std::any::TypeId;
+
 use fusewire_simd::{Element, Factor, Storage};
 
 use crate::view::{View, ViewMut};
@@ -25,6 +27,16 @@ pub fn factors<E: Element>(source: View<'_, E, 2>) -> Option<View<'_, E::Factor,
     lies.then(|| unsafe {
         View::from_raw_parts(source.as_ptr().cast(), [rows, columns / depth], strides)
     })
+}
+
+/// The numbers of `c` as sums, where it is stored as what sums are; otherwise `None`.
+pub(super) fn sums_in_place<E: Element>(
+    mut c: ViewMut<'_, E, 2>,
+) -> Option<ViewMut<'_, E::Real, 2>> {
+    let (shape, strides) = (c.shape(), c.strides());
+    // SAFETY: the two are one type, and the view is handed on.
+    (TypeId::of::<E>() == TypeId::of::<E::Real>())
+        .then(|| unsafe { ViewMut::from_raw_parts(c.as_mut_ptr().cast(), shape, strides) })
 }
 
 /// Copies `source`, `(depth, columns)`, into `target`, whose rows are contiguous: rows of factors,
@@ -161,29 +173,27 @@ fn transpose_tiles<E: Element, I: Storage<E>>(
                 unsafe { isa.transpose_tile(from, from_stride, None, to, to_stride) };
                 continue;
             }
-            let mut tile = [E::Real::default(); WIDEST * WIDEST];
-            let mut turned = [E::Real::default(); WIDEST * WIDEST];
+            let mut tile = [E::Factor::default(); WIDEST * WIDEST];
+            let mut turned = [E::Factor::default(); WIDEST * WIDEST];
             for row in 0..width {
                 let numbers = &source.row(column + row)[place * E::Factor::DEPTH..];
+                let numbers = &numbers[..numbers.len().min(I::LANES * E::Factor::DEPTH)];
                 let to = &mut tile[row * I::LANES..][..I::LANES];
-                if inside && E::as_factors(&[]).is_none() {
-                    isa.store(to, isa.read(numbers));
-                    continue;
+                match E::as_factors(numbers) {
+                    Some(factors) => isa.store_factors(to, isa.load_factors(factors)),
+                    None => isa.store_factors(to, isa.read_first(numbers)),
                 }
-                let mut staged = [E::Factor::default(); WIDEST];
-                let numbers = numbers.chunks(E::Factor::DEPTH);
-                for (to, numbers) in staged[..height].iter_mut().zip(numbers) {
-                    *to = E::factor(numbers);
+                let rest = numbers.len() % E::Factor::DEPTH;
+                if rest > 0 {
+                    to[height - 1] = E::factor(&numbers[numbers.len() - rest..]);
                 }
-                isa.store(to, isa.load_factors(&staged[..I::LANES]));
             }
+            let (from, to) = (tile.as_ptr().cast(), turned.as_mut_ptr().cast());
             // SAFETY: both tiles hold LANES rows of LANES.
-            unsafe {
-                isa.transpose_tile(tile.as_ptr(), I::LANES, None, turned.as_mut_ptr(), I::LANES);
-            }
+            unsafe { isa.transpose_tile(from, I::LANES, None, to, I::LANES) };
             for row in 0..height {
                 let to = &mut target.row_mut(place + row)[column..column + width];
-                isa.store_factors(to, isa.load(&turned[row * I::LANES..]));
+                isa.store_factors(to, isa.load_factors(&turned[row * I::LANES..][..I::LANES]));
             }
         }
     }

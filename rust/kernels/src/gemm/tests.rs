@@ -67,8 +67,8 @@ impl<T: Real> Kernel<T> for RowProduct<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<I: Lanes<T>>(mut self, isa: I) {
-        multiply_rows(isa, self.a, self.b, self.c.reborrow(), Start::Zero);
-        multiply_rows(isa, self.a, self.b, self.c, Start::Accumulate);
+        multiply_rows::<T, I>(isa, self.a, self.b, self.c.reborrow(), Start::Zero);
+        multiply_rows::<T, I>(isa, self.a, self.b, self.c, Start::Accumulate);
     }
 }
 
@@ -155,9 +155,15 @@ fn product<T: Real>(a: View<'_, T, 2>, b: View<'_, T, 2>, start: Start, team: &d
 #[test]
 fn products_of_every_layout_on_every_instruction_set() {
     // Depths around one cache block, rows and columns around a thread's block.
-    for [rows, columns, depth] in
-        [[1, 1, 1], [23, 31, 511], [24, 33, 512], [193, 65, 513], [30, 600, 40], [2, 130, 1100]]
-    {
+    for [rows, columns, depth] in [
+        [1, 1, 1],
+        [7, 70, 77],
+        [23, 31, 383],
+        [24, 33, 384],
+        [193, 65, 385],
+        [30, 600, 40],
+        [2, 130, 1100],
+    ] {
         for layout in 0..4 {
             let (left, right) = (layout & 1 == 1, layout & 2 == 2);
             let a = numbers::<f32>((rows + 3) * (depth + 3) * 2, 3);

@@ -1,10 +1,10 @@
 //! The gradients of a linear layer's operands.
 
-use fusewire_simd::{Kernel, Lanes};
+use fusewire_simd::{Element, Kernel, Storage};
 
-use super::activation::Activation;
+use super::activation::{Activation, Needs};
 use super::forward::Linear;
-use crate::gemm::{Matmul, NoEpilogue, Start, copy_rows, matmul};
+use crate::gemm::{Matmul, NoEpilogue, Start, column_sums, matmul};
 use crate::math::Elementary;
 use crate::parallel::{Team, for_each_part};
 use crate::scratch::Scratch;
@@ -15,16 +15,16 @@ use crate::{Error, Result};
 const ROWS: usize = 32;
 
 /// Where the gradients go; `None` is not computed.
-pub struct Gradients<'a, T> {
+pub struct Gradients<'a, E> {
     /// `(rows, input_size)`.
-    pub input: Option<ViewMut<'a, T, 2>>,
+    pub input: Option<ViewMut<'a, E, 2>>,
     /// `(output_size, input_size)`.
-    pub weight: Option<ViewMut<'a, T, 2>>,
+    pub weight: Option<ViewMut<'a, E, 2>>,
     /// `(output_size)`.
-    pub bias: Option<ViewMut<'a, T, 1>>,
+    pub bias: Option<ViewMut<'a, E, 1>>,
 }
 
-impl<T: Elementary> Linear<'_, T> {
+impl<E: Element<Real: Elementary>> Linear<'_, E> {
     /// Computes gradients from the gradient of the output.
     ///
     /// `output` is what [`Linear::forward`] gave, needed where the activation's derivative follows
@@ -35,20 +35,19 @@ impl<T: Elementary> Linear<'_, T> {
     /// If shapes do not fit together, `output` is missing, or memory runs out.
     pub fn backward(
         &self,
-        grad_output: View<'_, T, 2>,
-        output: Option<View<'_, T, 2>>,
-        gradients: Gradients<'_, T>,
+        grad_output: View<'_, E, 2>,
+        output: Option<View<'_, E, 2>>,
+        gradients: Gradients<'_, E>,
         team: &dyn Team,
     ) -> Result<()> {
         let shape = self.output_shape();
         if grad_output.shape() != shape {
             return Err(Error::shape("grad_output", &shape, &grad_output.shape()));
         }
-        let mut memory = Scratch::take(match self.activation {
-            Activation::Identity => 0,
-            _ => count::<T, 2>(shape)?,
-        })?;
-        let slope = if self.activation == Activation::Identity {
+        // As it came, or what went into the activation got of it, or a copy with contiguous rows.
+        let as_it_came = self.activation == Activation::Identity && grad_output.has_unit_columns();
+        let mut memory = Scratch::take(if as_it_came { 0 } else { count::<E, 2>(shape)? })?;
+        let slope = if as_it_came {
             grad_output
         } else {
             let mut slope = ViewMut::contiguous(&mut memory, shape)?;
@@ -62,7 +61,7 @@ impl<T: Elementary> Linear<'_, T> {
             multiply(slope.transpose(), self.input, target, team)?;
         }
         if let Some(target) = gradients.bias {
-            sum_rows(slope, target, team)?;
+            column_sums(slope, target, team)?;
         }
         Ok(())
     }
@@ -70,101 +69,88 @@ impl<T: Elementary> Linear<'_, T> {
     /// Turns the gradient of the output into that of what went into the activation.
     fn differentiate_activation(
         &self,
-        grad_output: View<'_, T, 2>,
-        output: Option<View<'_, T, 2>>,
-        slope: ViewMut<'_, T, 2>,
+        grad_output: View<'_, E, 2>,
+        output: Option<View<'_, E, 2>>,
+        slope: ViewMut<'_, E, 2>,
         team: &dyn Team,
     ) -> Result<()> {
         let shape = self.output_shape();
         let activation = self.activation;
-        let mut memory = Scratch::take(count::<T, 2>(shape)?)?;
-        let mut saved = ViewMut::contiguous(&mut memory, shape)?;
-        if activation.differentiates_output() {
-            let output = output.ok_or_else(|| {
+        let mut memory = Scratch::take(match activation.needs() {
+            Needs::Input => count::<E, 2>(shape)?,
+            Needs::Nothing | Needs::Output => 0,
+        })?;
+        let saved = match activation.needs() {
+            Needs::Nothing => grad_output,
+            Needs::Output => output.ok_or_else(|| {
                 Error::Value(format!("the gradient of {activation:?} needs the layer's output"))
-            })?;
-            if output.shape() != shape {
-                return Err(Error::shape("output", &shape, &output.shape()));
+            })?,
+            Needs::Input => {
+                let mut saved = ViewMut::contiguous(&mut memory, shape)?;
+                self.activated(Activation::Identity, saved.reborrow(), team)?;
+                View::contiguous(&memory, shape)?
             }
-            T::dispatch(Copy { source: output, target: saved });
-        } else {
-            self.activated(Activation::Identity, saved.reborrow(), team)?;
+        };
+        if saved.shape() != shape {
+            return Err(Error::shape("output", &shape, &saved.shape()));
         }
-        let saved = View::contiguous(&memory, shape)?;
         let block = [ROWS, shape[1].max(1)];
         for_each_part(team, slope.blocks(block), |index, slope| {
             let rows = index * ROWS..index * ROWS + slope.rows();
             let (saved, grad_output) = (saved.slice(0, rows.clone()), grad_output.slice(0, rows));
-            T::dispatch(Differentiate { activation, saved, grad_output, slope });
+            E::dispatch(Differentiate { activation, saved, grad_output, slope });
         });
         Ok(())
     }
 }
 
-struct Copy<'a, T> {
-    source: View<'a, T, 2>,
-    target: ViewMut<'a, T, 2>,
-}
-
-impl<T: Elementary> Kernel<T> for Copy<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) {
-        copy_rows(isa, self.source, self.target);
-    }
-}
-
-struct Differentiate<'a, T> {
+struct Differentiate<'a, E> {
     activation: Activation,
-    saved: View<'a, T, 2>,
-    grad_output: View<'a, T, 2>,
-    slope: ViewMut<'a, T, 2>,
+    saved: View<'a, E, 2>,
+    grad_output: View<'a, E, 2>,
+    slope: ViewMut<'a, E, 2>,
 }
 
-impl<T: Elementary> Kernel<T> for Differentiate<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for Differentiate<'_, E> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) {
-        copy_rows(isa, self.grad_output, self.slope.reborrow());
+    fn run<I: Storage<E>>(mut self, isa: I) {
         for row in 0..self.slope.rows() {
-            let (saved, slope) = (self.saved.row(row), self.slope.row_mut(row));
-            for (saved, slope) in saved.chunks(I::LANES).zip(slope.chunks_mut(I::LANES)) {
-                let (saved, grad_output) = (isa.load_first(saved), isa.load_first(slope));
-                isa.store_first(slope, self.activation.gradient(isa, saved, grad_output));
+            for column in (0..self.slope.columns()).step_by(I::LANES) {
+                let saved = vector(isa, self.saved, row, column);
+                let grad_output = vector(isa, self.grad_output, row, column);
+                let slope = self.activation.gradient(isa, saved, grad_output);
+                isa.write_first(&mut self.slope.row_mut(row)[column..], slope);
             }
         }
     }
 }
 
-fn multiply<T: Elementary>(
-    a: View<'_, T, 2>,
-    b: View<'_, T, 2>,
-    c: ViewMut<'_, T, 2>,
+/// The numbers of `row` from `column` on, whatever the strides.
+#[inline(always)]
+fn vector<E: Element, I: Storage<E>>(
+    isa: I,
+    rows: View<'_, E, 2>,
+    row: usize,
+    column: usize,
+) -> I::Vector {
+    if rows.has_unit_columns() {
+        return isa.read_first(&rows.row(row)[column..]);
+    }
+    let mut numbers = [E::default(); 16];
+    let columns = column..rows.columns().min(column + I::LANES);
+    for (number, column) in numbers.iter_mut().zip(columns) {
+        *number = rows.get([row, column]);
+    }
+    isa.read(&numbers)
+}
+
+fn multiply<E: Element>(
+    a: View<'_, E, 2>,
+    b: View<'_, E, 2>,
+    c: ViewMut<'_, E, 2>,
     team: &dyn Team,
 ) -> Result<()> {
     matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, team)
-}
-
-/// The sum over rows: the product with a row of ones, so that it has the product's order of sums.
-fn sum_rows<T: Elementary>(
-    rows: View<'_, T, 2>,
-    mut target: ViewMut<'_, T, 1>,
-    team: &dyn Team,
-) -> Result<()> {
-    let [count, columns] = rows.shape();
-    if target.shape() != [columns] {
-        return Err(Error::shape("the bias gradient", &[columns], &target.shape()));
-    }
-    let ones = vec![T::ONE; count];
-    let mut sums = Scratch::take(columns)?;
-    multiply(
-        View::contiguous(&ones, [1, count])?,
-        rows,
-        ViewMut::contiguous(&mut sums, [1, columns])?,
-        team,
-    )?;
-    (0..columns).for_each(|unit| target.set([unit], sums[unit]));
-    Ok(())
 }

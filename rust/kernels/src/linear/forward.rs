@@ -1,6 +1,6 @@
 //! The layer's operands, checked, and its output.
 
-use fusewire_simd::Lanes;
+use fusewire_simd::{Element, Lanes};
 
 use super::activation::Activation;
 use crate::gemm::{ColumnEpilogue, Matmul, Start, matmul};
@@ -11,23 +11,23 @@ use crate::{Error, Result};
 
 /// The operands of a linear layer, with shapes that fit together.
 #[derive(Clone, Copy)]
-pub struct Linear<'a, T> {
-    pub(super) input: View<'a, T, 2>,
-    pub(super) weight: View<'a, T, 2>,
-    pub(super) bias: Option<View<'a, T, 1>>,
+pub struct Linear<'a, E> {
+    pub(super) input: View<'a, E, 2>,
+    pub(super) weight: View<'a, E, 2>,
+    pub(super) bias: Option<View<'a, E, 1>>,
     pub(super) activation: Activation,
 }
 
-impl<'a, T: Elementary> Linear<'a, T> {
+impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
     /// A layer of `input (rows, input_size)`, `weight (output_size, input_size)` and
     /// `bias (output_size)`.
     ///
     /// # Errors
     /// If the shapes do not fit together.
     pub fn new(
-        input: View<'a, T, 2>,
-        weight: View<'a, T, 2>,
-        bias: Option<View<'a, T, 1>>,
+        input: View<'a, E, 2>,
+        weight: View<'a, E, 2>,
+        bias: Option<View<'a, E, 1>>,
         activation: Activation,
     ) -> Result<Self> {
         let [output_size, input_size] = weight.shape();
@@ -52,7 +52,7 @@ impl<'a, T: Elementary> Linear<'a, T> {
     ///
     /// # Errors
     /// If `output` has another shape or rows that are not contiguous, or memory runs out.
-    pub fn forward(&self, output: ViewMut<'_, T, 2>, team: &dyn Team) -> Result<()> {
+    pub fn forward(&self, output: ViewMut<'_, E, 2>, team: &dyn Team) -> Result<()> {
         self.activated(self.activation, output, team)
     }
 
@@ -60,14 +60,14 @@ impl<'a, T: Elementary> Linear<'a, T> {
     pub(super) fn activated(
         &self,
         activation: Activation,
-        output: ViewMut<'_, T, 2>,
+        output: ViewMut<'_, E, 2>,
         team: &dyn Team,
     ) -> Result<()> {
-        // A bias is short beside the product; contiguous, it is loaded as vectors.
-        let bias: Vec<T> = self
-            .bias
-            .map(|bias| (0..bias.shape()[0]).map(|unit| bias.get([unit])).collect())
-            .unwrap_or_default();
+        // A bias is short beside the product; widened and contiguous, it is loaded as vectors.
+        let mut bias = Vec::new();
+        if let Some(view) = self.bias {
+            bias.extend((0..view.shape()[0]).map(|unit| view.get([unit]).to_real()));
+        }
         let product = Matmul {
             a: self.input,
             b: self.weight.transpose(),
@@ -94,7 +94,12 @@ impl<T: Elementary> ColumnEpilogue<T> for AddBiasAndActivate<T> {
         column: usize,
         product: I::Vector,
     ) -> I::Vector {
-        let bias = isa.load_first(self.bias.get(column..).unwrap_or_default());
-        self.activation.apply(isa, isa.add(product, bias))
+        // A load without lanes from nowhere would be cheap to write, and costs hundreds of cycles.
+        let sum = if self.bias.is_empty() {
+            product
+        } else {
+            isa.add(product, isa.load_first(&self.bias[column..]))
+        };
+        self.activation.apply(isa, sum)
     }
 }

@@ -4,8 +4,10 @@ use std::f64::consts::{LN_2, LOG2_E};
 
 use fusewire_simd::{Lanes, Real};
 
+use super::normal::Normal;
+
 /// A number type with the constants that its elementary functions need.
-pub trait Elementary: Real {
+pub trait Elementary: Normal {
     /// `(2^x − 1) / x` on [−½, ½] as a polynomial, lowest power first; minimax in the relative
     /// error of `2^x`: 2·10⁻⁹ for `f32`, 3·10⁻¹⁸ for `f64` (Remez exchange in 40 digits).
     const EXP2_MINUS_ONE: &'static [Self];
@@ -64,7 +66,11 @@ impl Elementary for f64 {
 
 /// The polynomial with these coefficients, lowest power first, at `x`.
 #[inline(always)]
-fn polynomial<T: Real, I: Lanes<T>>(isa: I, coefficients: &[T], x: I::Vector) -> I::Vector {
+pub(super) fn polynomial<T: Real, I: Lanes<T>>(
+    isa: I,
+    coefficients: &[T],
+    x: I::Vector,
+) -> I::Vector {
     let [lower @ .., highest] = coefficients else { return isa.zero() };
     let mut sum = isa.splat(*highest);
     for &coefficient in lower.iter().rev() {

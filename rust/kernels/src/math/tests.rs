@@ -3,7 +3,8 @@
 use fusewire_simd::{Element, Kernel, Lanes, available};
 
 use super::{
-    Elementary, exp, exp2, exp2_minus_one, ln, relu, sigmoid, silu, silu_derivative, tanh,
+    Elementary, erf, exp, exp2, exp2_minus_one, gelu, gelu_derivative, gelu_tanh,
+    gelu_tanh_derivative, ln, relu, sigmoid, silu, silu_derivative, tanh,
 };
 
 /// A function of one vector, written once for all instruction sets.
@@ -81,6 +82,32 @@ function!(Sigmoid = sigmoid);
 function!(Tanh = tanh);
 function!(Silu = silu);
 function!(SiluDerivative = silu_derivative);
+function!(Erf = erf);
+function!(Gelu = gelu);
+function!(GeluDerivative = gelu_derivative);
+function!(GeluTanh = gelu_tanh);
+function!(GeluTanhDerivative = gelu_tanh_derivative);
+
+/// `1 − erf x` for `x ≥ 0` in float64: the Taylor series of the error function where it is short, the
+/// continued fraction of its complement beyond.
+fn complementary_error(x: f64) -> f64 {
+    const ROOT: f64 = 1.772_453_850_905_516; // √π
+    if x < 1.0 {
+        let (mut term, mut sum) = (x, x);
+        for n in 1..100 {
+            term *= 2.0 * x * x / f64::from(2 * n + 1);
+            sum += term;
+        }
+        return 1.0 - 2.0 / ROOT * (-x * x).exp() * sum;
+    }
+    let fraction = (1..200).rev().fold(x, |rest, n| x + f64::from(n) / 2.0 / rest);
+    (-x * x).exp() / (ROOT * fraction)
+}
+
+fn distribution(x: f64) -> f64 {
+    let tail = 0.5 * complementary_error(x.abs() / std::f64::consts::SQRT_2);
+    if x < 0.0 { tail } else { 1.0 - tail }
+}
 
 /// Bounds in units of the type's precision (2⁻²³ and 2⁻⁵²).
 macro_rules! check_both {
@@ -140,6 +167,37 @@ fn activations() {
         gate * (1.0 + x * (1.0 - gate))
     };
     check_both!(SiluDerivative, (-10.0, 10.0), slope, 1e-1, 12.0);
+}
+
+#[test]
+fn the_normal_distribution() {
+    let truth = |x: f64| (1.0 - complementary_error(x.abs())).copysign(x);
+    check_both!(Erf, (-7.0, 7.0), truth, 1.0, 4.0);
+    check_both!(Gelu, (-12.0, 12.0), |x| x * distribution(x), 0.1, 16.0);
+    let slope = |x: f64| distribution(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
+    check_both!(GeluDerivative, (-12.0, 12.0), slope, 0.1, 32.0);
+    for values in at::<Gelu>(&[f32::NAN, 0.0, 100.0, -100.0, f32::INFINITY]) {
+        assert!(values[0].is_nan());
+        assert_eq!(values[1..], [0.0, 100.0, 0.0, f32::INFINITY]);
+    }
+}
+
+#[test]
+fn the_tanh_form_of_gelu() {
+    fn inner(x: f64) -> f64 {
+        (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))
+    }
+    // As sigmoid, ½ (1 + tanh u) does not cancel.
+    fn gate(x: f64) -> f64 {
+        1.0 / (1.0 + (-2.0 * inner(x)).exp())
+    }
+    let truth = |x: f64| x * gate(x);
+    check_both!(GeluTanh, (-6.0, 6.0), truth, 0.1, 32.0);
+    let slope = |x: f64| {
+        let steep = (8.0 / std::f64::consts::PI).sqrt() * (1.0 + 3.0 * 0.044715 * x * x);
+        gate(x) * (1.0 + x * gate(-x) * steep)
+    };
+    check_both!(GeluTanhDerivative, (-6.0, 6.0), slope, 0.1, 64.0);
 }
 
 #[test]

@@ -123,7 +123,7 @@ impl<'a, T: Real> GateWeight<'a, T> {
                     let rows = gate * size + units.start..gate * size + units.end;
                     let c = c.reborrow().split_columns(C::COLUMNS);
                     let c = c.slice(2, gate * C::UNITS..(gate + 1) * C::UNITS);
-                    multiply_rows(isa, a, weight.slice(0, rows), c, start);
+                    multiply_rows::<T, I>(isa, a, weight.slice(0, rows), c, start);
                 }
             }
         }

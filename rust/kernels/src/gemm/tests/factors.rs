@@ -1,9 +1,13 @@
 //! Operands of every element type as factors, and the block product of those.
 
-use fusewire_simd::{Bf16, Element, F16, Factor, Kernel, Real, Storage, available};
+use fusewire_simd::{Bf16, Element, F16, Factor, Kernel, Real, Storage, available, on_each_isa};
 
-use super::super::{NoEpilogue, Start, copy_columns, copy_rows, factors, multiply_block};
+use super::super::{
+    Matmul, NoEpilogue, Start, column_sums, copy_columns, copy_rows, factors, matmul,
+    multiply_block,
+};
 use super::{numbers, strided};
+use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
 
 fn elements<E: Element>(count: usize, seed: u64) -> Vec<E> {
@@ -104,4 +108,67 @@ fn operands_are_factors_as_they_lie_where_pairs_are_whole() {
     assert!(factors(view(8).transpose()).is_none(), "the depth is not contiguous");
     let halves = elements::<F16>(8, 4);
     assert!(factors(View::contiguous(&halves, [2, 4]).expect("fits")).is_none(), "not widened");
+}
+
+/// `C (+)= A · B` by [`matmul`]; where it is added, to ones.
+fn whole<E: Element>(
+    a: View<'_, E, 2>,
+    b: View<'_, E, 2>,
+    start: Start,
+    team: &dyn Team,
+) -> Vec<E> {
+    let before = if start == Start::Zero { E::Real::NAN } else { E::Real::ONE };
+    let mut output = vec![E::from_real(before); a.rows() * b.columns()];
+    let c = ViewMut::contiguous(&mut output, [a.rows(), b.columns()]).expect("fits");
+    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue }, team).expect("shapes fit");
+    output
+}
+
+fn check_whole<E: Element>([rows, columns, depth]: [usize; 3], layout: usize, precision: f64) {
+    let (left, right) = (layout & 1 == 1, layout & 2 == 2);
+    let a = elements::<E>((rows + 3) * (depth + 3) * 2, 5);
+    let b = elements::<E>((columns + 3) * (depth + 3) * 2, 6);
+    let (a, b) = (strided(&a, rows, depth, left), strided(&b, depth, columns, right));
+    let (wide_a, wide_b) = (real_view(a), real_view(b));
+    on_each_isa(|isa| {
+        for start in [Start::Zero, Start::Accumulate] {
+            let got = whole(a, b, start, &Serial);
+            assert_eq!(got, whole(a, b, start, &Pool::new(3)));
+            for (place, got) in got.iter().enumerate() {
+                let (row, column) = (place / columns, place % columns);
+                let product = |k: usize| wide_a[row * depth + k] * wide_b[k * columns + column];
+                let sum: f64 = (0..depth).map(product).sum();
+                let expected = sum + if start == Start::Zero { 0.0 } else { 1.0 };
+                let error = (got.to_real().to_f64() - expected).abs();
+                // Rounded once, behind a sum in float32.
+                let bound = precision * expected.abs() + 1.2e-7 * (depth as f64 + 4.0);
+                assert!(error <= bound, "{isa} {rows}×{columns}×{depth} layout {layout}: {got}");
+            }
+        }
+    });
+}
+
+#[test]
+fn products_in_half_precision_are_rounded_once() {
+    for sizes in [[1, 70, 77], [5, 33, 64], [24, 31, 130], [195, 70, 801], [30, 520, 40], [2, 3, 0]]
+    {
+        for layout in 0..4 {
+            check_whole::<Bf16>(sizes, layout, 1.0 / 256.0);
+            check_whole::<F16>(sizes, layout, 1.0 / 2048.0);
+        }
+    }
+}
+
+#[test]
+fn columns_are_summed() {
+    let numbers = elements::<Bf16>(70 * 41, 7);
+    let rows = View::contiguous(&numbers, [70, 41]).expect("fits");
+    let wide = real_view(rows);
+    let mut sums = vec![Bf16::from_f32(f32::NAN); 41];
+    column_sums(rows, ViewMut::contiguous(&mut sums, [41]).expect("fits"), &Serial).expect("fits");
+    for (column, sum) in sums.iter().enumerate() {
+        let expected: f64 = (0..70).map(|row| wide[row * 41 + column]).sum();
+        let error = (f64::from(sum.to_f32()) - expected).abs();
+        assert!(error <= expected.abs() / 256.0 + 1e-5, "{sum}, not {expected}");
+    }
 }
