@@ -30,9 +30,17 @@ class Case:
     ours: Callable[..., Tensors]
     rival: Callable[..., Tensors]
     dtype: torch.dtype = torch.float32
+    bytes_read: float = 0.0
+    """What must be read where memory is the limit; such a case is compared with a plain read."""
+
+    @property
+    def dtype_name(self) -> str:
+        """As NumPy and the extension module call it."""
+        return str(self.dtype).removeprefix("torch.")
 
     def __str__(self) -> str:
-        return f"{self.operator}-{self.shape}"
+        suffix = "" if self.dtype == torch.float32 else f"-{self.dtype_name}"
+        return f"{self.operator}-{self.shape}{suffix}"
 
 
 _OPERATORS: list[Callable[[], Iterator[Case]]] = []
@@ -93,8 +101,8 @@ def _both(
         ("inference", _inference, 1.0),
         ("training", _with_gradients, training_factor),
     ]:
-        name = f"{operator}-{kind}"
-        yield Case(name, shape, factor * flops, inputs, wrap(ours), wrap(rival), dtype)
+        name, work = f"{operator}-{kind}", factor * flops
+        yield Case(name, shape, work, inputs, wrap(ours), wrap(rival), dtype)
 
 
 ATTENTION_SHAPES = [
@@ -200,12 +208,34 @@ def _masked(
     return call
 
 
+@operator
+def decode() -> Iterator[Case]:
+    batch, heads, kv_heads, key_len, head_dim = 8, 32, 8, 8192, 128
+    cache = (batch, kv_heads, key_len, head_dim)
+    ours = partial(fw.scaled_dot_product_attention, enable_gqa=True)
+    rival = partial(functional.scaled_dot_product_attention, enable_gqa=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        query = (batch, heads, 1, head_dim)
+        yield Case(
+            operator="decode-inference",
+            shape=f"{batch}x{heads}over{kv_heads}x{key_len}x{head_dim}",
+            flops=4.0 * batch * heads * key_len * head_dim,
+            inputs=_random(query, cache, cache, query),
+            ours=_inference(ours),
+            rival=_inference(rival),
+            dtype=dtype,
+            bytes_read=2.0 * batch * kv_heads * key_len * head_dim * dtype.itemsize,
+        )
+
+
 LINEAR_SHAPES = [
     # (rows, in_features, out_features)
     (1024, 1024, 1024),
     (768, 128, 384),
     (4096, 384, 1536),
+    (4096, 1536, 384),
     (100, 77, 130),
+    (1, 4096, 1024),
 ]
 
 
@@ -217,7 +247,10 @@ def linear() -> Iterator[Case]:
         )
         name = f"{rows}x{in_features}x{out_features}"
         flops = 2.0 * rows * in_features * out_features
-        yield from _both("linear", name, flops, 3.0, inputs, fw.linear, functional.linear)
+        for dtype in (torch.float32, torch.bfloat16):
+            yield from _both(
+                "linear", name, flops, 3.0, inputs, fw.linear, functional.linear, dtype
+            )
 
 
 RECURRENT_SHAPES = [

@@ -6,7 +6,11 @@ Importing this package needs NumPy only. What needs PyTorch is imported when it 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fusewire.ops.attention import scaled_dot_product_attention, varlen_attention
+from fusewire.ops.attention import (
+    paged_attention,
+    scaled_dot_product_attention,
+    varlen_attention,
+)
 from fusewire.ops.linear import linear
 from fusewire.ops.rnn import gru, lstm, min_gru, min_lstm, rnn
 from fusewire.ops.threads import get_num_threads, set_num_threads, show_config
@@ -28,6 +32,7 @@ __all__ = [
     "min_gru",
     "min_lstm",
     "nn",
+    "paged_attention",
     "rnn",
     "scaled_dot_product_attention",
     "set_num_threads",

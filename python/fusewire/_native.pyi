@@ -15,6 +15,7 @@ __all__ = [
     "attention_backward_sinks",
     "attention_backward_slopes",
     "config",
+    "decode_attention",
     "get_num_threads",
     "linear",
     "linear_backward",
@@ -88,6 +89,20 @@ def attention_backward_slopes(
     results: _Results, operands: _Operands, options: _Options
 ) -> NDArray[Any]: ...
 def config() -> dict[str, Any]: ...
+def decode_attention(
+    # query, key, value, block_table, key_lengths, alibi_slopes, sinks
+    operands: tuple[
+        _Array,
+        _Array,
+        _Array,
+        NDArray[np.int32] | None,
+        NDArray[np.int64] | None,
+        _Array | None,
+        _Array | None,
+    ],
+    # scale, softcap, left, right, bottom_right
+    options: tuple[float, float, int, int, bool],
+) -> list[_Array]: ...
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def peak_flops(dtype: str) -> float: ...

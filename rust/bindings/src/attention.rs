@@ -1,5 +1,6 @@
 //! Attention for both doors.
 
+pub(crate) mod decode;
 mod operands;
 
 use std::ffi::CStr;
@@ -168,11 +169,12 @@ backward_doors!(
     sinks_backward -> [NumpyArray; Tensor]
 );
 
-/// Registers the operators whose schemas `ops/attention/autograd.py` declares.
+/// Registers the operators whose schemas `ops/attention/{autograd,decode}.py` declare.
 pub(crate) fn register(library: &Library) -> Result<()> {
     library.add::<Forward>()?;
     library.add::<Backward>()?;
     library.add::<BackwardMask>()?;
     library.add::<BackwardSlopes>()?;
-    library.add::<BackwardSinks>()
+    library.add::<BackwardSinks>()?;
+    decode::register(library)
 }

@@ -51,6 +51,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(attention::attention_backward_mask, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention_backward_slopes, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention_backward_sinks, module)?)?;
+    module.add_function(wrap_pyfunction!(attention::decode::decode_attention, module)?)?;
     module.add_function(wrap_pyfunction!(config::config, module)?)?;
     module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;

@@ -105,8 +105,8 @@ def _prepare(
     names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
         _mask(extras.attn_mask, None if options.packed else lead, query.dtype),
-        _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
-        _per_head(extras.sinks, "sinks", query.dtype),
+        per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
+        per_head(extras.sinks, "sinks", query.dtype),
         _whole(extras.query_lengths, names[0]),
         _whole(extras.key_lengths, names[1]),
         extras.seed if options.dropout_p else None,
@@ -160,7 +160,7 @@ def _mask(mask: Array | None, lead: tuple[int, ...] | None, dtype: np.dtype[Any]
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
-def _per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | None:
+def per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | None:
     """``(heads)`` or ``(batch, heads)`` with two dimensions."""
     if numbers is None:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fusewire.ops import dispatcher
-from fusewire.ops.attention import composed
+from fusewire.ops.attention import composed, decode
 from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import Options, check_heads
 
@@ -160,8 +160,8 @@ def attention(
         check_heads(query.shape[1], key.shape[1], enable_gqa)
         extras = Extras(
             _mask(extras.attn_mask, None if options.packed else shape[:-3], query.dtype),
-            _per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
-            _per_head(extras.sinks, "sinks", query.dtype),
+            per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
+            per_head(extras.sinks, "sinks", query.dtype),
             _whole(extras.query_lengths),
             _whole(extras.key_lengths),
             extras.seed,
@@ -184,6 +184,13 @@ def _dispatch(
     needs_lse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Calls the implementation that serves the operands."""
+    if decode.serves(query, key, value, extras, options):
+        numbers = (None if x is None else x.float() for x in (extras.alibi_slopes, extras.sinks))
+        few: tuple[torch.Tensor, torch.Tensor] = decode.attention(
+            query, key, value, None, extras.key_lengths, *numbers, options.scale, options.softcap,
+            options.left, options.right, options.bottom_right,
+        )  # fmt: skip
+        return few
     narrow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
     if narrow:
         dtype = query.dtype
@@ -258,7 +265,7 @@ def _mask(
     return mask if mask.dim() == 4 else mask[(None,) * (4 - mask.dim())]
 
 
-def _per_head(numbers: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
+def per_head(numbers: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
     """``(heads)`` or ``(batch, heads)`` with two dimensions."""
     if numbers is None:
         return None

@@ -147,7 +147,6 @@ impl<A: Array> Operands<A> {
         layout: &'a Layout,
     ) -> Result<Attention<'a, T>> {
         let (scale, softcap, _, left, right, bottom_right, _) = self.options;
-        let alignment = if bottom_right { Alignment::BottomRight } else { Alignment::TopLeft };
         let mut attention = Attention {
             query: layout.view(&self.query, "query")?,
             key: layout.view(&self.key, "key")?,
@@ -164,11 +163,7 @@ impl<A: Array> Operands<A> {
             score: Score {
                 scale,
                 softcap: (softcap != 0.0).then_some(softcap),
-                band: Band {
-                    left: usize::try_from(left).ok(),
-                    right: usize::try_from(right).ok(),
-                    alignment,
-                },
+                band: band(left, right, bottom_right),
                 slopes: None,
                 mask: Mask::Absent,
             },
@@ -227,14 +222,23 @@ impl<A: Array> Operands<A> {
     }
 }
 
-fn optional<'a, T: Element, A: Array, const N: usize>(
+/// How far queries see; bounds below 0 are none.
+pub(super) fn band(left: i64, right: i64, bottom_right: bool) -> Band {
+    Band {
+        left: usize::try_from(left).ok(),
+        right: usize::try_from(right).ok(),
+        alignment: if bottom_right { Alignment::BottomRight } else { Alignment::TopLeft },
+    }
+}
+
+pub(super) fn optional<'a, T: Element, A: Array, const N: usize>(
     array: Option<&'a A>,
     name: &str,
 ) -> Result<Option<View<'a, T, N>>> {
     array.map(|array| array.view(name)).transpose()
 }
 
-fn broadcast<'a, T, const N: usize>(
+pub(super) fn broadcast<'a, T, const N: usize>(
     view: View<'a, T, N>,
     shape: [usize; N],
     name: &str,

@@ -3,6 +3,7 @@
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::ahead::Ahead;
+use super::decode::Decode;
 use super::params::{Attention, Head, expect_shape};
 use super::score::{Bend, Ground, Place, hide};
 use super::softmax::Running;
@@ -31,7 +32,11 @@ pub fn forward<T: Elementary>(
     lse: ViewMut<'_, T, 3>,
     team: &dyn Team,
 ) -> Result<()> {
-    T::dispatch(Forward::new(attention, output, lse, team)?)
+    let pass = Forward::new(attention, output, lse, team)?;
+    match Decode::of(attention) {
+        Some(decode) => decode.forward(pass.output, pass.lse, team),
+        None => T::dispatch(pass),
+    }
 }
 
 /// The whole pass, its shapes checked.

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod backward;
+pub mod decode;
 mod dropout;
 mod forward;
 mod mask;

@@ -153,7 +153,8 @@ impl<'a> Sequences<'a> {
     }
 }
 
-fn check_lengths(
+/// Checks that there is a length between 0 and `most` for each row of a batch.
+pub(super) fn check_lengths(
     name: &str,
     lengths: Option<View<'_, i64, 1>>,
     batch: usize,

@@ -126,6 +126,18 @@ fn what_changes_scores() {
 }
 
 #[test]
+fn few_queries_of_many_keys() {
+    let case = Case { batch: 2, kv_heads: 2, group: 3, query_len: 3, key_len: 150, ..PLAIN };
+    for mask in [MaskKind::Absent, MaskKind::Attend, MaskKind::Bias, MaskKind::Padding] {
+        for band in [Band::FULL, CAUSAL] {
+            let case = Case { mask, band, ..case };
+            check::<f32>(case);
+            check::<f64>(Case { softcap: Some(0.7), sinks: true, slopes: true, ..case });
+        }
+    }
+}
+
+#[test]
 fn large_scores_do_not_overflow_and_nan_is_seen() {
     for (extreme, check) in [
         (1e18_f32, (|x| x.is_finite()) as fn(f32) -> bool),
