@@ -1,4 +1,5 @@
-//! Attention beside the machine's multiply-add peak: `cargo bench --bench attention -- [threads [filter]]`.
+//! Attention beside the machine's peak, in float32 and bfloat16: `cargo bench --bench attention --
+//! [threads [filter]]`.
 
 use std::time::Instant;
 
@@ -6,9 +7,11 @@ use fusewire_kernels::attention::{
     Alignment, Attention, Band, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward,
     forward,
 };
+use fusewire_kernels::math::Elementary;
 use fusewire_kernels::parallel::{Pool, flushing_denormals};
 use fusewire_kernels::peak;
 use fusewire_kernels::view::{View, ViewMut};
+use fusewire_simd::{Bf16, Element, Real};
 
 /// Seconds that one line of the table may take, warming included.
 const SECONDS: f64 = 0.6;
@@ -26,16 +29,16 @@ const SHAPES: [[usize; 5]; 8] = [
 ];
 
 /// Numbers in [−1, 1] without a pattern.
-fn numbers(count: usize, seed: u64) -> Vec<f32> {
+fn numbers<E: Element>(count: usize, seed: u64) -> Vec<E> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        (state >> 40) as f32 / (1_u64 << 23) as f32 - 1.0
+        (state >> 40) as f64 / (1_u64 << 23) as f64 - 1.0
     };
-    (0..count).map(|_| next()).collect()
+    (0..count).map(|_| E::from_real(E::Real::from_f64(next()))).collect()
 }
 
-fn view(numbers: &[f32], shape: [usize; 4]) -> View<'_, f32, 4> {
+fn view<E>(numbers: &[E], shape: [usize; 4]) -> View<'_, E, 4> {
     View::contiguous(numbers, shape).expect("fits")
 }
 
@@ -44,19 +47,23 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     numbers[numbers.len() / 2]
 }
 
+/// See [`speeds`].
+type Speeds = fn([usize; 5], bool, &Pool) -> [f64; 3];
+
 /// Floating-point operations per second of both passes, and of the peak between them.
-fn speeds(
+fn speeds<E: Element<Real: Elementary>>(
     [batch, heads, kv_heads, length, dim]: [usize; 5],
     causal: bool,
     team: &Pool,
 ) -> [f64; 3] {
     let (shape, kv_shape) = ([batch, heads, length, dim], [batch, kv_heads, length, dim]);
     let count = |shape: [usize; 4]| shape.iter().product();
-    let [query, upstream] = [1, 2].map(|seed| numbers(count(shape), seed));
-    let [key, value] = [3, 4].map(|seed| numbers(count(kv_shape), seed));
-    let [mut output, mut query_gradient] = [(); 2].map(|()| vec![0.0; count(shape)]);
-    let [mut key_gradient, mut value_gradient] = [(); 2].map(|()| vec![0.0; count(kv_shape)]);
-    let mut lse = vec![0.0; batch * heads * length];
+    let [query, upstream] = [1, 2].map(|seed| numbers::<E>(count(shape), seed));
+    let [key, value] = [3, 4].map(|seed| numbers::<E>(count(kv_shape), seed));
+    let [mut output, mut query_gradient] = [(); 2].map(|()| vec![E::default(); count(shape)]);
+    let [mut key_gradient, mut value_gradient] =
+        [(); 2].map(|()| vec![E::default(); count(kv_shape)]);
+    let mut lse = vec![E::Real::ZERO; batch * heads * length];
     let attention = Attention {
         query: view(&query, shape),
         key: view(&key, kv_shape),
@@ -75,7 +82,7 @@ fn speeds(
     let [mut forwards, mut backwards, mut peaks] = [const { Vec::new() }; 3];
     let begin = Instant::now();
     while forwards.len() < 3 || begin.elapsed().as_secs_f64() < SECONDS {
-        peaks.push(peak::flops::<f32>());
+        peaks.push(peak::flops::<E>());
         // Each pass several times, for short ones a millisecond long.
         let work = (batch * heads * length * length * dim * 4) as f64;
         for _ in 0..(2e8 / work).max(1.0) as usize {
@@ -115,19 +122,23 @@ fn main() {
     );
     for shape in SHAPES {
         for causal in [false, true] {
-            let name = format!("{shape:?}{}", if causal { " causal" } else { "" });
-            if words.get(1).is_some_and(|filter| !name.contains(filter.as_str())) {
-                continue;
+            let types: [(&str, Speeds); 2] =
+                [("float32", speeds::<f32>), ("bfloat16", speeds::<Bf16>)];
+            for (of, speeds) in types {
+                let name = format!("{of} {shape:?}{}", if causal { " causal" } else { "" });
+                if words.get(1).is_some_and(|filter| !name.contains(filter.as_str())) {
+                    continue;
+                }
+                let [forward, backward, peak] = speeds(shape, causal, &team);
+                let peak = peak * threads as f64;
+                println!(
+                    "{name:43} | {:6.0} {:6.0} | {:.2} {:.2}",
+                    forward / 1e9,
+                    backward / 1e9,
+                    forward / peak,
+                    backward / peak
+                );
             }
-            let [forward, backward, peak] = speeds(shape, causal, &team);
-            let peak = peak * threads as f64;
-            println!(
-                "{name:34} | {:6.0} {:6.0} | {:.2} {:.2}",
-                forward / 1e9,
-                backward / 1e9,
-                forward / peak,
-                backward / peak
-            );
         }
     }
 }

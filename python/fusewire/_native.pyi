@@ -77,7 +77,7 @@ class WordTables:
 def attach_torch(folder: str, version: str) -> None: ...
 def attention(operands: _Operands, options: _Options) -> list[NDArray[Any]]: ...
 def attention_backward(
-    results: _Results, operands: _Operands, options: _Options
+    results: _Results, operands: _Operands, options: _Options, wanted: tuple[bool, bool, bool]
 ) -> list[NDArray[Any]]: ...
 def attention_backward_mask(
     results: _Results, operands: _Operands, options: _Options
@@ -147,6 +147,7 @@ def attend_backward(
     lse: torch.Tensor,
     is_causal: bool,
     scale: float | None,
+    wanted: tuple[bool, bool, bool],
 ) -> list[torch.Tensor] | None: ...
 def replace_sdpa(replaced: bool) -> None: ...
 def rnn_scan(

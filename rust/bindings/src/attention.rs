@@ -13,7 +13,7 @@ use fusewire_kernels::parallel::Team;
 use pyo3::prelude::*;
 
 use self::operands::{Given, Layout, Operands, Options};
-use crate::array::{Array, Number, NumpyArray, with_number};
+use crate::array::{Array, NumpyArray, Real, Stored, with_stored};
 use crate::gate::{self, Result};
 use crate::torch_abi::{Joined, Library, Operator, Tensor};
 
@@ -21,29 +21,45 @@ use crate::torch_abi::{Joined, Library, Operator, Tensor};
 /// output and the logarithms.
 type Results<A> = (A, Option<A>, A, A);
 
+/// Whether the gradients of query, key and value are wanted.
+type Wanted = (bool, bool, bool);
+
 impl<A: Array> Operands<A> {
     fn forward(&self, team: &dyn Team) -> Result<[A; 2]> {
-        with_number!(self.query.dtype("query")?, T => {
+        with_stored!(self.query.dtype("query")?, T => {
             let layout = Layout::of(self)?;
             let attention = self.attention::<T>(&layout)?;
             let mut output = layout.empty::<T, A>(attention.output_shape())?;
-            let mut lse = layout.empty_lse::<T, A>(attention.lse_shape())?;
+            let mut lse = layout.empty_lse::<Real<T>, A>(attention.lse_shape())?;
             let output_view = layout.view_mut(&mut output, "output")?;
             forward(&attention, output_view, layout.lse_mut(&mut lse)?, team)?;
             Ok([output, lse])
         })
     }
 
-    fn backward(&self, results: &Results<A>, team: &dyn Team) -> Result<[A; 3]> {
-        with_number!(self.query.dtype("query")?, T => {
+    /// What is not wanted comes out empty.
+    fn backward(
+        &self,
+        results: &Results<A>,
+        (of_query, of_key, of_value): Wanted,
+        team: &dyn Team,
+    ) -> Result<[A; 3]> {
+        with_stored!(self.query.dtype("query")?, T => {
             self.pass(results, |pass: &Pass<'_, T>, layout| {
-                let mut query = layout.empty::<T, A>(pass.attention.query.shape())?;
-                let mut key = layout.empty::<T, A>(pass.attention.key.shape())?;
-                let mut value = layout.empty::<T, A>(pass.attention.value.shape())?;
+                let empty = |wanted: bool, shape| match wanted {
+                    true => layout.empty::<T, A>(shape),
+                    false => A::empty::<T>(&[0]),
+                };
+                let mut query = empty(of_query, pass.attention.query.shape())?;
+                let mut key = empty(of_key, pass.attention.key.shape())?;
+                let mut value = empty(of_value, pass.attention.value.shape())?;
+                let view = |wanted: bool, gradient, name| {
+                    wanted.then(|| layout.view_mut(gradient, name)).transpose()
+                };
                 let gradients = Gradients {
-                    query: Some(layout.view_mut(&mut query, "grad_query")?),
-                    key: Some(layout.view_mut(&mut key, "grad_key")?),
-                    value: Some(layout.view_mut(&mut value, "grad_value")?),
+                    query: view(of_query, &mut query, "grad_query")?,
+                    key: view(of_key, &mut key, "grad_key")?,
+                    value: view(of_value, &mut value, "grad_value")?,
                 };
                 backward(pass, gradients, team)?;
                 Ok([query, key, value])
@@ -52,10 +68,10 @@ impl<A: Array> Operands<A> {
     }
 
     fn mask_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
-        with_number!(self.query.dtype("query")?, T => {
+        with_stored!(self.query.dtype("query")?, T => {
             self.pass(results, |pass: &Pass<'_, T>, _| {
                 let shape = self.mask_gradient_shape(pass.attention.score_shape())?;
-                let mut gradient = A::empty::<T>(&shape)?;
+                let mut gradient = A::empty::<Real<T>>(&shape)?;
                 mask_backward(pass, gradient.view_mut("grad_attn_mask")?, team)?;
                 Ok(gradient)
             })
@@ -63,9 +79,9 @@ impl<A: Array> Operands<A> {
     }
 
     fn slopes_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
-        with_number!(self.query.dtype("query")?, T => {
+        with_stored!(self.query.dtype("query")?, T => {
             self.pass(results, |pass: &Pass<'_, T>, _| {
-                let mut gradient = A::empty::<T>(&pass.attention.score_shape()[..2])?;
+                let mut gradient = A::empty::<Real<T>>(&pass.attention.score_shape()[..2])?;
                 slopes_backward(pass, gradient.view_mut("grad_alibi_slopes")?, team)?;
                 Ok(gradient)
             })
@@ -73,9 +89,9 @@ impl<A: Array> Operands<A> {
     }
 
     fn sinks_backward(&self, results: &Results<A>, team: &dyn Team) -> Result<A> {
-        with_number!(self.query.dtype("query")?, T => {
+        with_stored!(self.query.dtype("query")?, T => {
             self.pass(results, |pass: &Pass<'_, T>, _| {
-                let mut gradient = A::empty::<T>(&pass.attention.score_shape()[..2])?;
+                let mut gradient = A::empty::<Real<T>>(&pass.attention.score_shape()[..2])?;
                 sinks_backward(pass, gradient.view_mut("grad_sinks")?, team)?;
                 Ok(gradient)
             })
@@ -83,7 +99,7 @@ impl<A: Array> Operands<A> {
     }
 
     /// Calls `with` with what every backward pass reads.
-    fn pass<T: Number, R>(
+    fn pass<T: Stored<Real: Stored>, R>(
         &self,
         results: &Results<A>,
         with: impl FnOnce(&Pass<'_, T>, &Layout) -> Result<R>,
@@ -123,16 +139,41 @@ impl Operator for Forward {
     }
 }
 
-/// Both doors of a backward pass.
+#[pyfunction]
+pub(crate) fn attention_backward(
+    py: Python<'_>,
+    results: Results<NumpyArray>,
+    operands: Given<NumpyArray>,
+    options: Options,
+    wanted: Wanted,
+) -> PyResult<[NumpyArray; 3]> {
+    let operands = Operands::new(operands, options);
+    gate::enter(py, |team| operands.backward(&results, wanted, team))
+}
+
+struct Backward;
+
+impl Operator for Backward {
+    const NAME: &CStr = c"attention_backward";
+    type Arguments = Joined<Results<Tensor>, Joined<Given<Tensor>, Joined<Options, Wanted>>>;
+    type Results = [Tensor; 3];
+
+    fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 3]> {
+        let Joined(results, Joined(given, Joined(options, wanted))) = arguments;
+        Operands::new(given, options).backward(&results, wanted, team)
+    }
+}
+
+/// Both doors of a backward pass for what is added to scores.
 macro_rules! backward_doors {
-    ($function:ident, $operator:ident, $name:literal, $pass:ident -> [$results:ty; $of:ty]) => {
+    ($function:ident, $operator:ident, $name:literal, $pass:ident) => {
         #[pyfunction]
         pub(crate) fn $function(
             py: Python<'_>,
             results: Results<NumpyArray>,
             operands: Given<NumpyArray>,
             options: Options,
-        ) -> PyResult<$results> {
+        ) -> PyResult<NumpyArray> {
             let operands = Operands::new(operands, options);
             gate::enter(py, |team| operands.$pass(&results, team))
         }
@@ -142,9 +183,9 @@ macro_rules! backward_doors {
         impl Operator for $operator {
             const NAME: &CStr = $name;
             type Arguments = Joined<Results<Tensor>, Joined<Given<Tensor>, Options>>;
-            type Results = $of;
+            type Results = Tensor;
 
-            fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<$of> {
+            fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<Tensor> {
                 let Joined(results, Joined(given, options)) = arguments;
                 Operands::new(given, options).$pass(&results, team)
             }
@@ -152,21 +193,18 @@ macro_rules! backward_doors {
     };
 }
 
+backward_doors!(attention_backward_mask, BackwardMask, c"attention_backward_mask", mask_backward);
 backward_doors!(
-    attention_backward, Backward, c"attention_backward",
-    backward -> [[NumpyArray; 3]; [Tensor; 3]]
+    attention_backward_slopes,
+    BackwardSlopes,
+    c"attention_backward_slopes",
+    slopes_backward
 );
 backward_doors!(
-    attention_backward_mask, BackwardMask, c"attention_backward_mask",
-    mask_backward -> [NumpyArray; Tensor]
-);
-backward_doors!(
-    attention_backward_slopes, BackwardSlopes, c"attention_backward_slopes",
-    slopes_backward -> [NumpyArray; Tensor]
-);
-backward_doors!(
-    attention_backward_sinks, BackwardSinks, c"attention_backward_sinks",
-    sinks_backward -> [NumpyArray; Tensor]
+    attention_backward_sinks,
+    BackwardSinks,
+    c"attention_backward_sinks",
+    sinks_backward
 );
 
 /// Registers the operators whose schemas `ops/attention/{autograd,decode}.py` declare.

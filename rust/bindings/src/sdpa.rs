@@ -12,7 +12,7 @@ use fusewire_kernels::parallel::Team;
 use fusewire_kernels::view::ViewMut;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Float, Number, with_number};
+use crate::array::{Array, Dtype, Float, Number, Real, Stored, with_stored};
 use crate::gate::{self, Failure, Result};
 use crate::torch_abi::{
     self, FlashAttention, Library, Operator, Tensor, flash_attention, flash_attention_backward,
@@ -49,11 +49,7 @@ fn served(of: &FlashAttention) -> Option<Float> {
     let mask = of.attn_mask.as_ref().map(kind);
     let masked = mask.is_none_or(|mask| mask == dtype || mask == Some(Dtype::Bool));
     match dtype {
-        Some(Dtype::Float(float @ (Float::Float32 | Float::Float64)))
-            if alike && masked && of.dropout_p == 0.0 =>
-        {
-            Some(float)
-        }
+        Some(Dtype::Float(float)) if alike && masked && of.dropout_p == 0.0 => Some(float),
         _ => None,
     }
 }
@@ -76,7 +72,7 @@ impl FlashAttention {
         Ok(([query.shape[1], key.shape[1]], ranks == [4; 3]))
     }
 
-    fn attention<T: Number>(&self) -> Result<Attention<'_, T>> {
+    fn attention<T: Stored<Real: Stored>>(&self) -> Result<Attention<'_, T>> {
         let (query, key) = (self.query.view("query")?, self.key.view("key")?);
         let ([batch, heads, query_len, head_dim], [_, _, key_len, _]) =
             (query.shape(), key.shape());
@@ -104,24 +100,24 @@ impl FlashAttention {
 
 impl FlashAttention {
     fn forward(&self, float: Float, team: &dyn Team) -> Result<[Tensor; 2]> {
-        with_number!(float, T => {
+        with_stored!(float, T => {
             let attention = self.attention::<T>()?;
             let [batch, heads, query_len] = attention.lse_shape();
             let steps = [(query_len * heads) as isize, 1, heads as isize];
-            let mut lse = Tensor::empty_strided::<T>(&[batch, heads, query_len], &steps)?;
+            let mut lse = Tensor::empty_strided::<Real<T>>(&[batch, heads, query_len], &steps)?;
             let output = self.output(&attention, lse.view_mut("lse")?, team)?;
             if self.attn_mask.is_some() {
-                keep_finite::<T>(lse.view_mut("lse")?);
+                keep_finite::<Real<T>>(lse.view_mut("lse")?);
             }
             Ok([output, lse])
         })
     }
 
     /// The output, laid out like the query.
-    fn output<T: Number>(
+    fn output<T: Stored<Real: Stored>>(
         &self,
         attention: &Attention<'_, T>,
-        lse: ViewMut<'_, T, 3>,
+        lse: ViewMut<'_, Real<T>, 3>,
         team: &dyn Team,
     ) -> Result<Tensor> {
         let shape = attention.output_shape();
@@ -131,27 +127,32 @@ impl FlashAttention {
         Ok(output)
     }
 
-    /// The gradients from those of the output, the output and the logarithms.
+    /// The gradients from those of the output, the output and the logarithms; what is not wanted
+    /// comes out empty.
     fn backward(
         &self,
         float: Float,
         [grad_output, output, lse]: [&Tensor; 3],
+        (of_query, of_key, of_value): (bool, bool, bool),
         team: &dyn Team,
     ) -> Result<[Tensor; 3]> {
-        with_number!(float, T => {
+        with_stored!(float, T => {
             let attention = self.attention::<T>()?;
-            let empty = |[batch, heads, length, size]: [usize; 4]| {
+            let empty = |wanted: bool, [batch, heads, length, size]: [usize; 4]| {
+                if !wanted {
+                    return Tensor::empty::<T>(&[0]);
+                }
                 let row = heads * size;
                 let strides = [length * row, size, row, 1].map(|step| step as isize);
                 Tensor::empty_strided::<T>(&[batch, heads, length, size], &strides)
             };
-            let mut query = empty(attention.query.shape())?;
-            let mut key = empty(attention.key.shape())?;
-            let mut value = empty(attention.value.shape())?;
+            let mut query = empty(of_query, attention.query.shape())?;
+            let mut key = empty(of_key, attention.key.shape())?;
+            let mut value = empty(of_value, attention.value.shape())?;
             let gradients = Gradients {
-                query: Some(query.view_mut("grad_query")?),
-                key: Some(key.view_mut("grad_key")?),
-                value: Some(value.view_mut("grad_value")?),
+                query: of_query.then(|| query.view_mut("grad_query")).transpose()?,
+                key: of_key.then(|| key.view_mut("grad_key")).transpose()?,
+                value: of_value.then(|| value.view_mut("grad_value")).transpose()?,
             };
             let saved = Saved { output: output.view("output")?, lse: lse.view("lse")? };
             let upstream = Upstream { output: grad_output.view("grad_output")?, lse: None };
@@ -193,16 +194,16 @@ pub(crate) fn attend(
             let [output, lse] = of.forward(float, team)?;
             return Ok(Some((output, Some(lse))));
         }
-        with_number!(float, T => {
+        with_stored!(float, T => {
             let attention = of.attention::<T>()?;
-            let mut lse = vec![0.0; attention.lse_shape().iter().product()];
+            let mut lse = vec![Real::<T>::default(); attention.lse_shape().iter().product()];
             let lse = ViewMut::contiguous(&mut lse, attention.lse_shape())?;
             Ok(Some((of.output(&attention, lse, team)?, None)))
         })
     })
 }
 
-/// The gradients of [`attend`], which served the same operands.
+/// The gradients of [`attend`], which served the same operands; what is not wanted comes out empty.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // operands and results of the forward pass
 pub(crate) fn attend_backward(
@@ -215,10 +216,11 @@ pub(crate) fn attend_backward(
     lse: Tensor,
     is_causal: bool,
     scale: Option<f64>,
+    wanted: (bool, bool, bool),
 ) -> PyResult<Option<[Tensor; 3]>> {
     let of = FlashAttention::plain(query, key, value, is_causal, scale);
     gate::enter(py, |team| {
-        let gradients = |float| of.backward(float, [&grad_output, &output, &lse], team);
+        let gradients = |float| of.backward(float, [&grad_output, &output, &lse], wanted, team);
         served(&of).map(gradients).transpose()
     })
 }
@@ -252,7 +254,9 @@ impl Operator for Backward {
         let (.., dropout_p, is_causal, attn_mask, scale) = arguments;
         let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
         match served(&of) {
-            Some(float) => of.backward(float, [&grad_output, &output, &lse], team),
+            Some(float) => {
+                of.backward(float, [&grad_output, &output, &lse], (true, true, true), team)
+            }
             None => flash_attention_backward(&of, &grad_output, &output, &lse),
         }
     }

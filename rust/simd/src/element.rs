@@ -17,6 +17,8 @@ pub trait Element: Plain + PartialEq + fmt::Debug + fmt::Display {
     type Real: Real;
     /// What products take: pairs for [`Bf16`], which the CPU may multiply two at a time.
     type Factor: Factor<Real = Self::Real>;
+    /// Whether memory holds what kernels compute with: whether the type is its own `Real`.
+    const IS_REAL: bool = size_of::<Self>() == size_of::<Self::Real>();
     /// The nearest value to `x`, ties to even.
     fn from_real(x: Self::Real) -> Self;
     /// The same value, exactly.

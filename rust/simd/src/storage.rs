@@ -13,6 +13,11 @@ pub trait Storage<E: Element>: Lanes<E::Real> {
     /// # Panics
     /// If there are not [`Factor::DEPTH`] parts.
     fn join(self, parts: &[Self::Vector]) -> Self::Vector;
+    /// The factors of neighbours: of the numbers of `parts` one behind the other.
+    ///
+    /// # Panics
+    /// If there are not [`Factor::DEPTH`] parts.
+    fn join_neighbours(self, parts: &[Self::Vector]) -> Self::Vector;
 
     /// Reads `LANES` numbers.
     ///
@@ -137,6 +142,20 @@ pub trait HalfLanes: Lanes<f32> {
     fn narrow_f16(self, a: Self::Vector) -> Self::Halves;
     /// Each lane's two numbers, rounded, as a [`Pair`](crate::Pair); denormal numbers may become 0.
     fn pair(self, low: Self::Vector, high: Self::Vector) -> Self::Vector;
+    /// The numbers of `first` and then of `second`, rounded, each [`Pair`](crate::Pair) of two
+    /// neighbours; denormal numbers may become 0.
+    #[inline(always)]
+    fn pair_neighbours(self, first: Self::Vector, second: Self::Vector) -> Self::Vector {
+        let mut halves = [0_u16; 32];
+        let [start, middle] = [0, Self::LANES].map(|place| halves[place..].as_mut_ptr());
+        // SAFETY: there is room for two vectors of at most 16 halves, which are as large as one of
+        // numbers.
+        unsafe {
+            self.store_halves(start, self.narrow_bf16(first));
+            self.store_halves(middle, self.narrow_bf16(second));
+            self.load_pointer(halves.as_ptr().cast())
+        }
+    }
     /// The lower and the upper numbers of pairs.
     fn split_pairs(self, pairs: Self::Vector) -> (Self::Vector, Self::Vector);
     /// `c` plus the two products of each lane's pairs; denormal numbers may count as 0.
@@ -154,6 +173,11 @@ impl<T: Real, I: Lanes<T>> Storage<T> for I {
     }
     #[inline(always)]
     fn join(self, parts: &[Self::Vector]) -> Self::Vector {
+        assert!(parts.len() == 1);
+        parts[0]
+    }
+    #[inline(always)]
+    fn join_neighbours(self, parts: &[Self::Vector]) -> Self::Vector {
         assert!(parts.len() == 1);
         parts[0]
     }
@@ -181,7 +205,7 @@ impl<T: Real, I: Lanes<T>> Storage<T> for I {
 
 macro_rules! half_storage {
     ($half:ident, $widen:ident, $narrow:ident, $multiply_add:ident,
-        |$isa:ident, $parts:ident| $join:expr) => {
+        |$isa:ident, $parts:ident| $join:expr, $join_neighbours:expr) => {
         impl<I: HalfLanes> Storage<$half> for I {
             #[inline(always)]
             fn multiply_add(
@@ -197,6 +221,12 @@ macro_rules! half_storage {
                 assert!($parts.len() == <$half as Element>::Factor::DEPTH);
                 let $isa = self;
                 $join
+            }
+            #[inline(always)]
+            fn join_neighbours(self, $parts: &[Self::Vector]) -> Self::Vector {
+                assert!($parts.len() == <$half as Element>::Factor::DEPTH);
+                let $isa = self;
+                $join_neighbours
             }
             #[inline(always)]
             unsafe fn read_pointer(self, source: *const $half) -> Self::Vector {
@@ -222,5 +252,12 @@ macro_rules! half_storage {
     };
 }
 
-half_storage!(Bf16, widen_bf16, narrow_bf16, dot_pairs, |isa, parts| isa.pair(parts[0], parts[1]));
-half_storage!(F16, widen_f16, narrow_f16, mul_add, |_isa, parts| parts[0]);
+half_storage!(
+    Bf16,
+    widen_bf16,
+    narrow_bf16,
+    dot_pairs,
+    |isa, parts| isa.pair(parts[0], parts[1]),
+    isa.pair_neighbours(parts[0], parts[1])
+);
+half_storage!(F16, widen_f16, narrow_f16, mul_add, |_isa, parts| parts[0], parts[0]);

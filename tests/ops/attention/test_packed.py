@@ -1,5 +1,7 @@
 """Packed sequences: each as if it were alone, with every option and every gradient."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -74,8 +76,11 @@ def test_every_sequence_is_as_if_it_were_alone(call):
         if "attn_mask" in own:
             own["attn_mask"] = own["attn_mask"][:, : sizes[0], : sizes[1]]
         one, one_lse = fw.scaled_dot_product_attention(*alone, return_lse=True, **options, **own)
-        np.testing.assert_array_equal(output[queries].transpose(1, 0, 2), one)
-        np.testing.assert_array_equal(lse[:, queries], one_lse)
+        # A few queries of many keys, alone, take the kernel for caches, which sums otherwise.
+        close = partial(np.testing.assert_allclose, rtol=1e-11, atol=1e-13)
+        same = close if sizes[0] <= 8 and sizes[1] >= 128 else np.testing.assert_array_equal
+        same(output[queries].transpose(1, 0, 2), one)
+        same(lse[:, queries], one_lse)
         true = scaled_dot_product_attention_backward(
             grad_output[queries].transpose(1, 0, 2),
             *alone,

@@ -72,13 +72,17 @@ def attention_backward(
     native = (grad_output, grad_lse, output, lse), (*arrays, *prepared), options
     found: dict[str, Array] = {}
     if not set(_PRODUCTS).isdisjoint(of):
-        gradients = zip(_PRODUCTS, _native.attention_backward(*native), operands, strict=True)
-        found |= {name: array.reshape(operand.shape) for name, array, operand in gradients}
+        query, key, value = _PRODUCTS
+        wanted = query in of, key in of, value in of
+        gradients = zip(
+            _PRODUCTS, _native.attention_backward(*native, wanted), operands, strict=True
+        )
+        found |= {name: array.reshape(like.shape) for name, array, like in gradients if name in of}
     for name, backward in zip(_ADDED, _BACKWARD_OF_ADDED, strict=True):
         if name in of:
-            found[name] = _as_given(
-                backward(*native), np.asarray(given[name]).shape, operands[0].shape
-            )
+            operand = np.asarray(given[name])
+            gradient = _as_given(backward(*native), operand.shape, operands[0].shape)
+            found[name] = gradient.astype(operand.dtype, copy=False)
     return tuple(found[name] for name in of)
 
 
@@ -102,11 +106,13 @@ def _prepare(
         for operand, name in zip(operands, _PRODUCTS, strict=True)
     )
     check_heads(query.shape[1], key.shape[1], enable_gqa)
+    # What kernels compute with.
+    real = np.dtype(np.float32) if query.dtype.itemsize == 2 else query.dtype
     names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
         _mask(extras.attn_mask, None if options.packed else lead, query.dtype),
-        per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
-        per_head(extras.sinks, "sinks", query.dtype),
+        per_head(extras.alibi_slopes, "alibi_slopes", real),
+        per_head(extras.sinks, "sinks", real),
         _whole(extras.query_lengths, names[0]),
         _whole(extras.key_lengths, names[1]),
         extras.seed if options.dropout_p else None,
@@ -145,7 +151,7 @@ def _mask(mask: Array | None, lead: tuple[int, ...] | None, dtype: np.dtype[Any]
     if not isinstance(mask, np.ndarray):
         raise TypeError(f"attn_mask must be a NumPy array, but is {type(mask).__name__}")
     if mask.dtype != bool:
-        if not np.issubdtype(mask.dtype, np.floating):
+        if mask.dtype != dtype and not np.issubdtype(mask.dtype, np.floating):
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
         mask = mask.astype(dtype, copy=False)
     if lead is not None and mask.ndim > 3 and len(lead) != 1:

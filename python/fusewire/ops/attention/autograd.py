@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from fusewire.ops import dispatcher
-from fusewire.ops.attention import composed, decode
+from fusewire.ops.attention import composed
 from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import Options, check_heads
 
@@ -31,7 +31,8 @@ def _forward_fake(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     packed = rest[-1]
     lse = query.shape[1::-1] if packed else query.shape[:-1]
-    return query.new_empty(*query.shape[:-1], value.shape[-1]), query.new_empty(lse)
+    output = query.new_empty(*query.shape[:-1], value.shape[-1])
+    return output, query.new_empty(lse, dtype=dispatcher.real_of(query.dtype))
 
 
 def _backward_fake(
@@ -42,33 +43,35 @@ def _backward_fake(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *_: object,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    return (
-        query.new_empty(query.shape),
-        key.new_empty(key.shape),
-        value.new_empty(value.shape),
+    *rest: object,
+) -> tuple[torch.Tensor, ...]:
+    # What is not wanted comes out empty.
+    return tuple(
+        operand.new_empty(operand.shape if wanted else 0)
+        for operand, wanted in zip((query, key, value), rest[-3:], strict=True)
     )
 
 
 def _per_head_fake(*arguments: Any) -> torch.Tensor:
     query, offsets, packed = arguments[4], arguments[10], arguments[-1]
     sequences = offsets.shape[0] - 1 if packed else query.shape[0]
-    return query.new_empty(sequences, query.shape[1])  # type: ignore[no-any-return]
+    dtype = dispatcher.real_of(query.dtype)
+    return query.new_empty(sequences, query.shape[1], dtype=dtype)  # type: ignore[no-any-return]
 
 
 def _mask_fake(*arguments: Any) -> torch.Tensor:
-    mask = arguments[7]
+    mask, each = arguments[7], _per_head_fake(*arguments)
     if mask.shape[2] > 1:
-        return mask.new_empty(mask.shape)  # type: ignore[no-any-return]
+        return each.new_empty(mask.shape)
     # One row for all queries of a head: heads are summed side by side.
-    return mask.new_empty(*_per_head_fake(*arguments).shape, 1, mask.shape[3])  # type: ignore[no-any-return]
+    return each.new_empty(*each.shape, 1, mask.shape[3])
 
 
 _forward = dispatcher.declare("attention", f"({_OPERANDS}) -> (Tensor, Tensor)", _forward_fake)
 _backward = dispatcher.declare(
     "attention_backward",
-    f"({_RESULTS}, {_OPERANDS}) -> (Tensor, Tensor, Tensor)",
+    f"({_RESULTS}, {_OPERANDS}, bool of_query, bool of_key, bool of_value) "
+    "-> (Tensor, Tensor, Tensor)",
     _backward_fake,
 )
 _backward_of_extras = {
@@ -130,10 +133,12 @@ class _Attention(torch.autograd.Function):
         arguments = (grad_output, grad_lse, output, lse, *operands, *ctx.options)
         gradients: list[torch.Tensor | None] = [None] * len(wanted)
         if wanted[0] or wanted[1] or wanted[2]:
-            gradients[:3] = _backward(*arguments)
+            found = _backward(*arguments, *wanted[:3])
+            gradients[:3] = [g if of else None for g, of in zip(found, wanted[:3], strict=True)]
         for place, backward in _backward_of_extras.items():
             if wanted[place]:
-                gradients[place] = backward(*arguments).sum_to_size(operands[place].shape)
+                gradient = backward(*arguments).sum_to_size(operands[place].shape)
+                gradients[place] = gradient.to(operands[place].dtype)
         return tuple(gradients)
 
 
@@ -158,10 +163,11 @@ def attention(
         shaped = _packed if options.packed else _with_one_batch
         query, key, value = (shaped(given[name], name) for name in ("query", "key", "value"))
         check_heads(query.shape[1], key.shape[1], enable_gqa)
+        real = dispatcher.real_of(query.dtype)
         extras = Extras(
             _mask(extras.attn_mask, None if options.packed else shape[:-3], query.dtype),
-            per_head(extras.alibi_slopes, "alibi_slopes", query.dtype),
-            per_head(extras.sinks, "sinks", query.dtype),
+            per_head(extras.alibi_slopes, "alibi_slopes", real),
+            per_head(extras.sinks, "sinks", real),
             _whole(extras.query_lengths),
             _whole(extras.key_lengths),
             extras.seed,
@@ -184,25 +190,6 @@ def _dispatch(
     needs_lse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Calls the implementation that serves the operands."""
-    if decode.serves(query, key, value, extras, options):
-        numbers = (None if x is None else x.float() for x in (extras.alibi_slopes, extras.sinks))
-        few: tuple[torch.Tensor, torch.Tensor] = decode.attention(
-            query, key, value, None, extras.key_lengths, *numbers, options.scale, options.softcap,
-            options.left, options.right, options.bottom_right,
-        )  # fmt: skip
-        return few
-    narrow = query.device.type == "cpu" and query.dtype in (torch.bfloat16, torch.float16)
-    if narrow:
-        dtype = query.dtype
-        query, key, value = query.float(), key.float(), value.float()
-        extras = Extras(
-            *(
-                extra.float() if extra is not None and extra.is_floating_point() else extra
-                for extra in extras
-            )
-        )
-        output, lse = _dispatch(query, key, value, options, extras, needs_lse)
-        return output.to(dtype), lse
     if (
         query.device.type != "cpu"
         and not needs_lse
@@ -212,7 +199,7 @@ def _dispatch(
     if options.dropout_p > 0 and extras.seed is None:
         seed = torch.empty((), dtype=torch.int64, device=query.device).random_()
         extras = extras._replace(seed=seed)
-    if not dispatcher.is_served(query):
+    if not dispatcher.is_served(query, dispatcher.STORED):
         return composed.attention(query, key, value, *extras, options=options)
     results: tuple[torch.Tensor, torch.Tensor]
     if dispatcher.needs_gradient(query, key, value, *extras[:3]):

@@ -74,7 +74,7 @@ def scaled_dot_product_attention_backward(
         The gradients in the order of `of`, each shaped like its operand.
 
     Raises:
-        TypeError: If an operand is no float32 or float64 array, or their types differ.
+        TypeError: If an operand is no array of a floating type, or their types differ.
         ValueError: If shapes do not fit together.
 
     Example:
@@ -152,7 +152,7 @@ def varlen_attention_backward(
         The gradients in the order of `of`, each shaped like its operand.
 
     Raises:
-        TypeError: If an operand is no float32 or float64 array, or their types differ.
+        TypeError: If an operand is no array of a floating type, or their types differ.
         ValueError: If shapes do not fit together.
 
     Example:

@@ -101,8 +101,19 @@ def attention(
 
     Operands have the shapes of :func:`fusewire.scaled_dot_product_attention` with exactly one
     batch dimension, or with `options.packed` those of :func:`fusewire.varlen_attention`.
+    Operands of 16 bits on the CPU are widened, as our kernels do.
     """
     extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed)
+    if query.is_cpu and query.dtype in (torch.bfloat16, torch.float16):
+        output, lse = attention(
+            query.float(),
+            key.float(),
+            value.float(),
+            *(x.float() if x is not None and x.is_floating_point() else x for x in extras),
+            options=options,
+            first_sequence=first_sequence,
+        )
+        return output.to(query.dtype), lse
     if options.packed:
         return _by_sequence(query, key, value, extras, options)
     group = query.shape[1] // key.shape[1] if key.shape[1] else 1

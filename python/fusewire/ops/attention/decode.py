@@ -8,11 +8,6 @@ from __future__ import annotations
 import torch
 
 from fusewire.ops import dispatcher
-from fusewire.ops.attention.composed import Extras
-from fusewire.ops.attention.options import Options
-
-_MOST_QUERIES = 8
-"""Queries up to which reading keys and values costs more than computing with them."""
 
 
 def _fake(
@@ -36,23 +31,3 @@ attention = dispatcher.declare(
 Those are ``(batch, kv_heads, key_len, head_dim)``, or with a block table ``(num_blocks, block_size,
 kv_heads, head_dim)``.
 """
-
-
-def serves(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, extras: Extras, options: Options
-) -> bool:
-    """Whether the operator is the best way for operands in half precision.
-
-    It is for few queries where rows of the cache lie in one piece.
-    """
-    return (
-        query.shape[-2] <= _MOST_QUERIES
-        and not options.packed
-        and not options.dropout_p
-        and extras.attn_mask is None
-        and extras.query_lengths is None
-        and key.stride(-1) == 1
-        and value.stride(-1) == 1
-        and dispatcher.is_served(query, dispatcher.STORED - dispatcher.REAL)
-        and not dispatcher.needs_gradient(query, key, value, extras.alibi_slopes, extras.sinks)
-    )

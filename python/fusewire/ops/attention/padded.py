@@ -134,8 +134,9 @@ def scaled_dot_product_attention(
     combined; `attn_mask` and `is_causal` as well.
 
     On the CPU, kernels compute in float32 or float64 with extra memory linear in the lengths,
-    the gradients of all floating operands included; bfloat16 and float16 are converted to float32
-    and back. Second derivatives, `torch.func` and other devices run on PyTorch's own operators.
+    the gradients of all floating operands included. Operands of bfloat16 and float16 are multiplied
+    as they are, and sums are float32; so are the logarithms. Second derivatives, `torch.func` and
+    other devices run on PyTorch's own operators.
 
     Args:
         query: ``(..., heads, query_len, head_dim)``, an array or a tensor.

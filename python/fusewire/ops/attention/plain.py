@@ -61,7 +61,7 @@ class _Attention(torch.autograd.Function):
             )
         else:
             gradients = _native.attend_backward(
-                grad_output, query, key, value, output, lse, is_causal, scale
+                grad_output, query, key, value, output, lse, is_causal, scale, wanted
             )
         of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
         return (*of_operands, None, None, None)

@@ -103,6 +103,9 @@ impl Stored for F16 {
     const FLOAT: Float = Float::Float16;
 }
 
+/// What kernels compute with where operands are stored as `T`.
+pub(crate) type Real<T> = <T as fusewire_simd::Element>::Real;
+
 /// A type that kernels compute with as it is stored.
 pub(crate) trait Number: Stored + Elementary {}
 

@@ -5,7 +5,7 @@ use fusewire_kernels::attention::{
 };
 use fusewire_kernels::view::{View, ViewMut};
 
-use crate::array::{Array, Dtype, Element, Number};
+use crate::array::{Array, Dtype, Element, Stored};
 use crate::gate::{Failure, Result};
 
 /// Query, key, value, mask, ALiBi's slopes, sinks, the lengths or offsets of queries and of keys, and
@@ -72,7 +72,7 @@ impl Layout {
     }
 
     /// A result as `(batch, heads, length, dim)`.
-    pub(super) fn view_mut<'a, T: Number, A: Array>(
+    pub(super) fn view_mut<'a, T: Stored, A: Array>(
         &self,
         array: &'a mut A,
         name: &str,
@@ -96,7 +96,7 @@ impl Layout {
     }
 
     /// New logarithms as `(batch, heads, length)`.
-    pub(super) fn lse_mut<'a, T: Number, A: Array>(
+    pub(super) fn lse_mut<'a, T: Stored, A: Array>(
         &self,
         array: &'a mut A,
     ) -> Result<ViewMut<'a, T, 3>> {
@@ -107,7 +107,7 @@ impl Layout {
     }
 
     /// A new array for numbers shaped `(batch, heads, length, dim)`.
-    pub(super) fn empty<T: Number, A: Array>(&self, shape: [usize; 4]) -> Result<A> {
+    pub(super) fn empty<T: Stored, A: Array>(&self, shape: [usize; 4]) -> Result<A> {
         match (self, shape) {
             (Self::Padded, shape) => A::empty::<T>(&shape),
             (Self::Packed(_), [_, heads, length, dim]) => A::empty::<T>(&[length, heads, dim]),
@@ -115,7 +115,7 @@ impl Layout {
     }
 
     /// A new array for logarithms shaped `(batch, heads, length)`.
-    pub(super) fn empty_lse<T: Number, A: Array>(&self, shape: [usize; 3]) -> Result<A> {
+    pub(super) fn empty_lse<T: Stored, A: Array>(&self, shape: [usize; 3]) -> Result<A> {
         match self {
             Self::Padded => A::empty::<T>(&shape),
             Self::Packed(_) => A::empty::<T>(&shape[1..]),
@@ -142,7 +142,7 @@ impl<A: Array> Operands<A> {
     }
 
     /// The operands of the kernel; what is broadcastable is broadcast.
-    pub(super) fn attention<'a, T: Number>(
+    pub(super) fn attention<'a, T: Stored<Real: Stored>>(
         &'a self,
         layout: &'a Layout,
     ) -> Result<Attention<'a, T>> {
@@ -172,7 +172,7 @@ impl<A: Array> Operands<A> {
         };
         let shape @ [sequences, heads, ..] = attention.score_shape();
         let per_head = |numbers: &'a Option<A>, name| {
-            let numbers = optional::<T, A, 2>(numbers.as_ref(), name)?;
+            let numbers = optional::<T::Real, A, 2>(numbers.as_ref(), name)?;
             numbers.map(|view| broadcast(view, [sequences, heads], name)).transpose()
         };
         attention.score.slopes = per_head(&self.alibi_slopes, "alibi_slopes")?;
@@ -193,7 +193,7 @@ impl<A: Array> Operands<A> {
         Ok(Some(Dropout { probability, seed: seed.get([]).cast_unsigned() }))
     }
 
-    fn mask<T: Number>(&self, shape: [usize; 4]) -> Result<Mask<'_, T>> {
+    fn mask<T: Stored>(&self, shape: [usize; 4]) -> Result<Mask<'_, T>> {
         let (Some(mask), name) = (&self.attn_mask, "attn_mask") else { return Ok(Mask::Absent) };
         match mask.layout(name)?.dtype {
             Dtype::Bool => Ok(Mask::Attend(broadcast(mask.view(name)?, shape, name)?)),

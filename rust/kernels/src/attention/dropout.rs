@@ -5,7 +5,6 @@ use fusewire_simd::Real;
 
 use super::score::Place;
 use super::tile::QUERIES;
-use crate::view::ViewMut;
 
 /// Which probabilities are dropped; those that are kept are divided by `1 − probability`.
 #[derive(Clone, Copy, Debug)]
@@ -93,23 +92,15 @@ fn hash(start: u32, twist: u32, step: u32) -> u32 {
 }
 
 impl Keep {
-    /// Drops or scales numbers `(keys, queries)`, given the key and the query of the block at their
-    /// first.
+    /// Drops or scales the numbers of one key, given the query of the block at the first.
     #[inline(always)]
-    pub(super) fn apply<T: Real>(
-        &self,
-        [first_key, first_query]: [usize; 2],
-        mut numbers: ViewMut<'_, T, 2>,
-    ) {
-        let scale = T::from_f64(self.scale);
-        let queries = first_query..QUERIES.min(first_query + numbers.columns());
-        for row in 0..numbers.rows() {
-            let step = step(first_key + row);
-            let words = self.starts[queries.clone()].iter().zip(&self.twists[queries.clone()]);
-            for (number, (&start, &twist)) in numbers.row_mut(row).iter_mut().zip(words) {
-                let dropped = hash(start, twist, step) < self.threshold;
-                *number = if dropped { T::ZERO } else { *number * scale };
-            }
+    pub(super) fn apply_row<T: Real>(&self, key: usize, first_query: usize, numbers: &mut [T]) {
+        let (step, scale) = (step(key), T::from_f64(self.scale));
+        let queries = first_query..QUERIES.min(first_query + numbers.len());
+        let words = self.starts[queries.clone()].iter().zip(&self.twists[queries]);
+        for (number, (&start, &twist)) in numbers.iter_mut().zip(words) {
+            let dropped = hash(start, twist, step) < self.threshold;
+            *number = if dropped { T::ZERO } else { *number * scale };
         }
     }
 }

@@ -1,23 +1,23 @@
 //! Masks, as tiles that a product accumulates on; tiles that hide everything or nothing are not made.
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Lanes, Real, Storage};
 
 use super::reach::Segment;
 use super::score::{Ground, Place};
-use super::tile::{KEYS, Tile};
+use super::tile::{KEYS, PAIR, Tile};
 use crate::Result;
-use crate::gemm::copy_rows;
+use crate::gemm::{Scales, copy_rows, copy_transposed};
 use crate::view::View;
 
 /// What is added to scores, `(sequences, heads, query_len, key_len)`; strides may be 0.
 #[derive(Clone, Copy, Debug)]
-pub enum Mask<'a, T: Real> {
+pub enum Mask<'a, E> {
     /// Nothing.
     Absent,
     /// 0 where the byte is not 0, −∞ elsewhere.
     Attend(View<'a, u8, 4>),
     /// The number.
-    Bias(View<'a, T, 4>),
+    Bias(View<'a, E, 4>),
 }
 
 /// The part of a mask that a block of queries and a segment of keys meet in.
@@ -27,7 +27,7 @@ fn part<'a, M>(view: View<'a, M, 4>, place: &Place, segment: &Segment) -> View<'
     head.slice(0, place.queries.clone()).slice(1, segment.keys.clone())
 }
 
-impl<T: Real> Mask<'_, T> {
+impl<E: Element> Mask<'_, E> {
     /// The shape, if there is a mask.
     pub(super) fn shape(&self) -> Option<[usize; 4]> {
         match self {
@@ -70,6 +70,8 @@ impl<T: Real> Mask<'_, T> {
         }
         let first = some[..keys].iter().position(|&flag| flag != 0)?;
         let end = keys - some[..keys].iter().rev().take_while(|&&flag| flag == 0).count();
+        // Whole pairs, as segments are made of.
+        let (first, end) = (first / PAIR * PAIR, end.next_multiple_of(PAIR).min(keys));
         let start = segment.keys.start;
         let masked = all[first..end].contains(&0);
         Some(Segment { keys: start + first..start + end, masked, ..segment })
@@ -77,13 +79,13 @@ impl<T: Real> Mask<'_, T> {
 
     /// Writes what scores begin as.
     #[inline(always)]
-    pub(super) fn write<I: Lanes<T>>(
+    pub(super) fn write<I: Storage<E>>(
         &self,
         isa: I,
         place: &Place,
         segment: &Segment,
-        tile: &mut Tile<'_, T>,
-        staging: &mut [T],
+        tile: &mut Tile<'_, E::Real>,
+        staging: &mut [E::Real],
     ) -> Result<Ground> {
         match self {
             Self::Absent => Ok(Ground::Clear),
@@ -129,27 +131,33 @@ fn spread<T: Real, I: Lanes<T>>(
 
 /// Writes the numbers of a mask, `(queries, keys)`, to a tile, `(keys, queries)`.
 #[inline(always)]
-fn raise<T: Real, I: Lanes<T>>(
+fn raise<E: Element, I: Storage<E>>(
     isa: I,
-    mask: View<'_, T, 2>,
-    tile: &mut Tile<'_, T>,
+    mask: View<'_, E, 2>,
+    tile: &mut Tile<'_, E::Real>,
 ) -> Result<Ground> {
     let [queries, keys] = mask.shape();
     if mask.strides()[0] == 0 {
         for key in 0..keys {
-            tile.row_mut(key).fill(mask.get([0, key]));
+            tile.row_mut(key).fill(mask.get([0, key]).to_real());
         }
     } else {
-        copy_rows(isa, mask.transpose(), tile.view_mut(0..keys, 0..queries)?);
+        copy_transposed::<E, E::Real, I>(
+            isa,
+            mask,
+            Scales::Absent,
+            tile.view_mut(0..keys, 0..queries)?,
+        );
         clear_behind(tile, queries);
     }
-    let mut highest = isa.splat(T::NEG_INFINITY);
+    let hidden = E::Real::NEG_INFINITY;
+    let mut highest = isa.splat(hidden);
     for part in tile.rows(0..keys).chunks_exact(I::LANES) {
         highest = isa.max(highest, isa.load(part));
     }
-    let hidden = || tile.rows(0..keys).iter().all(|&number| number == T::NEG_INFINITY);
-    let visible = isa.any(isa.less(isa.splat(T::NEG_INFINITY), highest));
-    Ok(if visible || !hidden() { Ground::Written } else { Ground::Hidden })
+    let all_hidden = || tile.rows(0..keys).iter().all(|&number| number == hidden);
+    let visible = isa.any(isa.less(isa.splat(hidden), highest));
+    Ok(if visible || !all_hidden() { Ground::Written } else { Ground::Hidden })
 }
 
 /// Lanes without a query attend to nothing.

@@ -11,6 +11,7 @@ pub mod decode;
 mod dropout;
 mod forward;
 mod mask;
+mod operand;
 mod params;
 mod reach;
 pub mod reference;

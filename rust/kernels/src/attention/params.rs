@@ -1,6 +1,6 @@
 //! The operands of attention, and the one check of their shapes.
 
-use fusewire_simd::Real;
+use fusewire_simd::Element;
 
 use super::dropout::Dropout;
 use super::reach::Reach;
@@ -11,36 +11,36 @@ use crate::{Error, Result};
 
 /// The operands, with any strides; several heads of queries may share one head of keys and values.
 #[derive(Clone, Copy, Debug)]
-pub struct Attention<'a, T: Real> {
+pub struct Attention<'a, E: Element> {
     /// Queries, `(batch, heads, query_len, head_dim)`.
-    pub query: View<'a, T, 4>,
+    pub query: View<'a, E, 4>,
     /// Keys, `(batch, kv_heads, key_len, head_dim)`.
-    pub key: View<'a, T, 4>,
+    pub key: View<'a, E, 4>,
     /// Values, `(batch, kv_heads, key_len, value_dim)`.
-    pub value: View<'a, T, 4>,
+    pub value: View<'a, E, 4>,
     /// How sequences lie in them.
     pub sequences: Sequences<'a>,
     /// How products become scores.
-    pub score: Score<'a, T>,
+    pub score: Score<'a, E>,
     /// The score of one more key whose value is 0, `(sequences, heads)`.
-    pub sinks: Option<View<'a, T, 2>>,
+    pub sinks: Option<View<'a, E::Real, 2>>,
     /// Which probabilities are dropped.
     pub dropout: Option<Dropout>,
 }
 
 /// What a head of queries of one sequence sees.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Head<'a, T: Real> {
+pub(super) struct Head<'a, E: Element> {
     /// `(key_len, head_dim)`.
-    pub(super) key: View<'a, T, 2>,
+    pub(super) key: View<'a, E, 2>,
     /// `(key_len, value_dim)`.
-    pub(super) value: View<'a, T, 2>,
+    pub(super) value: View<'a, E, 2>,
     pub(super) reach: Reach,
     /// The score of the key without a value, if there is one.
-    pub(super) sink: Option<T>,
+    pub(super) sink: Option<E::Real>,
 }
 
-impl<'a, T: Real> Attention<'a, T> {
+impl<'a, E: Element> Attention<'a, E> {
     /// `[batch, heads, query_len, value_dim]`.
     pub fn output_shape(&self) -> [usize; 4] {
         let [batch, heads, query_len, _] = self.query.shape();
@@ -74,7 +74,7 @@ impl<'a, T: Real> Attention<'a, T> {
 
     /// What the head of a block of queries sees.
     #[inline(always)]
-    pub(super) fn head(&self, place: &Place) -> Head<'a, T> {
+    pub(super) fn head(&self, place: &Place) -> Head<'a, E> {
         let key = self.sequences.of_keys(self.key, self.kv_head(place));
         let value = self.sequences.of_keys(self.value, self.kv_head(place));
         let (_, queries) = self.sequences.query_rows().of(place.sequence, self.query.shape()[2]);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::tile::{Group, KEYS};
+use super::tile::{Group, KEYS, PAIR};
 
 /// Which query and key the diagonal of a [`Band`] joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,23 +84,38 @@ impl Reach {
         query as isize + self.diagonal
     }
 
-    /// The keys from the first to the last that any query of a block reaches.
+    /// The keys from the first to the last that any query of a block reaches, in whole pairs.
     pub(super) fn span(&self, queries: Range<usize>) -> Range<usize> {
-        self.keys(queries.start).start..self.keys(queries.end - 1).end
+        let (start, end) = (self.keys(queries.start).start, self.keys(queries.end - 1).end);
+        if start == end { end..end } else { start / PAIR * PAIR..self.whole(end) }
     }
 
-    /// The keys of `within` that the queries of a block reach, in segments of at most [`KEYS`].
+    /// About how many pairs of a query of a block and a key that it reaches there are.
+    pub(super) fn pairs(&self, queries: Range<usize>) -> usize {
+        let ends = [queries.start, queries.end - 1].map(|query| self.keys(query).len());
+        (ends[0] + ends[1]) / 2 * queries.len()
+    }
+
+    /// `end` or, if there is one, the key behind it, so that what ends there are whole pairs.
+    fn whole(&self, end: usize) -> usize {
+        end.next_multiple_of(PAIR).min(self.keys)
+    }
+
+    /// The keys of `within` that the queries of a block reach, in segments of at most [`KEYS`] that
+    /// begin at an even key, and end at one or at the last of all: in whole pairs.
     pub(super) fn segments(
         &self,
         queries: Range<usize>,
         within: Range<usize>,
     ) -> impl Iterator<Item = Segment> + use<> {
         let (first, last) = (self.keys(queries.start), self.keys(queries.end - 1));
-        let (start, end) = (first.start, last.end);
+        let Range { start, end } = self.span(queries);
         // What the last query reaches at its start and the first at its end, all others reach too.
         // The keys on a diagonal are counted to the edges, whose groups then meet whole vectors.
         let inner_start = if last.start > start { last.start + 1 } else { start };
+        let inner_start = self.whole(inner_start);
         let inner_end = if first.end < end { first.end.saturating_sub(1) } else { end };
+        let inner_end = if inner_end < end { inner_end / PAIR * PAIR } else { end };
         let inner = if inner_start < inner_end { inner_start..inner_end } else { start..start };
         let parts = [
             Segment { keys: start..inner.start, edge: true, masked: true },
@@ -120,7 +135,7 @@ impl Reach {
     ) -> impl Iterator<Item = Group> + use<> {
         let Segment { keys, edge, .. } = segment.clone();
         let step = if edge { lanes } else { keys.len() };
-        (0..keys.len()).step_by(step).map(move |start| {
+        (0..keys.len()).step_by(step).filter_map(move |start| {
             let end = keys.len().min(start + step);
             let seeing = if edge {
                 self.queries(queries.clone(), keys.start + start..keys.start + end)
@@ -128,7 +143,7 @@ impl Reach {
                 0..queries.len()
             };
             let columns = seeing.start / lanes * lanes..seeing.end.next_multiple_of(lanes);
-            Group { keys: start..end, columns }
+            (!seeing.is_empty()).then_some(Group { keys: start..end, columns })
         })
     }
 

@@ -1,6 +1,6 @@
 //! Attention and its gradients as they are defined, in float64.
 
-use fusewire_simd::Real;
+use fusewire_simd::{Element, Real};
 
 use super::score::Place;
 use super::{Alignment, Attention, Mask};
@@ -31,10 +31,14 @@ pub struct Gradients {
 }
 
 /// The operands of one head of a sequence, `(length, dim)`.
-struct Operands<'a, T: Real> {
-    query: View<'a, T, 2>,
-    key: View<'a, T, 2>,
-    value: View<'a, T, 2>,
+struct Operands<'a, E: Element> {
+    query: View<'a, E, 2>,
+    key: View<'a, E, 2>,
+    value: View<'a, E, 2>,
+}
+
+fn wide<E: Element>(numbers: View<'_, E, 2>, row: usize, column: usize) -> f64 {
+    numbers.get([row, column]).to_real().to_f64()
 }
 
 /// One key as a query sees it.
@@ -48,9 +52,9 @@ struct Seen {
 }
 
 /// Every key of the sequence as one query of a head sees it.
-fn keys_seen<T: Real>(
-    attention: &Attention<'_, T>,
-    operands: &Operands<'_, T>,
+fn keys_seen<E: Element>(
+    attention: &Attention<'_, E>,
+    operands: &Operands<'_, E>,
     [sequence, head, query]: [usize; 3],
 ) -> Vec<Seen> {
     let score = &attention.score;
@@ -79,10 +83,10 @@ fn keys_seen<T: Real>(
             Mask::Absent => 0.0,
             Mask::Attend(view) if view.get([sequence, head, query, key]) == 0 => f64::NEG_INFINITY,
             Mask::Attend(_) => 0.0,
-            Mask::Bias(view) => view.get([sequence, head, query, key]).to_f64(),
+            Mask::Bias(view) => view.get([sequence, head, query, key]).to_real().to_f64(),
         };
         let products = (0..operands.query.columns())
-            .map(|d| operands.query.get([query, d]).to_f64() * operands.key.get([key, d]).to_f64());
+            .map(|d| wide(operands.query, query, d) * wide(operands.key, key, d));
         let scaled = score.scale * products.sum::<f64>();
         let bent = score.softcap.map_or(scaled, |cap| cap * (scaled / cap).tanh());
         let bend = score.softcap.map_or(1.0, |cap| 1.0 - (scaled / cap).tanh().powi(2));
@@ -110,9 +114,9 @@ fn softmax(keys: &[Seen], sink: f64) -> (Vec<f64>, f64) {
 }
 
 /// What lies where for one query: calls `with` for every `[sequence, head, query]`.
-fn for_each_query<T: Real>(
-    attention: &Attention<'_, T>,
-    mut with: impl FnMut([usize; 3], &Operands<'_, T>),
+fn for_each_query<E: Element>(
+    attention: &Attention<'_, E>,
+    mut with: impl FnMut([usize; 3], &Operands<'_, E>),
 ) {
     let [sequences, heads, ..] = attention.score_shape();
     for sequence in 0..sequences {
@@ -136,16 +140,16 @@ fn place_of(
 }
 
 /// What dropout multiplies a probability by.
-fn factor<T: Real>(attention: &Attention<'_, T>, place: [usize; 3], key: usize) -> f64 {
+fn factor<E: Element>(attention: &Attention<'_, E>, place: [usize; 3], key: usize) -> f64 {
     attention.dropout.map_or(1.0, |dropout| dropout.factor(place, key))
 }
 
-fn sink<T: Real>(attention: &Attention<'_, T>, [sequence, head, _]: [usize; 3]) -> f64 {
+fn sink<E: Element>(attention: &Attention<'_, E>, [sequence, head, _]: [usize; 3]) -> f64 {
     attention.sinks.map_or(f64::NEG_INFINITY, |sinks| sinks.get([sequence, head]).to_f64())
 }
 
 /// The forward pass.
-pub fn forward<T: Real>(attention: &Attention<'_, T>) -> Results {
+pub fn forward<E: Element>(attention: &Attention<'_, E>) -> Results {
     let [batch, heads, query_len, value_dim] = attention.output_shape();
     let rows = batch * heads * query_len;
     let mut results = Results { output: vec![0.0; rows * value_dim], lse: vec![0.0; rows] };
@@ -155,7 +159,7 @@ pub fn forward<T: Real>(attention: &Attention<'_, T>) -> Results {
         let row = place_of(attention.sequences.query_rows(), place, [heads, query_len]);
         results.lse[row] = lse;
         for d in 0..value_dim {
-            let value = |key: usize| operands.value.get([key, d]).to_f64();
+            let value = |key: usize| wide(operands.value, key, d);
             results.output[row * value_dim + d] = probabilities
                 .iter()
                 .enumerate()
@@ -167,10 +171,10 @@ pub fn forward<T: Real>(attention: &Attention<'_, T>) -> Results {
 }
 
 /// The backward pass, from the gradients of output and logarithms.
-pub fn backward<T: Real>(
-    attention: &Attention<'_, T>,
-    output_gradient: View<'_, T, 4>,
-    lse_gradient: Option<View<'_, T, 3>>,
+pub fn backward<E: Element>(
+    attention: &Attention<'_, E>,
+    output_gradient: View<'_, E, 4>,
+    lse_gradient: Option<View<'_, E::Real, 3>>,
 ) -> Gradients {
     let Attention { query, key, value, sequences, .. } = attention;
     let [_, heads, query_len, head_dim] = query.shape();
@@ -189,13 +193,13 @@ pub fn backward<T: Real>(
         let keys = keys_seen(attention, operands, place);
         let (probabilities, lse) = softmax(&keys, sink(attention, place));
         let upstream = sequences.of_queries(output_gradient, [sequence, head]);
-        let upstream: Vec<f64> = (0..value_dim).map(|d| upstream.get([row, d]).to_f64()).collect();
+        let upstream: Vec<f64> = (0..value_dim).map(|d| wide(upstream, row, d)).collect();
         let from_lse = lse_gradient
             .map_or(0.0, |lse| sequences.of_lse(lse, [sequence, head]).get([row]).to_f64());
         // The gradient of each probability, and their mean.
         let slopes: Vec<f64> = (0..keys.len())
             .map(|k| {
-                let value = |d: usize| operands.value.get([k, d]).to_f64();
+                let value = |d: usize| wide(operands.value, k, d);
                 let product: f64 = (0..value_dim).map(|d| upstream[d] * value(d)).sum();
                 factor(attention, place, k) * product
             })
@@ -217,10 +221,8 @@ pub fn backward<T: Real>(
             let key_row =
                 place_of(sequences.key_rows(), [sequence, kv_head, k], [kv_heads, key_len]);
             for d in 0..head_dim {
-                gradients.query[query_row * head_dim + d] +=
-                    slope * operands.key.get([k, d]).to_f64();
-                gradients.key[key_row * head_dim + d] +=
-                    slope * operands.query.get([row, d]).to_f64();
+                gradients.query[query_row * head_dim + d] += slope * wide(operands.key, k, d);
+                gradients.key[key_row * head_dim + d] += slope * wide(operands.query, row, d);
             }
             for (d, upstream) in upstream.iter().enumerate() {
                 gradients.value[key_row * value_dim + d] +=

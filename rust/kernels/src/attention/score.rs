@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
 
 use super::mask::Mask;
 use super::reach::{Band, Reach, Segment};
@@ -16,7 +16,7 @@ use crate::view::{View, ViewMut};
 
 /// What turns products of queries and keys into scores.
 #[derive(Clone, Copy, Debug)]
-pub struct Score<'a, T: Real> {
+pub struct Score<'a, E: Element> {
     /// The factor of the products.
     pub scale: f64,
     /// Scaled products `x` become `cap · tanh(x / cap)`.
@@ -24,9 +24,9 @@ pub struct Score<'a, T: Real> {
     /// How far queries see.
     pub band: Band,
     /// ALiBi: `slope · |distance from the diagonal|` is taken off, `(sequences, heads)`.
-    pub slopes: Option<View<'a, T, 2>>,
+    pub slopes: Option<View<'a, E::Real, 2>>,
     /// What else is added.
-    pub mask: Mask<'a, T>,
+    pub mask: Mask<'a, E>,
 }
 
 /// What a tile of scores begins as.
@@ -48,44 +48,52 @@ pub(super) struct Place {
     pub(super) queries: Range<usize>,
 }
 
-impl<T: Real> Score<'_, T> {
+impl<E: Element> Score<'_, E> {
     /// Scaled products of every query and every key, and nothing else.
     pub fn plain(scale: f64) -> Self {
         Self { scale, softcap: None, band: Band::FULL, slopes: None, mask: Mask::Absent }
     }
+
+    /// Whether scores are products times the scale and nothing else, or −∞: softmax then takes the
+    /// products as they are, and scales differences of them.
+    #[inline(always)]
+    pub(super) fn is_scaled_only(&self) -> bool {
+        let added = self.slopes.is_some() || matches!(self.mask, Mask::Bias(_));
+        self.scale > 0.0 && self.softcap.is_none() && !added
+    }
 }
 
-impl<T: Elementary> Score<'_, T> {
+impl<E: Element<Real: Elementary>> Score<'_, E> {
     /// Writes what the scores of `segment` begin as, where that is not 0; reach is left to `hide`.
     #[inline(always)]
-    pub(super) fn ground<I: Lanes<T>>(
+    pub(super) fn ground<I: Storage<E>>(
         &self,
         isa: I,
         place: &Place,
         reach: &Reach,
         segment: &Segment,
-        tile: &mut Tile<'_, T>,
-        staging: &mut [T],
+        tile: &mut Tile<'_, E::Real>,
+        staging: &mut [E::Real],
     ) -> Result<Ground> {
         isa.vectorize(Grounding { score: self, place, reach, segment, tile, staging })
     }
 }
 
 /// Writes the ground of a tile; one function, because several passes do.
-struct Grounding<'a, 'b, T: Real> {
-    score: &'a Score<'a, T>,
+struct Grounding<'a, 'b, E: Element> {
+    score: &'a Score<'a, E>,
     place: &'a Place,
     reach: &'a Reach,
     segment: &'a Segment,
-    tile: &'a mut Tile<'b, T>,
-    staging: &'a mut [T],
+    tile: &'a mut Tile<'b, E::Real>,
+    staging: &'a mut [E::Real],
 }
 
-impl<T: Elementary> Kernel<T> for Grounding<'_, '_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for Grounding<'_, '_, E> {
     type Output = Result<Ground>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<Ground> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<Ground> {
         let Self { score, place, reach, segment, tile, staging } = self;
         let mut ground = Ground::Clear;
         if segment.masked {
@@ -194,34 +202,37 @@ pub(super) fn hide<T: Real, I: Lanes<T>>(
     }
 }
 
-/// Bends scaled products to `cap · tanh(product / cap)`, adds the `ground` where it is `written`, and
-/// leaves the derivative of the bend, `1 − tanh²`, in its place. Rows are whole vectors.
-pub(super) struct Bend<'a, T: Real> {
-    pub(super) cap: f64,
+/// Turns products into scores: scales them, bends them to `cap · tanh(product / cap)`, and adds the
+/// `ground` where it is `written`. What bends leaves its derivative, `1 − tanh²`, in the ground's
+/// place. Rows are whole vectors.
+pub(super) struct Raise<'a, T: Real> {
+    pub(super) scale: f64,
+    pub(super) cap: Option<f64>,
     pub(super) scores: ViewMut<'a, T, 2>,
     pub(super) ground: ViewMut<'a, T, 2>,
     pub(super) written: bool,
 }
 
-impl<T: Elementary> Kernel<T> for Bend<'_, T> {
+impl<T: Elementary> Kernel<T> for Raise<'_, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) {
-        let Self { cap, mut scores, mut ground, written } = self;
-        let cap = isa.splat(T::from_f64(cap));
-        let one = isa.splat(T::ONE);
-        let per_cap = isa.div(one, cap);
+        let Self { scale, cap, mut scores, mut ground, written } = self;
+        let (scale, one) = (isa.splat(T::from_f64(scale)), isa.splat(T::ONE));
+        let cap = cap.map(|cap| [cap, 1.0 / cap].map(T::from_f64));
         for row in 0..scores.rows() {
             let parts = scores.row_mut(row).chunks_exact_mut(I::LANES);
             for (score, ground) in parts.zip(ground.row_mut(row).chunks_exact_mut(I::LANES)) {
-                let bent = tanh(isa, isa.mul(isa.load(score), per_cap));
-                let mut sum = isa.mul(bent, cap);
-                if written {
-                    sum = isa.add(sum, isa.load(ground));
+                let base = if written { isa.load(ground) } else { isa.zero() };
+                let product = isa.mul(isa.load(score), scale);
+                if let Some([cap, per_cap]) = cap {
+                    let bent = tanh(isa, isa.mul(product, isa.splat(per_cap)));
+                    isa.store(score, isa.mul_add(bent, isa.splat(cap), base));
+                    isa.store(ground, isa.neg_mul_add(bent, bent, one));
+                } else {
+                    isa.store(score, isa.add(product, base));
                 }
-                isa.store(score, sum);
-                isa.store(ground, isa.neg_mul_add(bent, bent, one));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How the sequences of a batch lie in the operands.
 
-use fusewire_simd::Real;
+use fusewire_simd::Plain;
 
 use super::params::expect_shape;
 use super::reach::{Band, Reach};
@@ -92,7 +92,7 @@ impl<'a> Sequences<'a> {
 
     /// One head's rows of a sequence in something shaped like the queries.
     #[inline(always)]
-    pub(super) fn of_queries<'b, T: Real>(
+    pub(super) fn of_queries<'b, T: Plain>(
         &self,
         view: View<'b, T, 4>,
         [sequence, head]: [usize; 2],
@@ -103,7 +103,7 @@ impl<'a> Sequences<'a> {
 
     /// The rows of a block of queries in something shaped like the queries.
     #[inline(always)]
-    pub(super) fn of_block<'b, T: Real>(
+    pub(super) fn of_block<'b, T: Plain>(
         &self,
         view: View<'b, T, 4>,
         place: &Place,
@@ -114,7 +114,7 @@ impl<'a> Sequences<'a> {
 
     /// One head's rows of a sequence in something shaped like the keys.
     #[inline(always)]
-    pub(super) fn of_keys<'b, T: Real>(
+    pub(super) fn of_keys<'b, T: Plain>(
         &self,
         view: View<'b, T, 4>,
         [sequence, kv_head]: [usize; 2],
@@ -125,7 +125,7 @@ impl<'a> Sequences<'a> {
 
     /// One head's logarithms of a sequence.
     #[inline(always)]
-    pub(super) fn of_lse<'b, T: Real>(
+    pub(super) fn of_lse<'b, T: Plain>(
         &self,
         view: View<'b, T, 3>,
         [sequence, head]: [usize; 2],

@@ -1,67 +1,77 @@
 //! Softmax over keys that come tile by tile, for queries that fill the vectors.
+// Counted loops become registers; iterators over parts of arrays may not.
+#![allow(clippy::needless_range_loop)]
 
 use std::f64::consts::LOG2_E;
 use std::ops::Range;
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Factor, Lanes, Real, Storage};
 
+use super::dropout::Keep;
 use super::tile::Tile;
 use crate::Result;
-use crate::gemm::{Scales, copy_transposed};
-use crate::math::{Elementary, exp2, ln};
+use crate::gemm::{DEEPEST, Scales, copy_transposed};
+use crate::math::{Elementary, exp2, exp2_short, ln};
 use crate::view::ViewMut;
 
 /// Powers that are summed by themselves before they join the sum of all.
 const SUMMED_TOGETHER: usize = 12;
 
 /// The largest score of each query so far, and the sum of powers relative to it.
-pub(super) struct Running<'a, T> {
-    maxima: &'a mut [T],
-    sums: &'a mut [T],
+pub(super) struct Running<'a, E: Element> {
+    maxima: &'a mut [E::Real],
+    sums: &'a mut [E::Real],
+    /// What scores are counted in.
+    unit: E::Real,
 }
 
-impl<'a, T: Elementary> Running<'a, T> {
-    /// No keys so far, or one whose score is the `sink`; `numbers` holds twice the queries.
+impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
+    /// No keys so far, or one whose score is the `sink`; `numbers` holds twice the queries, and
+    /// scores come in multiples of the `unit`, which is positive.
     #[inline(always)]
-    pub(super) fn start(numbers: &'a mut [T], sink: Option<T>) -> Self {
+    pub(super) fn start(numbers: &'a mut [E::Real], sink: Option<E::Real>, unit: E::Real) -> Self {
         let (maxima, sums) = numbers.split_at_mut(numbers.len() / 2);
-        let sink = sink.filter(|&sink| sink != T::NEG_INFINITY);
-        maxima.fill(sink.unwrap_or(T::NEG_INFINITY));
+        let sink = sink.filter(|&sink| sink != E::Real::NEG_INFINITY);
+        maxima.fill(sink.map_or(E::Real::NEG_INFINITY, |sink| sink / unit));
         // Not a number where the sink is ∞ or not a number.
-        sums.fill(sink.map_or(T::ZERO, |sink| T::ONE + sink * T::ZERO));
-        Self { maxima, sums }
+        sums.fill(sink.map_or(E::Real::ZERO, |sink| E::Real::ONE + sink * E::Real::ZERO));
+        Self { maxima, sums, unit }
     }
 
     /// Turns scores into powers of e relative to the largest so far, and brings `output` to the
-    /// same unit.
+    /// same base; powers become factors of `E`, which take the first rows.
+    ///
+    /// What dropout decides comes with the key of the first row.
     #[inline(always)]
-    pub(super) fn absorb<I: Lanes<T>>(
+    pub(super) fn absorb<I: Storage<E>>(
         &mut self,
         isa: I,
-        scores: &mut Tile<'_, T>,
-        output: &mut Tile<'_, T>,
+        scores: &mut Tile<'_, E::Real>,
+        output: &mut Tile<'_, E::Real>,
+        dropout: Option<(&Keep, usize)>,
     ) {
         let (rows, width) = (0..scores.height(), scores.width());
         let mut column = 0;
         while column + 4 * I::LANES <= width {
-            self.absorb_strip::<I, 4>(isa, column, rows.clone(), scores, output);
+            self.absorb_strip::<I, 4>(isa, column, rows.clone(), scores, output, dropout);
             column += 4 * I::LANES;
         }
         while column < width {
-            self.absorb_strip::<I, 1>(isa, column, rows.clone(), scores, output);
+            self.absorb_strip::<I, 1>(isa, column, rows.clone(), scores, output, dropout);
             column += I::LANES;
         }
     }
 
     /// [`Running::absorb`] for the rows `rows` and `VECTORS` vectors of columns from `column` on.
     #[inline(always)]
-    pub(super) fn absorb_strip<I: Lanes<T>, const VECTORS: usize>(
+    pub(super) fn absorb_strip<I: Storage<E>, const VECTORS: usize>(
         &mut self,
         isa: I,
         column: usize,
         rows: Range<usize>,
-        scores: &mut Tile<'_, T>,
-        output: &mut Tile<'_, T>,
+        scores: &mut Tile<'_, E::Real>,
+        output: &mut Tile<'_, E::Real>,
+        dropout: Option<(&Keep, usize)>,
     ) {
         let width = scores.width();
         let columns = column..column + VECTORS * I::LANES;
@@ -78,11 +88,14 @@ impl<'a, T: Elementary> Running<'a, T> {
         store_all(isa, maxima, highest);
 
         // A query that has seen no key stays at e^−∞ = 0 instead of −∞ − (−∞).
-        let mut unit = [isa.zero(); VECTORS];
+        let mut base = [isa.zero(); VECTORS];
         for vector in 0..VECTORS {
-            let seen = isa.less(isa.splat(T::NEG_INFINITY), highest[vector]);
-            unit[vector] = isa.select(seen, highest[vector], isa.zero());
+            let seen = isa.less(isa.splat(E::Real::NEG_INFINITY), highest[vector]);
+            base[vector] = isa.select(seen, highest[vector], isa.zero());
         }
+        // e^x for scores relative to the largest, where x near 0 carries the weight: the rounding of
+        // x · log₂e is then as small as that of x.
+        let octaves = isa.splat(E::Real::from_f64(self.unit.to_f64() * LOG2_E));
         let mut sum: [I::Vector; VECTORS] = load_all(isa, sums);
         let mut moved = false;
         for vector in 0..VECTORS {
@@ -91,22 +104,44 @@ impl<'a, T: Elementary> Running<'a, T> {
         if moved {
             let mut factors = [isa.zero(); VECTORS];
             for vector in 0..VECTORS {
-                factors[vector] = power(isa, isa.sub(before[vector], unit[vector]));
+                let fall = isa.sub(before[vector], base[vector]);
+                factors[vector] = power::<E, I>(isa, isa.mul(fall, octaves));
                 sum[vector] = isa.mul(sum[vector], factors[vector]);
             }
             scale_rows(isa, output, column, factors);
         }
         // In groups, because the rounding of a long running sum would be the error of the output.
-        for rows in scores.rows_mut(rows).chunks_mut(SUMMED_TOGETHER * width) {
+        for first in rows.clone().step_by(SUMMED_TOGETHER) {
             let mut group = [isa.zero(); VECTORS];
-            for row in rows.chunks_exact_mut(width) {
-                let row = &mut row[columns.clone()];
-                let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
-                for vector in 0..VECTORS {
-                    powers[vector] = power(isa, isa.sub(powers[vector], unit[vector]));
-                    group[vector] = isa.add(group[vector], powers[vector]);
+            let end = rows.end.min(first + SUMMED_TOGETHER);
+            for first in (first..end).step_by(E::Factor::DEPTH) {
+                let mut parts = [[isa.zero(); DEEPEST]; VECTORS];
+                for part in 0..E::Factor::DEPTH {
+                    if first + part >= end {
+                        continue;
+                    }
+                    let row = &mut scores.row_mut(first + part)[columns.clone()];
+                    let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
+                    for vector in 0..VECTORS {
+                        let fall = isa.sub(powers[vector], base[vector]);
+                        powers[vector] = power::<E, I>(isa, isa.mul(fall, octaves));
+                        group[vector] = isa.add(group[vector], powers[vector]);
+                    }
+                    if let Some((keep, first_key)) = dropout {
+                        store_all(isa, row, powers);
+                        keep.apply_row(first_key + first + part, column, row);
+                        powers = load_all(isa, row);
+                    }
+                    for vector in 0..VECTORS {
+                        parts[vector][part] = powers[vector];
+                    }
                 }
-                store_all(isa, row, powers);
+                let mut factors = [isa.zero(); VECTORS];
+                for vector in 0..VECTORS {
+                    factors[vector] = isa.join(&parts[vector][..E::Factor::DEPTH]);
+                }
+                let row = scores.row_mut(first / E::Factor::DEPTH);
+                store_all(isa, &mut row[columns.clone()], factors);
             }
             for vector in 0..VECTORS {
                 sum[vector] = isa.add(sum[vector], group[vector]);
@@ -120,39 +155,46 @@ impl<'a, T: Elementary> Running<'a, T> {
     ///
     /// A query that saw no key gets 0 and −∞.
     #[inline(always)]
-    pub(super) fn finish<I: Lanes<T>>(
+    pub(super) fn finish<I: Storage<E>>(
         self,
         isa: I,
-        sums: &Tile<'_, T>,
-        output: ViewMut<'_, T, 2>,
-        mut lse: ViewMut<'_, T, 1>,
+        sums: &Tile<'_, E::Real>,
+        output: ViewMut<'_, E, 2>,
+        mut lse: ViewMut<'_, E::Real, 1>,
     ) -> Result<()> {
         let [queries] = lse.shape();
         for column in (0..sums.width()).step_by(I::LANES) {
             let sum = isa.load(&self.sums[column..]);
             let seen = isa.less(isa.zero(), sum);
-            let factor = isa.select(seen, isa.div(isa.splat(T::ONE), sum), sum);
+            let factor = isa.select(seen, isa.div(isa.splat(E::Real::ONE), sum), sum);
             isa.store(&mut self.sums[column..], factor);
-            let highest = isa.load(&self.maxima[column..]);
+            let highest = isa.mul(isa.load(&self.maxima[column..]), isa.splat(self.unit));
             let logarithm = isa.add(highest, ln(isa, sum));
             // Not a number stays what it is; 0 becomes −∞.
-            let unseen = isa.add(sum, isa.splat(T::NEG_INFINITY));
+            let unseen = isa.add(sum, isa.splat(E::Real::NEG_INFINITY));
             isa.store(&mut self.maxima[column..], isa.select(seen, logarithm, unseen));
         }
         for (query, &logarithm) in self.maxima.iter().enumerate().take(queries) {
             lse.set([query], logarithm);
         }
         let result = sums.view(0..sums.height(), 0..sums.width())?;
-        copy_transposed(isa, result.slice(1, 0..queries), Scales::Columns(self.sums), output);
+        copy_transposed::<E::Real, E, I>(
+            isa,
+            result.slice(1, 0..queries),
+            Scales::Columns(self.sums),
+            output,
+        );
         Ok(())
     }
 }
 
-/// `e^x` for scores relative to the largest, where x near 0 carries the weight: the rounding of
-/// x · log₂e is then as small as that of x.
+/// `2^x`, as precise as what becomes factors of `E` must be.
 #[inline(always)]
-fn power<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    exp2(isa, isa.mul(x, isa.splat(T::from_f64(LOG2_E))))
+pub(super) fn power<E: Element<Real: Elementary>, I: Storage<E>>(
+    isa: I,
+    x: I::Vector,
+) -> I::Vector {
+    if E::IS_REAL { exp2(isa, x) } else { exp2_short(isa, x) }
 }
 
 /// Multiplies the columns from `column` on.
@@ -175,7 +217,7 @@ fn scale_rows<T: Real, I: Lanes<T>, const VECTORS: usize>(
 }
 
 #[inline(always)]
-fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
+pub(super) fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
     isa: I,
     numbers: &[T],
 ) -> [I::Vector; VECTORS] {
@@ -188,7 +230,7 @@ fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
 }
 
 #[inline(always)]
-fn store_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
+pub(super) fn store_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
     isa: I,
     numbers: &mut [T],
     vectors: [I::Vector; VECTORS],

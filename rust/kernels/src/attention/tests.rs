@@ -3,7 +3,7 @@
 
 mod case;
 
-use fusewire_simd::on_each_isa;
+use fusewire_simd::{Bf16, Element, F16, Real, on_each_isa};
 use proptest::prelude::*;
 
 use self::case::{CAUSAL, Case, Layout, Lengths, MaskKind, NAMES, Operands, PLAIN};
@@ -12,11 +12,21 @@ use crate::math::Elementary;
 use crate::parallel::{Pool, Serial};
 use crate::view::View;
 
-fn check<T: Elementary>(case: Case) {
-    let operands = Operands::<T>::new(case, 1);
+/// How far results may lie from the truth, in units of the largest of them: numbers of `E` are
+/// rounded when they are stored, and so are probabilities and gradients that become factors.
+fn precision<E: Element>() -> f64 {
+    let one = E::Real::ONE;
+    let steps = (0..60).map(|n| E::Real::from_f64(0.5_f64.powi(n)));
+    // Half of what lies between 1 and the next number.
+    let last = steps.take_while(|&step| E::from_real(one + step).to_real() > one).last();
+    let half = last.map_or(1.0, Real::to_f64) / 2.0;
+    if E::IS_REAL { 80.0 * half } else { 3.0 * half }
+}
+
+fn check<E: Element<Real: Elementary>>(case: Case) {
+    let operands = Operands::<E>::new(case, 1);
     let expected = operands.expected();
     let scores = operands.attention().score_shape().iter().product::<usize>();
-    let precision = if size_of::<T>() == 4 { 1.2e-7 } else { 2.3e-16 };
     on_each_isa(|isa| {
         let got = operands.compute(&Serial);
         for (name, (got, expected)) in NAMES.iter().zip(got.iter().zip(&expected)) {
@@ -30,15 +40,19 @@ fn check<T: Elementary>(case: Case) {
                 "mask" => (scores as f64 / expected.len().max(1) as f64).sqrt(),
                 _ => 1.0,
             };
+            // What dropout keeps is multiplied, and δ adds up a rounding for each column of the output.
+            let kept = case.dropout.map_or(1.0, |p| 1.0 / (1.0 - p));
+            let columns = if matches!(*name, "output" | "lse") { 1 } else { case.value_dim.max(1) };
+            let roundings = if E::IS_REAL { 1.0 } else { kept * (columns as f64).sqrt() };
             for (i, (&got, &expected)) in got.iter().zip(expected).enumerate() {
-                let (got, bound) = (got.to_f64(), 40.0 * precision * largest * terms);
+                let bound = precision::<E>() * largest * terms * roundings;
                 let close = got == expected || (got - expected).abs() <= bound;
                 assert!(close, "{isa} {name}[{i}]: {got}, not {expected}; {case:?}");
             }
         }
         let shared = operands.compute(&Pool::new(3));
         for (name, (alone, shared)) in NAMES.iter().zip(got.iter().zip(&shared)) {
-            let same = |(a, b): (&T, &T)| a.to_f64().to_bits() == b.to_f64().to_bits();
+            let same = |(a, b): (&f64, &f64)| a.to_bits() == b.to_bits();
             let differs = alone.iter().zip(shared).position(|pair| !same(pair));
             assert_eq!(differs, None, "{isa} {name}: threads change results; {case:?}");
         }
@@ -55,6 +69,31 @@ fn lengths_around_a_tile() {
         }
     }
     check::<f64>(Case { query_len: 65, key_len: 129, band: CAUSAL, ..PLAIN });
+}
+
+#[test]
+fn narrow_numbers() {
+    let case = Case { batch: 2, query_len: 70, key_len: 151, head_dim: 40, value_dim: 24, ..PLAIN };
+    for band in [Band::FULL, CAUSAL, Band { left: Some(9), ..CAUSAL }] {
+        for layout in [Layout::Contiguous, Layout::Interleaved, Layout::Transposed] {
+            for mask in [MaskKind::Absent, MaskKind::Attend, MaskKind::Bias, MaskKind::Padding] {
+                check::<Bf16>(Case { band, layout, mask, ..case });
+            }
+            check::<F16>(Case { band, layout, mask: MaskKind::Bias, ..case });
+            check::<Bf16>(Case { band, layout, head_dim: 7, value_dim: 33, ..case });
+        }
+        for lengths in [Lengths::Given, Lengths::Packed] {
+            let case = Case { band, lengths, kv_heads: 2, group: 2, ..case };
+            check::<Bf16>(Case { softcap: Some(2.0), slopes: true, sinks: true, ..case });
+            check::<F16>(Case { dropout: Some(0.2), mask: MaskKind::Attend, ..case });
+            check::<Bf16>(Case { dropout: Some(0.2), ..case });
+        }
+    }
+    // Several tasks add to the gradient of the same queries.
+    for band in [Band::FULL, CAUSAL] {
+        check::<Bf16>(Case { query_len: 130, key_len: 1100, band, ..PLAIN });
+        check::<F16>(Case { query_len: 1030, key_len: 700, band, ..PLAIN });
+    }
 }
 
 #[test]
@@ -148,7 +187,7 @@ fn large_scores_do_not_overflow_and_nan_is_seen() {
         operands.numbers[0][0] = extreme;
         on_each_isa(|isa| {
             let [output, ..] = operands.compute(&Serial);
-            assert!(check(output[0]), "{isa}: {} from {extreme}", output[0]);
+            assert!(check(output[0] as f32), "{isa}: {} from {extreme}", output[0]);
             assert!(output[PLAIN.value_dim..].iter().all(|x| x.is_finite()));
         });
     }
@@ -255,16 +294,21 @@ proptest! {
         ],
         softcap in proptest::option::of(0.5_f64..5.0),
         dropout in proptest::option::of(0.0_f64..0.9),
-        slopes in any::<bool>(),
-        sinks in any::<bool>(),
+        (slopes, sinks) in any::<(bool, bool)>(),
+        element in 0..3,
     ) {
         let (batch, kv_heads, group, query_len, key_len) = sizes;
         let (head_dim, value_dim) = dims;
         let alignment = if bottom { Alignment::BottomRight } else { Alignment::TopLeft };
         let band = Band { left, right, alignment };
-        check::<f32>(Case {
+        let case = Case {
             batch, kv_heads, group, query_len, key_len, head_dim, value_dim, band, mask, lengths,
             layout, softcap, slopes, sinks, dropout,
-        });
+        };
+        match element {
+            0 => check::<f32>(case),
+            1 => check::<Bf16>(case),
+            _ => check::<F16>(case),
+        }
     }
 }

@@ -2,8 +2,6 @@
 
 use fusewire_simd::{Lanes, Real};
 
-use crate::view::ViewMut;
-
 /// What the product is added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
@@ -44,20 +42,5 @@ impl<T: Real> Epilogue<T> for NoEpilogue {
     #[inline(always)]
     fn apply<I: Lanes<T>>(&mut self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
         product
-    }
-}
-
-/// Applies an epilogue to a product that is stored already; rows are whole vectors.
-#[inline(always)]
-pub fn apply_epilogue<T: Real, I: Lanes<T>, E: Epilogue<T>>(
-    isa: I,
-    mut product: ViewMut<'_, T, 2>,
-    epilogue: &mut E,
-) {
-    for row in 0..product.rows() {
-        for (index, part) in product.row_mut(row).chunks_exact_mut(I::LANES).enumerate() {
-            let value = epilogue.apply(isa, row, index * I::LANES, isa.load(part));
-            isa.store(part, value);
-        }
     }
 }

@@ -14,16 +14,19 @@ mod matmul;
 mod microkernel;
 mod pack;
 pub mod reference;
+mod rounded;
 mod transpose;
 
 pub use block::multiply_block;
 pub use column_sums::column_sums;
 pub(crate) use dots::dot_rows;
 pub use dots::multiply_rows;
-pub use epilogue::{Epilogue, NoEpilogue, Start, apply_epilogue};
+pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
 pub(crate) use microkernel::STEPS;
+pub(crate) use pack::DEEPEST;
 pub use pack::{copy_columns, copy_rows, factors};
+pub use rounded::{as_sums, stored_factors};
 pub use transpose::{Scales, copy_transposed};
 
 #[cfg(test)]

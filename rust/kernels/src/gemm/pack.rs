@@ -12,7 +12,7 @@ const ROWS_AHEAD: usize = 8;
 /// Numbers of the widest vector: sides of the tile that a transposition goes through.
 const WIDEST: usize = 16;
 /// The most rows that one row of factors holds.
-const DEEPEST: usize = 2;
+pub(crate) const DEEPEST: usize = 2;
 
 /// The factors of `source`, `(rows, depth)`, where they can be read as they lie; otherwise `None`.
 pub fn factors<E: Element>(source: View<'_, E, 2>) -> Option<View<'_, E::Factor, 2>> {
@@ -68,11 +68,11 @@ pub fn copy_rows<E: Element, I: Storage<E>>(
     }
 }
 
-/// Copies `source`, `(rows, depth)` with contiguous rows, into `target`, `(rows, ⌈depth / DEPTH⌉)`
-/// likewise: factors of neighbours, the last filled up with zeros.
+/// Copies `source`, `(rows, depth)`, best with contiguous rows, into `target`, `(rows, ⌈depth /
+/// DEPTH⌉)`, whose rows are contiguous: factors of neighbours, the last filled up with zeros.
 ///
 /// # Panics
-/// If the shapes do not fit together, or rows are not contiguous.
+/// If the shapes do not fit together, or rows of `target` are not contiguous.
 #[inline(always)]
 pub fn copy_columns<E: Element, I: Storage<E>>(
     isa: I,
@@ -82,7 +82,14 @@ pub fn copy_columns<E: Element, I: Storage<E>>(
     let [rows, depth] = source.shape();
     assert_eq!([rows, depth.div_ceil(E::Factor::DEPTH)], target.shape());
     for row in 0..rows {
-        let (from, to) = (source.row(row), target.row_mut(row));
+        let to = target.row_mut(row);
+        if !source.has_unit_columns() {
+            for (place, to) in to.iter_mut().enumerate() {
+                *to = factor(source, row, place);
+            }
+            continue;
+        }
+        let from = source.row(row);
         let later = source.row((row + ROWS_AHEAD).min(rows - 1));
         for (place, to) in to.chunks_mut(I::LANES).enumerate() {
             let start = place * I::LANES * E::Factor::DEPTH;
@@ -130,8 +137,8 @@ fn join_rows<E: Element, I: Storage<E>>(
         for start in (0..vectors).step_by(I::LANES) {
             isa.prefetch(later[start..].as_ptr().cast());
             let mut parts = [isa.zero(); DEEPEST];
-            for (part, row) in parts.iter_mut().zip(rows).take(E::Factor::DEPTH) {
-                *part = isa.read(&row[start..]);
+            for part in 0..E::Factor::DEPTH {
+                parts[part] = isa.read(&rows[part][start..]);
             }
             let joined = isa.join(&parts[..E::Factor::DEPTH]);
             isa.store_factors(&mut to[start..start + I::LANES], joined);

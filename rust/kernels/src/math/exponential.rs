@@ -11,6 +11,8 @@ pub trait Elementary: Normal {
     /// `(2^x − 1) / x` on [−½, ½] as a polynomial, lowest power first; minimax in the relative
     /// error of `2^x`: 2·10⁻⁹ for `f32`, 3·10⁻¹⁸ for `f64` (Remez exchange in 40 digits).
     const EXP2_MINUS_ONE: &'static [Self];
+    /// The same with fewer terms, for what will be rounded to 16 bits: 3·10⁻⁶ for `f32`.
+    const EXP2_MINUS_ONE_SHORT: &'static [Self];
     /// Above this power of two a result is ∞; below its negation it is 0.
     const HIGHEST_EXPONENT: Self;
     /// ln 2 in two parts, the first of so few bits that whole multiples of it are exact.
@@ -28,6 +30,8 @@ impl Elementary for f32 {
         0.001_339_887_4,
         0.000_153_533_62,
     ];
+    const EXP2_MINUS_ONE_SHORT: &'static [f32] =
+        &[0.693_124_2, 0.240_240_99, 0.055_906_43, 0.009_582_85];
     const HIGHEST_EXPONENT: f32 = 151.0;
     const LN_2_PARTS: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const ATANH: &'static [f32] = &[1.0, 1.0 / 3.0, 0.2, 1.0 / 7.0, 1.0 / 9.0];
@@ -47,6 +51,7 @@ impl Elementary for f64 {
         7.073_783_184_458_311e-9,
         4.434_768_928_626_335e-10,
     ];
+    const EXP2_MINUS_ONE_SHORT: &'static [f64] = Self::EXP2_MINUS_ONE;
     const HIGHEST_EXPONENT: f64 = 1080.0;
     const LN_2_PARTS: [f64; 2] = [0.693_145_751_953_125, 1.428_606_820_309_417_3e-6];
     const ATANH: &'static [f64] = &[
@@ -88,8 +93,20 @@ fn clamp<T: Real, I: Lanes<T>>(isa: I, x: I::Vector, bound: T) -> I::Vector {
 /// `2^x`, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at −∞.
 #[inline(always)]
 pub fn exp2<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+    exp2_by(isa, T::EXP2_MINUS_ONE, x)
+}
+
+/// `2^x` for what will be rounded to 16 bits: within 3·10⁻⁶ of itself; exactly 1 at 0, 0 at −∞.
+#[inline(always)]
+pub fn exp2_short<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+    exp2_by(isa, T::EXP2_MINUS_ONE_SHORT, x)
+}
+
+/// `2^x` by a polynomial for `(2^x − 1) / x`.
+#[inline(always)]
+fn exp2_by<T: Elementary, I: Lanes<T>>(isa: I, coefficients: &[T], x: I::Vector) -> I::Vector {
     let (whole, rest) = isa.split_whole(x, T::HIGHEST_EXPONENT);
-    let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
+    let slope = polynomial(isa, coefficients, rest);
     isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
 }
 

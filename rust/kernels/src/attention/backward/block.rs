@@ -2,81 +2,124 @@
 
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::Pass;
+use super::delta::Deltas;
+use super::passes::{Powers, Slopes};
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::dropout::Keep;
+use crate::attention::operand::{Operand, deep, pack_columns};
 use crate::attention::params::Head;
 use crate::attention::reach::Segment;
-use crate::attention::score::{Bend, Ground, Place, hide};
+use crate::attention::score::{Ground, Place, Raise, hide};
 use crate::attention::tile::{Group, KEYS, Tile};
-use crate::gemm::{Epilogue, Start, apply_epilogue, multiply_block};
-use crate::math::{Elementary, exp};
+use crate::gemm::{Start, multiply_block};
+use crate::math::Elementary;
 use crate::scratch::Scratch;
 use crate::view::View;
 
-/// What becomes of the gradients of scores.
-pub(super) trait Consumer<T: Elementary> {
-    /// Whether it wants the gradients of the products of queries and keys, which lie before scale and
-    /// softcap, and not those of the scores behind them.
-    const OF_PRODUCTS: bool;
-
-    /// Whether it wants gradients at all, and not only probabilities.
-    fn wants_slopes(&self) -> bool;
-
-    /// Takes one piece; what is needed next may be fetched `ahead`.
-    fn take<I: Lanes<T>>(&mut self, isa: I, piece: &Piece<'_, T>, ahead: &mut Ahead<T>);
+/// What a consumer wants beside probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Nothing,
+    /// The gradients of the scores.
+    OfScores,
+    /// The gradients of the products of queries and keys, which lie before scale and softcap.
+    OfProducts,
 }
 
-/// What neighbouring keys and neighbouring queries of a block have to do with each other.
+/// What becomes of the gradients of scores.
+pub(super) trait Consumer<E: Element<Real: Elementary>> {
+    /// What it wants beside probabilities.
+    fn wanted(&self) -> Wanted;
+
+    /// Takes one piece; what is needed next may be fetched `ahead`.
+    fn take<I: Storage<E>>(
+        &mut self,
+        isa: I,
+        piece: Piece<'_, E::Real>,
+        ahead: &mut Ahead,
+    ) -> Result<()>;
+}
+
+/// What neighbouring keys and neighbouring queries of a block have to do with each other. Rows are
+/// whole vectors, the last with zeros behind the last query.
 pub(super) struct Piece<'a, T: Real> {
     /// The keys, counted from the block's first.
     pub(super) keys: Range<usize>,
     /// The queries, counted from the first of the block.
     pub(super) queries: Range<usize>,
-    /// The probabilities, as dropout left them, `(keys, queries)`.
+    /// The probabilities, as dropout left them, `(keys, queries)`; for who wants the gradients of
+    /// scores as numbers, else as the factors that neighbouring queries make.
     pub(super) powers: View<'a, T, 2>,
-    /// The gradients that the consumer wants, `(keys, queries)`.
+    /// The gradients that the consumer wants, likewise.
     pub(super) slopes: View<'a, T, 2>,
+    /// Those of products once more, as the factors that neighbouring keys make.
+    pub(super) joined: View<'a, T, 2>,
+}
+
+/// Keys and values as factors along their dimension.
+pub(super) struct KeyFactors<'a, E: Element> {
+    key: Operand<'a, E>,
+    value: Operand<'a, E>,
+}
+
+impl<'a, E: Element> KeyFactors<'a, E> {
+    /// Those of the keys that `head` sees.
+    #[inline(always)]
+    pub(super) fn of<I: Storage<E>>(isa: I, head: &Head<'a, E>) -> Result<Self> {
+        let key = Operand::along_columns(isa, head.key)?;
+        Ok(Self { key, value: Operand::along_columns(isa, head.value)? })
+    }
 }
 
 /// Up to 64 queries of one head, against those of some keys that they reach.
-pub(super) struct QueryBlock<'a, 'b, T: Real, C> {
-    pub(super) pass: &'a Pass<'a, T>,
+pub(super) struct QueryBlock<'a, 'b, E: Element, C> {
+    pub(super) pass: &'a Pass<'a, E>,
     /// What the head sees, of keys and values only these.
-    pub(super) head: Head<'a, T>,
+    pub(super) head: Head<'a, E>,
+    pub(super) factors: &'b KeyFactors<'a, E>,
     /// Where the keys lie among all.
     pub(super) keys: Range<usize>,
     pub(super) place: Place,
-    /// The block that comes next.
-    pub(super) next: Option<Place>,
+    /// What is needed behind it.
+    pub(super) ahead: Ahead,
     pub(super) consumer: &'b mut C,
 }
 
-impl<'a, 'b, T: Real, C> QueryBlock<'a, 'b, T, C> {
+impl<'a, 'b, E: Element, C> QueryBlock<'a, 'b, E, C> {
     /// One against all keys that its `head` sees.
     pub(super) fn of_all_keys(
-        pass: &'a Pass<'a, T>,
-        head: Head<'a, T>,
+        pass: &'a Pass<'a, E>,
+        head: Head<'a, E>,
+        factors: &'b KeyFactors<'a, E>,
         place: Place,
         consumer: &'b mut C,
     ) -> Self {
-        Self { pass, head, keys: 0..head.key.rows(), place, next: None, consumer }
+        Self {
+            pass,
+            head,
+            factors,
+            keys: 0..head.key.rows(),
+            place,
+            ahead: Ahead::nothing(),
+            consumer,
+        }
     }
 }
 
 /// A block of queries as the products want it.
-struct Packed<'a, T> {
-    /// Queries as columns, scaled.
-    query: Tile<'a, T>,
-    /// Gradients of the output as columns, scaled like the scores.
-    upstream: Tile<'a, T>,
-    /// `rowsum(dO ∘ O) − dLSE`, scaled like the scores.
-    delta: &'a [T],
+struct Packed<'a, E: Element> {
+    /// Queries as columns.
+    query: View<'a, E::Factor, 2>,
+    /// Gradients of the output as columns.
+    upstream: View<'a, E::Factor, 2>,
+    /// `rowsum(dO ∘ O) − dLSE`.
+    delta: &'a [E::Real],
     /// The logarithms; ∞ where a query saw no key.
-    lse: &'a [T],
+    lse: &'a [E::Real],
     /// What dropout decided.
     keep: Option<Keep>,
 }
@@ -91,7 +134,10 @@ struct Step<'a, T> {
     powers: Tile<'a, T>,
     /// The gradients of the scores.
     slopes: Tile<'a, T>,
-    /// With a softcap the ground, then the derivative of the softcap.
+    /// The same as factors of neighbouring keys, if those are more than a number.
+    joined: Tile<'a, T>,
+    /// Where more than a scale lies between products and scores: the ground, then the derivative of
+    /// the softcap.
     bends: Option<Tile<'a, T>>,
 }
 
@@ -103,216 +149,175 @@ impl<T: Real> Step<'_, T> {
     }
 }
 
-impl<T: Elementary, C: Consumer<T>> Kernel<T> for QueryBlock<'_, '_, T, C> {
+impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, '_, E, C> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { pass, head, keys, place, next, consumer } = self;
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
+        let Self { pass, head, factors, keys, place, mut ahead, consumer } = self;
         let score = &pass.attention.score;
-        let (head_dim, value_dim) = (head.key.columns(), head.value.columns());
+        let (key, value) = (factors.key.view()?, factors.value.view()?);
         let queries = place.queries.clone();
         let width = queries.len().next_multiple_of(I::LANES);
-        let Pass { attention, saved, upstream } = pass;
+        let Pass { attention, upstream, .. } = pass;
         let sequences = &attention.sequences;
 
-        let bent = if score.softcap.is_some() { width * KEYS } else { 0 };
+        let raised = if score.is_scaled_only() { 0 } else { width * KEYS };
         let staging = score.mask.staging(KEYS, width);
-        let mut scratch =
-            Scratch::take(width * (head_dim + value_dim + 2 * KEYS + 2) + bent + staging)?;
-        let (packed_query, rest) = scratch.split_at_mut(width * head_dim);
-        let (packed_upstream, rest) = rest.split_at_mut(width * value_dim);
-        let (delta, rest) = rest.split_at_mut(width);
+        let room = width * KEYS / E::Factor::DEPTH;
+        let mut scratch = Scratch::take(width * (2 * KEYS + 2) + room + raised + staging)?;
+        let (delta, rest) = scratch.split_at_mut(width);
         let (lse, rest) = rest.split_at_mut(width);
         let (powers, rest) = rest.split_at_mut(width * KEYS);
         let (slopes, rest) = rest.split_at_mut(width * KEYS);
-        let (bends, staging) = rest.split_at_mut(bent);
+        let (joined, rest) = rest.split_at_mut(room);
+        let (bends, staging) = rest.split_at_mut(raised);
 
-        let scale = if C::OF_PRODUCTS { T::from_f64(score.scale) } else { T::ONE };
-        pass.write_delta(isa, &place, scale, delta)?;
+        isa.vectorize(Deltas { pass, place: &place, delta: &mut *delta })?;
         pass.write_lse(&place, lse);
-        let mut packed = Packed {
-            query: Tile::new(packed_query, head_dim, width),
-            upstream: Tile::new(packed_upstream, value_dim, width),
+        let query = pack_columns(isa, sequences.of_block(attention.query, &place), width)?;
+        let gradient = pack_columns(isa, sequences.of_block(upstream.output, &place), width)?;
+        let packed = Packed {
+            query: query.view()?,
+            upstream: gradient.view()?,
             delta,
             lse,
             keep: pass.attention.dropout.map(|dropout| dropout.keep(&place)),
         };
-        let source = sequences.of_block(attention.query, &place);
-        packed.query.pack_transposed(isa, source, T::from_f64(score.scale))?;
-        let source = sequences.of_block(upstream.output, &place);
-        packed.upstream.pack_transposed(isa, source, scale)?;
-        let mut ahead = Ahead::nothing();
-        if let Some(next) = &next {
-            ahead.read(sequences.of_block(attention.query, next));
-            ahead.read(sequences.of_block(upstream.output, next));
-            ahead.read(sequences.of_block(saved.output, next));
-        }
-        ahead.spread(keys.len() * width * (3 * head_dim + 2 * value_dim));
+        let pairs = head.reach.pairs(queries.clone()).min(keys.len() * width);
+        ahead.spread(pairs * (3 * key.columns() + 2 * value.columns()));
 
         for segment in head.reach.segments(queries.clone(), keys.clone()) {
             let Some(segment) = score.mask.narrow(&place, segment) else { continue };
             let rows = segment.keys.len();
             let mut powers = Tile::new(powers, rows, width);
-            let mut bends = score.softcap.map(|_| Tile::new(bends, rows, width));
+            let mut bends = (raised > 0).then(|| Tile::new(bends, rows, width));
             let tile = bends.as_mut().unwrap_or(&mut powers);
             let ground = score.ground(isa, &place, &head.reach, &segment, tile, staging)?;
             if ground == Ground::Hidden {
                 continue;
             }
             let slopes = Tile::new(slopes, rows, width);
+            let joined = Tile::new(joined, rows.div_ceil(E::Factor::DEPTH), width);
             let groups = head.reach.groups(queries.clone(), &segment, I::LANES);
-            let mut step = Step { segment, first_key: keys.start, ground, powers, slopes, bends };
+            let first_key = keys.start;
+            let mut step = Step { segment, first_key, ground, powers, slopes, joined, bends };
             for group in groups {
-                let block = Block { pass, head: &head, place: &place, packed: &packed };
-                block.write_powers(isa, &group, &mut step, &mut ahead)?;
-                if consumer.wants_slopes() {
-                    block.write_slopes::<I, C>(isa, &group, &mut step, &mut ahead)?;
-                }
-                if let Some(keep) = &packed.keep {
-                    let first = [step.segment.keys.start + group.keys.start, group.columns.start];
-                    keep.apply(
-                        first,
-                        step.powers.view_mut(group.keys.clone(), group.columns.clone())?,
-                    );
-                }
-                // The lanes behind the last query have no rows.
-                let columns = group.columns.start..group.columns.end.min(queries.len());
+                isa.vectorize(Block {
+                    pass,
+                    head: &head,
+                    key,
+                    value,
+                    place: &place,
+                    packed: &packed,
+                    wanted: consumer.wanted(),
+                    group: &group,
+                    step: &mut step,
+                    ahead: &mut ahead,
+                })?;
+                let columns = group.columns.clone();
                 let piece = Piece {
                     keys: step.keys(&group),
-                    queries: columns.clone(),
+                    // The lanes behind the last query have no rows.
+                    queries: columns.start..columns.end.min(queries.len()),
                     powers: step.powers.view(group.keys.clone(), columns.clone())?,
-                    slopes: step.slopes.view(group.keys.clone(), columns)?,
+                    slopes: step.slopes.view(group.keys.clone(), columns.clone())?,
+                    joined: if E::Factor::DEPTH == 1 {
+                        step.slopes.view(group.keys, columns)?
+                    } else {
+                        step.joined.view(deep::<E>(group.keys), columns)?
+                    },
                 };
-                consumer.take(isa, &piece, &mut ahead);
+                consumer.take(isa, piece, &mut ahead)?;
             }
         }
         Ok(())
     }
 }
 
-/// A block of queries, packed.
-struct Block<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
-    head: &'a Head<'a, T>,
+/// Neighbouring keys against a block of queries; one function for all consumers.
+struct Block<'a, 'b, E: Element> {
+    pass: &'a Pass<'a, E>,
+    head: &'a Head<'a, E>,
+    key: View<'a, E::Factor, 2>,
+    value: View<'a, E::Factor, 2>,
     place: &'a Place,
-    packed: &'a Packed<'a, T>,
+    packed: &'a Packed<'a, E>,
+    wanted: Wanted,
+    group: &'a Group,
+    step: &'a mut Step<'b, E::Real>,
+    ahead: &'a mut Ahead,
 }
 
-impl<T: Elementary> Block<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for Block<'_, '_, E> {
+    type Output = Result<()>;
+
+    #[inline(always)]
+    fn run<I: Storage<E>>(mut self, isa: I) -> Result<()> {
+        self.write_powers(isa)?;
+        self.write_slopes(isa)
+    }
+}
+
+impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
     /// Writes `P = exp(score − lse)` over the ground.
     #[inline(always)]
-    fn write_powers<I: Lanes<T>>(
-        &self,
-        isa: I,
-        group: &Group,
-        step: &mut Step<'_, T>,
-        ahead: &mut Ahead<T>,
-    ) -> Result<()> {
+    fn write_powers<I: Storage<E>>(&mut self, isa: I) -> Result<()> {
+        let Self { group, step, .. } = self;
         let (keys, columns) = (group.keys.clone(), group.columns.clone());
-        let a = self.head.key.slice(0, step.keys(group));
-        let b = self.packed.query.view(0..self.head.key.columns(), columns.clone())?;
+        let score = &self.pass.attention.score;
+        let a = self.key.slice(0, step.keys(group));
+        let b = self.packed.query.slice(1, columns.clone());
         let mut c = step.powers.view_mut(keys.clone(), columns.clone())?;
         let written = step.ground == Ground::Written;
-        match (self.pass.attention.score.softcap, &mut step.bends) {
-            (Some(cap), Some(bends)) => {
-                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, ahead);
-                let (scores, ground) = (c.reborrow(), bends.view_mut(keys, columns.clone())?);
-                isa.vectorize(Bend { cap, scores, ground, written });
-            }
-            _ => {
-                let start = if written { Start::Accumulate } else { Start::Zero };
-                multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, ahead);
-            }
+        let start = if written && step.bends.is_none() { Start::Accumulate } else { Start::Zero };
+        multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, self.ahead);
+        let mut scale = E::Real::from_f64(score.scale);
+        if let Some(bends) = &mut step.bends {
+            isa.vectorize::<E::Real, _>(Raise {
+                scale: score.scale,
+                cap: score.softcap,
+                scores: c.reborrow(),
+                ground: bends.view_mut(keys, columns.clone())?,
+                written,
+            });
+            scale = E::Real::ONE;
         }
-        apply_epilogue(isa, c, &mut Power { lse: &self.packed.lse[columns] });
+        Powers::<E> { scale, lse: &self.packed.lse[columns] }.write(isa, c);
         if step.segment.edge {
             let (queries, reach) = (self.place.queries.clone(), &self.head.reach);
-            hide(isa, queries, reach, &step.segment, group, T::ZERO, &mut step.powers);
+            hide(isa, queries, reach, &step.segment, group, E::Real::ZERO, &mut step.powers);
         }
         Ok(())
     }
 
-    /// Writes `dS = P ∘ (V·dOᵀ − delta)`, where dropout acts on the product.
+    /// Writes `dS = P ∘ (V·dOᵀ − delta)` where it is wanted, dropout acting on the product, and
+    /// leaves what the consumer takes.
     #[inline(always)]
-    fn write_slopes<I: Lanes<T>, C: Consumer<T>>(
-        &self,
-        isa: I,
-        group: &Group,
-        step: &mut Step<'_, T>,
-        ahead: &mut Ahead<T>,
-    ) -> Result<()> {
+    fn write_slopes<I: Storage<E>>(&mut self, isa: I) -> Result<()> {
+        let Self { group, step, packed, .. } = self;
         let (keys, columns) = (group.keys.clone(), group.columns.clone());
-        let a = self.head.value.slice(0, step.keys(group));
-        let b = self.packed.upstream.view(0..self.head.value.columns(), columns.clone())?;
-        let first = [step.segment.keys.start + keys.start, columns.start];
-        let mut c = step.slopes.view_mut(keys.clone(), columns.clone())?;
-        multiply_block::<T, _, _>(isa, a, b, c.reborrow(), Start::Zero, ahead);
-        if let Some(keep) = &self.packed.keep {
-            keep.apply(first, c.reborrow());
+        let score = &self.pass.attention.score;
+        if self.wanted != Wanted::Nothing {
+            let a = self.value.slice(0, step.keys(group));
+            let b = packed.upstream.slice(1, columns.clone());
+            let c = step.slopes.view_mut(keys.clone(), columns.clone())?;
+            multiply_block::<E, _, _>(isa, a, b, c, Start::Zero, self.ahead);
         }
-        let mut slope = Slope {
-            powers: step.powers.view(keys.clone(), columns.clone())?,
-            delta: &self.packed.delta[columns.clone()],
+        let first_key = step.segment.keys.start + keys.start;
+        let of_products = self.wanted == Wanted::OfProducts;
+        let bends = step.bends.as_ref().filter(|_| of_products && score.softcap.is_some());
+        let slopes = Slopes::<E> {
+            wanted: self.wanted,
+            scale: if of_products { E::Real::from_f64(score.scale) } else { E::Real::ONE },
+            delta: &packed.delta[columns.clone()],
+            bends: bends.map(|bends| bends.view(keys.clone(), columns.clone())).transpose()?,
+            keep: packed.keep.as_ref().map(|keep| (keep, [first_key, columns.start])),
         };
-        apply_epilogue(isa, c.reborrow(), &mut slope);
-        if let (true, Some(bends)) = (C::OF_PRODUCTS, &step.bends) {
-            apply_epilogue(isa, c, &mut Times(bends.view(keys, columns)?));
-        }
+        let joined = deep::<E>(keys.clone());
+        let joined = step.joined.view_mut(joined, columns.clone())?;
+        let powers = step.powers.view_mut(keys.clone(), columns.clone())?;
+        slopes.write(isa, powers, step.slopes.view_mut(keys, columns)?, joined);
         Ok(())
-    }
-}
-
-/// `exp(score − lse)`, the probability.
-struct Power<'a, T> {
-    lse: &'a [T],
-}
-
-impl<T: Elementary> Epilogue<T> for Power<'_, T> {
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &mut self,
-        isa: I,
-        _: usize,
-        column: usize,
-        score: I::Vector,
-    ) -> I::Vector {
-        exp(isa, isa.sub(score, isa.load(&self.lse[column..])))
-    }
-}
-
-/// `P ∘ (dP − delta)`, the gradient of the score.
-struct Slope<'a, T> {
-    powers: View<'a, T, 2>,
-    delta: &'a [T],
-}
-
-impl<T: Elementary> Epilogue<T> for Slope<'_, T> {
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &mut self,
-        isa: I,
-        row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector {
-        let power = isa.load(&self.powers.row(row)[column..]);
-        isa.mul(power, isa.sub(product, isa.load(&self.delta[column..])))
-    }
-}
-
-/// The product by elements.
-struct Times<'a, T>(View<'a, T, 2>);
-
-impl<T: Real> Epilogue<T> for Times<'_, T> {
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &mut self,
-        isa: I,
-        row: usize,
-        column: usize,
-        value: I::Vector,
-    ) -> I::Vector {
-        isa.mul(isa.load(&self.0.row(row)[column..]), value)
     }
 }

@@ -1,6 +1,6 @@
 //! What the backward passes need of each query: `δ = rowsum(dO ∘ O) − dLSE`, and the logarithm.
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Kernel, Real, Storage};
 
 use super::Pass;
 use crate::Result;
@@ -8,72 +8,78 @@ use crate::attention::score::Place;
 use crate::gemm::{Scales, copy_transposed};
 use crate::view::{View, ViewMut};
 
-impl<T: Real> Pass<'_, T> {
-    /// Writes `factor · δ`, 0 behind the last query.
+/// Writes δ, 0 behind the last query; one function, because several passes do.
+pub(super) struct Deltas<'a, E: Element> {
+    pub(super) pass: &'a Pass<'a, E>,
+    pub(super) place: &'a Place,
+    pub(super) delta: &'a mut [E::Real],
+}
+
+impl<E: Element> Kernel<E> for Deltas<'_, E> {
+    type Output = Result<()>;
+
     #[inline(always)]
-    pub(super) fn write_delta<I: Lanes<T>>(
-        &self,
-        isa: I,
-        place: &Place,
-        factor: T,
-        delta: &mut [T],
-    ) -> Result<()> {
-        let sequences = &self.attention.sequences;
-        let output = sequences.of_block(self.saved.output, place);
-        let gradient = sequences.of_block(self.upstream.output, place);
-        let lse = self.upstream.lse;
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
+        let Self { pass, place, delta } = self;
+        let sequences = &pass.attention.sequences;
+        let output = sequences.of_block(pass.saved.output, place);
+        let gradient = sequences.of_block(pass.upstream.output, place);
+        let lse = pass.upstream.lse;
         let lse = lse.map(|lse| sequences.of_lse(lse, [place.sequence, place.head]));
         let plain = output.has_unit_columns() && gradient.has_unit_columns();
         // Products of one row in each row of a tile, whose transpose sums them for all rows at once.
         for (group, delta) in delta.chunks_exact_mut(I::LANES).enumerate() {
-            let mut tiles = [[T::ZERO; 256]; 2];
+            let mut tiles = [[E::Real::ZERO; 256]; 2];
             let [products, turned] = &mut tiles;
             let first = group * I::LANES;
             let rows = first..place.queries.len().min(first + I::LANES);
             for (row, products) in rows.clone().zip(products.chunks_exact_mut(I::LANES)) {
                 if plain {
-                    let parts =
-                        output.row(row).chunks(I::LANES).zip(gradient.row(row).chunks(I::LANES));
+                    let (output, gradient) = (output.row(row), gradient.row(row));
                     let mut sum = isa.zero();
-                    for (output, gradient) in parts {
-                        sum = isa.mul_add(isa.load_first(output), isa.load_first(gradient), sum);
+                    for column in (0..output.len()).step_by(I::LANES) {
+                        let gradient = isa.read_first(&gradient[column..]);
+                        sum = isa.mul_add(isa.read_first(&output[column..]), gradient, sum);
                     }
                     isa.store(products, sum);
                 } else {
                     for column in 0..output.columns() {
-                        products[0] += output.get([row, column]) * gradient.get([row, column]);
+                        let place = [row, column];
+                        products[0] += output.get(place).to_real() * gradient.get(place).to_real();
                     }
                 }
             }
             let shape = [I::LANES, I::LANES];
             let from = View::contiguous(&products[..I::LANES * I::LANES], shape)?;
             let to = ViewMut::contiguous(&mut turned[..I::LANES * I::LANES], shape)?;
-            copy_transposed(isa, from, Scales::Absent, to);
+            copy_transposed::<E::Real, E::Real, I>(isa, from, Scales::Absent, to);
             let mut sum = isa.zero();
             for part in turned.chunks_exact(I::LANES).take(I::LANES) {
                 sum = isa.add(sum, isa.load(part));
             }
             if let Some(lse) = lse {
-                let mut gradients = [T::ZERO; 16];
+                let mut gradients = [E::Real::ZERO; 16];
                 for (row, to) in rows.zip(&mut gradients) {
                     *to = lse.get([place.queries.start + row]);
                 }
                 sum = isa.sub(sum, isa.load(&gradients));
             }
-            isa.store(delta, isa.mul(sum, isa.splat(factor)));
+            isa.store(delta, sum);
         }
         Ok(())
     }
+}
 
+impl<E: Element> Pass<'_, E> {
     /// Writes the logarithms, ∞ where there is no key or no query.
     #[inline(always)]
-    pub(super) fn write_lse(&self, place: &Place, lse: &mut [T]) {
+    pub(super) fn write_lse(&self, place: &Place, lse: &mut [E::Real]) {
         let head = [place.sequence, place.head];
         let saved = self.attention.sequences.of_lse(self.saved.lse, head);
-        lse.fill(-T::NEG_INFINITY);
+        lse.fill(-E::Real::NEG_INFINITY);
         for (query, to) in place.queries.clone().zip(lse) {
             let from = saved.get([query]);
-            if from != T::NEG_INFINITY {
+            if from != E::Real::NEG_INFINITY {
                 *to = from;
             }
         }

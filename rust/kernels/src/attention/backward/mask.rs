@@ -3,10 +3,10 @@
 
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
 
 use super::Pass;
-use super::block::{Consumer, Piece, QueryBlock};
+use super::block::{Consumer, KeyFactors, Piece, QueryBlock, Wanted};
 use crate::attention::ahead::Ahead;
 use crate::attention::score::Place;
 use crate::attention::tile::{KEYS, QUERIES};
@@ -24,9 +24,9 @@ use crate::{Error, Result};
 ///
 /// # Errors
 /// If the shapes do not fit together, or rows of the gradient are not contiguous.
-pub fn mask_backward<T: Elementary>(
-    pass: &Pass<'_, T>,
-    gradient: ViewMut<'_, T, 4>,
+pub fn mask_backward<E: Element<Real: Elementary>>(
+    pass: &Pass<'_, E>,
+    gradient: ViewMut<'_, E::Real, 4>,
     team: &dyn Team,
 ) -> Result<()> {
     pass.check()?;
@@ -35,20 +35,20 @@ pub fn mask_backward<T: Elementary>(
     if !fits || !gradient.has_unit_columns() {
         return Err(Error::shape("the gradient of attn_mask", &scores, &shape));
     }
-    T::dispatch(MaskPass { pass, gradient, team })
+    E::dispatch(MaskPass { pass, gradient, team })
 }
 
-struct MaskPass<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
-    gradient: ViewMut<'a, T, 4>,
+struct MaskPass<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
+    gradient: ViewMut<'a, E::Real, 4>,
     team: &'a dyn Team,
 }
 
-impl<T: Elementary> Kernel<T> for MaskPass<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for MaskPass<'_, E> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { pass, gradient, team } = self;
         let [sequences, heads, query_len, _] = pass.attention.score_shape();
         let shape = gradient.shape();
@@ -75,22 +75,22 @@ impl<T: Elementary> Kernel<T> for MaskPass<'_, T> {
 }
 
 /// A part of a mask's gradient, and what it was repeated for.
-struct MaskPart<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
+struct MaskPart<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
     sequences: Range<usize>,
     heads: Range<usize>,
     queries: Range<usize>,
-    gradient: ViewMut<'a, T, 2>,
+    gradient: ViewMut<'a, E::Real, 2>,
 }
 
-impl<T: Elementary> Kernel<T> for MaskPart<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for MaskPart<'_, E> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { pass, sequences, heads, queries, mut gradient } = self;
         for row in 0..gradient.rows() {
-            gradient.row_mut(row).fill(T::ZERO);
+            gradient.row_mut(row).fill(E::Real::ZERO);
         }
         let mut staging = Scratch::take(QUERIES * KEYS)?;
         let mut staging = ViewMut::contiguous(&mut staging, [QUERIES, KEYS])?;
@@ -98,6 +98,7 @@ impl<T: Elementary> Kernel<T> for MaskPart<'_, T> {
             for head in heads.clone() {
                 let place = Place { sequence, head, queries: 0..0 };
                 let seen = pass.attention.head(&place);
+                let factors = KeyFactors::of(isa, &seen)?;
                 for first in queries.clone().step_by(QUERIES) {
                     let end = queries.end.min(first + QUERIES).min(seen.reach.queries);
                     if first >= end {
@@ -106,7 +107,7 @@ impl<T: Elementary> Kernel<T> for MaskPart<'_, T> {
                     let mut sums =
                         MaskSums { gradient: gradient.reborrow(), staging: staging.reborrow() };
                     let place = Place { queries: first..end, ..place };
-                    isa.vectorize(QueryBlock::of_all_keys(pass, seen, place, &mut sums))?;
+                    isa.vectorize(QueryBlock::of_all_keys(pass, seen, &factors, place, &mut sums))?;
                 }
             }
         }
@@ -121,21 +122,25 @@ struct MaskSums<'a, T: Real> {
     staging: ViewMut<'a, T, 2>,
 }
 
-impl<T: Elementary> Consumer<T> for MaskSums<'_, T> {
-    const OF_PRODUCTS: bool = false;
-
+impl<E: Element<Real: Elementary>> Consumer<E> for MaskSums<'_, E::Real> {
     #[inline(always)]
-    fn wants_slopes(&self) -> bool {
-        true
+    fn wanted(&self) -> Wanted {
+        Wanted::OfScores
     }
 
     #[inline(always)]
-    fn take<I: Lanes<T>>(&mut self, isa: I, piece: &Piece<'_, T>, _: &mut Ahead<T>) {
+    fn take<I: Storage<E>>(
+        &mut self,
+        isa: I,
+        piece: Piece<'_, E::Real>,
+        _: &mut Ahead,
+    ) -> Result<()> {
         let Piece { keys, queries, slopes, .. } = piece;
+        let slopes = slopes.slice(1, 0..queries.len());
         let mut rows = self.staging.reborrow().slice(0, 0..queries.len()).slice(1, 0..keys.len());
-        copy_transposed(isa, *slopes, Scales::Absent, rows.reborrow());
+        copy_transposed::<E::Real, E::Real, I>(isa, slopes, Scales::Absent, rows.reborrow());
         let [one_row, one_column] = self.gradient.shape().map(|size| size == 1);
-        let mut sums = [T::ZERO; KEYS];
+        let mut sums = [E::Real::ZERO; KEYS];
         let sums = &mut sums[..keys.len()];
         for query in 0..queries.len() {
             // Rows among themselves first: the rounding of a long running sum would be the error.
@@ -153,8 +158,9 @@ impl<T: Elementary> Consumer<T> for MaskSums<'_, T> {
             } else {
                 add(isa, sums, &mut target[keys.clone()]);
             }
-            sums.fill(T::ZERO);
+            sums.fill(E::Real::ZERO);
         }
+        Ok(())
     }
 }
 

@@ -3,24 +3,29 @@
 mod block;
 mod delta;
 mod mask;
+mod passes;
 mod per_head;
 mod products;
+mod sums;
 
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Storage};
 
-use self::block::QueryBlock;
+use self::block::{KeyFactors, QueryBlock};
 pub use self::mask::mask_backward;
 pub use self::per_head::{sinks_backward, slopes_backward};
 use self::products::Products;
+use self::sums::Sums;
+use super::ahead::Ahead;
+use super::operand::Operand;
 use super::params::{Attention, Head, expect_shape};
 use super::score::Place;
-use super::tile::{QUERIES, copied_rows, packed_rows};
+use super::tile::QUERIES;
 use crate::math::Elementary;
 use crate::parallel::{Relay, Reversed, SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
-use crate::view::{View, ViewMut};
+use crate::view::{View, ViewMut, count};
 use crate::{Error, Result};
 
 /// Keys of a task: with their values and both gradients they fill about half of a second-level
@@ -29,46 +34,46 @@ const TASK_KEYS: usize = 512;
 
 /// What [`forward`](super::forward) computed.
 #[derive(Clone, Copy, Debug)]
-pub struct Saved<'a, T: Real> {
+pub struct Saved<'a, E: Element> {
     /// The output, `(batch, heads, query_len, value_dim)`.
-    pub output: View<'a, T, 4>,
+    pub output: View<'a, E, 4>,
     /// The logarithms, `(batch, heads, query_len)`.
-    pub lse: View<'a, T, 3>,
+    pub lse: View<'a, E::Real, 3>,
 }
 
 /// The gradients of the results.
 #[derive(Clone, Copy, Debug)]
-pub struct Upstream<'a, T: Real> {
+pub struct Upstream<'a, E: Element> {
     /// That of the output.
-    pub output: View<'a, T, 4>,
+    pub output: View<'a, E, 4>,
     /// That of the logarithms, where they were used.
-    pub lse: Option<View<'a, T, 3>>,
+    pub lse: Option<View<'a, E::Real, 3>>,
 }
 
 /// The gradients of the operands, each in the operand's shape, to be written; what is not wanted
 /// is not computed.
 #[derive(Debug)]
-pub struct Gradients<'a, T: Real> {
+pub struct Gradients<'a, E: Element> {
     /// That of the queries.
-    pub query: Option<ViewMut<'a, T, 4>>,
+    pub query: Option<ViewMut<'a, E, 4>>,
     /// That of the keys.
-    pub key: Option<ViewMut<'a, T, 4>>,
+    pub key: Option<ViewMut<'a, E, 4>>,
     /// That of the values.
-    pub value: Option<ViewMut<'a, T, 4>>,
+    pub value: Option<ViewMut<'a, E, 4>>,
 }
 
 /// What every backward pass reads.
 #[derive(Clone, Copy, Debug)]
-pub struct Pass<'a, T: Real> {
+pub struct Pass<'a, E: Element> {
     /// The operands.
-    pub attention: &'a Attention<'a, T>,
+    pub attention: &'a Attention<'a, E>,
     /// The results.
-    pub saved: Saved<'a, T>,
+    pub saved: Saved<'a, E>,
     /// The gradients of the results.
-    pub upstream: Upstream<'a, T>,
+    pub upstream: Upstream<'a, E>,
 }
 
-impl<T: Real> Pass<'_, T> {
+impl<E: Element> Pass<'_, E> {
     /// # Errors
     /// If the shapes do not fit together.
     fn check(&self) -> Result<()> {
@@ -91,24 +96,24 @@ impl<T: Real> Pass<'_, T> {
 ///
 /// # Errors
 /// If the shapes do not fit together, or rows of the gradients are not contiguous.
-pub fn backward<T: Elementary>(
-    pass: &Pass<'_, T>,
-    gradients: Gradients<'_, T>,
+pub fn backward<E: Element<Real: Elementary>>(
+    pass: &Pass<'_, E>,
+    gradients: Gradients<'_, E>,
     team: &dyn Team,
 ) -> Result<()> {
-    T::dispatch(Backward::new(pass, gradients, team)?)
+    E::dispatch(Backward::new(pass, gradients, team)?)
 }
 
 /// The whole pass, its shapes checked.
-struct Backward<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
+struct Backward<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
     /// Those of query, key and value; what is not wanted has no columns.
-    gradients: [ViewMut<'a, T, 4>; 3],
+    gradients: [ViewMut<'a, E, 4>; 3],
     team: &'a dyn Team,
 }
 
-impl<'a, T: Real> Backward<'a, T> {
-    fn new(pass: &'a Pass<'a, T>, gradients: Gradients<'a, T>, team: &'a dyn Team) -> Result<Self> {
+impl<'a, E: Element> Backward<'a, E> {
+    fn new(pass: &'a Pass<'a, E>, gradients: Gradients<'a, E>, team: &'a dyn Team) -> Result<Self> {
         pass.check()?;
         let Attention { query, key, value, .. } = pass.attention;
         let gradients = [
@@ -121,11 +126,11 @@ impl<'a, T: Real> Backward<'a, T> {
 }
 
 /// A gradient that fits its operand, without columns where there is none.
-fn wanted<'a, T: Real>(
+fn wanted<'a, E: Element>(
     name: &str,
     shape: [usize; 4],
-    gradient: Option<ViewMut<'a, T, 4>>,
-) -> Result<ViewMut<'a, T, 4>> {
+    gradient: Option<ViewMut<'a, E, 4>>,
+) -> Result<ViewMut<'a, E, 4>> {
     let Some(gradient) = gradient else {
         let [batch, heads, length, _] = shape;
         return ViewMut::contiguous(&mut [], [batch, heads, length, 0]);
@@ -138,39 +143,56 @@ fn wanted<'a, T: Real>(
     }
 }
 
-impl<T: Elementary> Kernel<T> for Backward<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for Backward<'_, E> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { pass, gradients: [query, key, value], team } = self;
         let sequences = &pass.attention.sequences;
         let (queries, keys, key_len) =
             (sequences.query_rows(), sequences.key_rows(), key.shape()[2]);
         let group = pass.attention.group();
         // Without keys, queries still have gradients: 0.
-        let task_keys = if keys.longest(key_len) == 0 { 0 } else { TASK_KEYS };
-        let query_gradient = Relay::new(SequenceBlocks::new(query, queries, [1, QUERIES]));
+        let longest = keys.longest(key_len);
+        let task_keys = if longest == 0 { 0 } else { TASK_KEYS };
+        // Sums of narrow numbers outlive a task where several tasks add to them.
+        let [.., columns] = query.shape();
+        let columns = if E::IS_REAL || longest <= TASK_KEYS { 0 } else { columns };
+        let shape = [query.shape()[0], query.shape()[1], query.shape()[2], columns];
+        let mut sums = Scratch::take(count::<E::Real, 4>(shape)?)?;
+        let sums =
+            SequenceBlocks::new(ViewMut::contiguous(&mut sums, shape)?, queries, [1, QUERIES]);
+        let query = SequenceBlocks::new(query, queries, [1, QUERIES]);
+        let query_grid = query.grid();
+        let query_gradient = Relay::new((query, sums));
         let key = SequenceBlocks::new(key, keys, [1, task_keys]);
         let value = SequenceBlocks::new(value, keys, [1, task_keys]);
         let [sequences, kv_heads, stretches] = key.grid();
         let parts = Reversed((key, value));
         let tasks = sequences * kv_heads * stretches;
-        try_for_each_part(team, parts, |index, (key, value)| {
-            let _guard = query_gradient.guard();
-            let index = tasks - 1 - index;
+        // A stretch of keys, as long as there are any, else the first of no keys.
+        let stretch = |index: usize| {
             let (sequence, kv_head) = (index / stretches / kv_heads, index / stretches % kv_heads);
             let (_, rows) = keys.of(sequence, key_len);
             let first = index % stretches * TASK_KEYS;
-            if first > 0 && first >= rows.len() {
-                return Ok(());
-            }
+            let keys = first.min(rows.len())..rows.len().min(first + TASK_KEYS);
+            let heads = kv_head * group..(kv_head + 1) * group;
+            (first == 0 || first < rows.len()).then_some(Stretch { sequence, heads, keys })
+        };
+        let threads = team.threads();
+        try_for_each_part(team, parts, |index, (key, value)| {
+            let _guard = query_gradient.guard();
+            let index = tasks - 1 - index;
+            let Some(own) = stretch(index) else { return Ok(()) };
+            let next = index + threads;
             let outcome = isa.vectorize(KeyBlock {
                 pass,
-                sequence,
-                heads: kv_head * group..(kv_head + 1) * group,
-                keys: first..rows.len().min(first + TASK_KEYS),
+                stretch: own,
+                // Probably.
+                next: if next < tasks { stretch(next) } else { None },
                 query_gradient: &query_gradient,
+                query_grid,
                 key_gradient: key.inner([0, 0]),
                 value_gradient: value.inner([0, 0]),
             });
@@ -182,41 +204,90 @@ impl<T: Elementary> Kernel<T> for Backward<'_, T> {
     }
 }
 
-fn clear<T: Real>(numbers: &mut ViewMut<'_, T, 2>) {
-    (0..numbers.rows()).for_each(|row| numbers.row_mut(row).fill(T::ZERO));
-}
+/// The blocks of the gradient of the queries, with sums that outlive a task.
+type QueryGradient<'a, E> = (SequenceBlocks<'a, E, 4>, SequenceBlocks<'a, <E as Element>::Real, 4>);
 
-/// Neighbouring keys of one head, with the gradients that they share with no other task.
-struct KeyBlock<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
+/// Neighbouring keys of one head.
+struct Stretch {
     sequence: usize,
     /// The heads of queries that share the keys.
     heads: Range<usize>,
     keys: Range<usize>,
-    query_gradient: &'a Relay<SequenceBlocks<'a, T, 4>>,
-    key_gradient: ViewMut<'a, T, 2>,
-    value_gradient: ViewMut<'a, T, 2>,
 }
 
-impl<T: Elementary> Kernel<T> for KeyBlock<'_, T> {
+/// A stretch of keys, with the gradients that it shares with no other task.
+struct KeyBlock<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
+    stretch: Stretch,
+    /// The one that the thread takes next.
+    next: Option<Stretch>,
+    query_gradient: &'a Relay<QueryGradient<'a, E>>,
+    /// Sequences, heads and blocks of queries.
+    query_grid: [usize; 3],
+    key_gradient: ViewMut<'a, E, 2>,
+    value_gradient: ViewMut<'a, E, 2>,
+}
+
+impl Stretch {
+    /// What will be needed when the block of queries at `block` of `head` is done.
+    #[inline(always)]
+    fn ahead<E: Element>(
+        &self,
+        next: Option<&Self>,
+        pass: &Pass<'_, E>,
+        head: usize,
+        block: usize,
+    ) -> Ahead {
+        let Pass { attention, saved, upstream } = pass;
+        let sequences = &attention.sequences;
+        let last = |sequence: usize, head: usize| {
+            let (_, rows) = sequences.query_rows().of(sequence, attention.query.shape()[2]);
+            let first = rows.len().saturating_sub(1) / QUERIES * QUERIES;
+            Place { sequence, head, queries: first..rows.len() }
+        };
+        let mut ahead = Ahead::nothing();
+        let sequence = self.sequence;
+        let next = if block > 0 {
+            Place { sequence, head, queries: (block - 1) * QUERIES..block * QUERIES }
+        } else if head + 1 < self.heads.end {
+            last(sequence, head + 1)
+        } else if let Some(Self { sequence, heads, keys }) = next {
+            let place = last(*sequence, heads.start);
+            let Head { key, value, .. } = attention.head(&place);
+            ahead.read(key.slice(0, keys.clone()));
+            ahead.read(value.slice(0, keys.clone()));
+            place
+        } else {
+            return ahead;
+        };
+        ahead.read(sequences.of_block(attention.query, &next));
+        ahead.read(sequences.of_block(upstream.output, &next));
+        ahead.read(sequences.of_block(saved.output, &next));
+        ahead
+    }
+}
+
+impl<E: Element<Real: Elementary>> Kernel<E> for KeyBlock<'_, E> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
-        let Self { pass, sequence, heads, keys, query_gradient: relay, .. } = self;
-        let (mut key_gradient, mut value_gradient) = (self.key_gradient, self.value_gradient);
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
+        let Self { pass, stretch, next, query_gradient: relay, .. } = self;
+        let Stretch { sequence, ref heads, ref keys } = stretch;
+        let mut key_gradient = Sums::new(self.key_gradient, None)?;
+        let mut value_gradient = Sums::new(self.value_gradient, None)?;
         let Attention { query, sequences, .. } = pass.attention;
         let place = |head: usize, queries: Range<usize>| Place { sequence, head, queries };
-        clear(&mut key_gradient);
-        clear(&mut value_gradient);
+        key_gradient.clear()?;
+        value_gradient.clear()?;
         let (_, rows) = sequences.query_rows().of(sequence, query.shape()[2]);
-        let [_, all_heads, blocks] = relay.partition().grid();
-        for head in heads {
-            let seen = pass.attention.head(&place(head, 0..0));
-            let (key, value) = (seen.key.slice(0, keys.clone()), seen.value.slice(0, keys.clone()));
-            let seen = Head { key, value, ..seen };
-            let mut copy = Scratch::take(copied_rows(key))?;
-            let key_rows = packed_rows(isa, key, &mut copy)?;
+        let [_, all_heads, blocks] = self.query_grid;
+        let seen = pass.attention.head(&place(heads.start, 0..0));
+        let (key, value) = (seen.key.slice(0, keys.clone()), seen.value.slice(0, keys.clone()));
+        let factors = KeyFactors::of(isa, &Head { key, value, ..seen })?;
+        let key_rows = Operand::in_lines(isa, key)?;
+        for head in heads.clone() {
+            let seen = Head { key, value, ..pass.attention.head(&place(head, 0..0)) };
             // From the last, like all tasks of a head: nobody waits for more than one block.
             for block in (0..rows.len().div_ceil(QUERIES)).rev() {
                 let first = block * QUERIES;
@@ -226,7 +297,9 @@ impl<T: Elementary> Kernel<T> for KeyBlock<'_, T> {
                 if span.is_empty() {
                     if keys.start == 0 {
                         let mut turn = relay.take(index, 0)?;
-                        clear(&mut turn.part.reborrow().inner([0, 0]));
+                        let mut gradient = turn.part.0.reborrow().inner([0, 0]);
+                        (0..gradient.rows())
+                            .for_each(|row| gradient.row_mut(row).fill(E::default()));
                     }
                     continue;
                 }
@@ -235,36 +308,39 @@ impl<T: Elementary> Kernel<T> for KeyBlock<'_, T> {
                 }
                 let turn = keys.start / TASK_KEYS - span.start / TASK_KEYS;
                 let mut gradient = relay.take(index, turn)?;
-                let mut query_gradient = gradient.part.reborrow().inner([0, 0]);
+                let (target, kept) = &mut gradient.part;
+                let kept = (kept.shape()[3] > 0).then(|| kept.reborrow().inner([0, 0]));
+                let mut query_gradient = Sums::new(target.reborrow().inner([0, 0]), kept)?;
                 if turn == 0 {
-                    clear(&mut query_gradient);
+                    query_gradient.clear()?;
                 }
                 let block_place = place(head, queries.clone());
-                let sources = [*query, pass.upstream.output]
-                    .map(|view| sequences.of_block(view, &block_place));
-                let copied = sources.map(copied_rows);
-                let mut copies = Scratch::take(copied[0] + copied[1])?;
-                let (query_copy, upstream_copy) = copies.split_at_mut(copied[0]);
+                let query_rows = Operand::in_lines(isa, sequences.of_block(*query, &block_place))?;
+                let upstream = sequences.of_block(pass.upstream.output, &block_place);
+                let upstream_rows = Operand::in_lines(isa, upstream)?;
                 let mut products = Products {
-                    query: packed_rows(isa, sources[0], query_copy)?,
-                    upstream: packed_rows(isa, sources[1], upstream_copy)?,
-                    key: key_rows,
-                    query_gradient: query_gradient.slice(0, 0..queries.len()),
-                    key_gradient: key_gradient.reborrow(),
-                    value_gradient: value_gradient.reborrow(),
+                    query: query_rows.view()?,
+                    upstream: upstream_rows.view()?,
+                    key: key_rows.view()?,
+                    query_gradient: query_gradient.view_mut()?.slice(0, 0..queries.len()),
+                    key_gradient: key_gradient.view_mut()?,
+                    value_gradient: value_gradient.view_mut()?,
                 };
                 isa.vectorize(QueryBlock {
                     pass,
                     head: seen,
+                    factors: &factors,
                     keys: keys.clone(),
-                    next: block
-                        .checked_sub(1)
-                        .map(|block| place(head, block * QUERIES..(block + 1) * QUERIES)),
+                    ahead: stretch.ahead(next.as_ref(), pass, head, block),
                     place: block_place,
                     consumer: &mut products,
                 })?;
+                if span.end <= keys.end {
+                    query_gradient.finish(isa)?;
+                }
             }
         }
-        Ok(())
+        key_gradient.finish(isa)?;
+        value_gradient.finish(isa)
     }
 }

@@ -1,9 +1,10 @@
 //! The gradients of numbers that each head has one of: ALiBi's slopes and sinks.
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Real, Storage};
 
 use super::Pass;
-use super::block::{Consumer, Piece, QueryBlock};
+use super::block::{Consumer, KeyFactors, Piece, QueryBlock, Wanted};
+use super::delta::Deltas;
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::params::expect_shape;
@@ -18,75 +19,78 @@ use crate::view::ViewMut;
 ///
 /// # Errors
 /// If the shapes do not fit together.
-pub fn slopes_backward<T: Elementary>(
-    pass: &Pass<'_, T>,
-    gradient: ViewMut<'_, T, 2>,
+pub fn slopes_backward<E: Element<Real: Elementary>>(
+    pass: &Pass<'_, E>,
+    gradient: ViewMut<'_, E::Real, 2>,
     team: &dyn Team,
 ) -> Result<()> {
     pass.check()?;
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of alibi_slopes", &shape[..2], &gradient.shape())?;
-    T::dispatch(EachHead { pass, gradient, team, of: |pass, place| SlopeOf { pass, place } })
+    E::dispatch(EachHead { pass, gradient, team, of: |pass, place| SlopeOf { pass, place } })
 }
 
 /// Computes the gradient of the sinks, `(sequences, heads)`.
 ///
 /// # Errors
 /// If the shapes do not fit together.
-pub fn sinks_backward<T: Elementary>(
-    pass: &Pass<'_, T>,
-    gradient: ViewMut<'_, T, 2>,
+pub fn sinks_backward<E: Element<Real: Elementary>>(
+    pass: &Pass<'_, E>,
+    gradient: ViewMut<'_, E::Real, 2>,
     team: &dyn Team,
 ) -> Result<()> {
     pass.check()?;
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of sinks", &shape[..2], &gradient.shape())?;
-    T::dispatch(EachHead { pass, gradient, team, of: |pass, place| SinkOf { pass, place } })
+    E::dispatch(EachHead { pass, gradient, team, of: |pass, place| SinkOf { pass, place } })
 }
 
 /// One number for each head of each sequence, which a kernel computes from its place.
-struct EachHead<'a, T: Real, K> {
-    pass: &'a Pass<'a, T>,
-    gradient: ViewMut<'a, T, 2>,
+struct EachHead<'a, E: Element, K> {
+    pass: &'a Pass<'a, E>,
+    gradient: ViewMut<'a, E::Real, 2>,
     team: &'a dyn Team,
-    of: fn(&'a Pass<'a, T>, Place) -> K,
+    of: fn(&'a Pass<'a, E>, Place) -> K,
 }
 
-impl<T: Elementary, K: Kernel<T, Output = Result<f64>>> Kernel<T> for EachHead<'_, T, K> {
+impl<E: Element<Real: Elementary>, K: Kernel<E, Output = Result<f64>>> Kernel<E>
+    for EachHead<'_, E, K>
+{
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { pass, gradient, team, of } = self;
         let heads = gradient.shape()[1];
         try_for_each_part(team, gradient.blocks([1, 1]), |index, mut gradient| {
             let (sequence, head) = (index / heads, index % heads);
             let sum = isa.vectorize(of(pass, Place { sequence, head, queries: 0..0 }))?;
-            gradient.set([0, 0], T::from_f64(sum));
+            gradient.set([0, 0], E::Real::from_f64(sum));
             Ok(())
         })
     }
 }
 
 /// The gradient of a head's slope: `−Σ dS · |distance|`.
-struct SlopeOf<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
+struct SlopeOf<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
     place: Place,
 }
 
-impl<T: Elementary> Kernel<T> for SlopeOf<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for SlopeOf<'_, E> {
     type Output = Result<f64>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<f64> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<f64> {
         let Self { pass, place } = self;
         let seen = pass.attention.head(&place);
+        let factors = KeyFactors::of(isa, &seen)?;
         let mut total = 0.0;
         for first in (0..seen.reach.queries).step_by(QUERIES) {
             let mut sum = DistanceSum { reach: seen.reach, first, total: 0.0 };
             let queries = first..seen.reach.queries.min(first + QUERIES);
             let place = Place { queries, ..place };
-            isa.vectorize(QueryBlock::of_all_keys(pass, seen, place, &mut sum))?;
+            isa.vectorize(QueryBlock::of_all_keys(pass, seen, &factors, place, &mut sum))?;
             total -= sum.total;
         }
         Ok(total)
@@ -100,53 +104,59 @@ struct DistanceSum {
     total: f64,
 }
 
-impl<T: Elementary> Consumer<T> for DistanceSum {
-    const OF_PRODUCTS: bool = false;
-
+impl<E: Element<Real: Elementary>> Consumer<E> for DistanceSum {
     #[inline(always)]
-    fn wants_slopes(&self) -> bool {
-        true
+    fn wanted(&self) -> Wanted {
+        Wanted::OfScores
     }
 
     #[inline(always)]
-    fn take<I: Lanes<T>>(&mut self, isa: I, piece: &Piece<'_, T>, _: &mut Ahead<T>) {
+    fn take<I: Storage<E>>(
+        &mut self,
+        isa: I,
+        piece: Piece<'_, E::Real>,
+        _: &mut Ahead,
+    ) -> Result<()> {
         let Piece { keys, queries, slopes, .. } = piece;
         for column in (0..queries.len()).step_by(I::LANES) {
             let query = self.first + queries.start + column;
             let distances = Distances::new(isa, &self.reach, query, keys.start);
             let mut sum = isa.zero();
             for key in 0..keys.len() {
-                let row = &slopes.row(key)[column..];
+                let row = &slopes.row(key)[column..queries.len()];
                 let slope = isa.load_first(&row[..row.len().min(I::LANES)]);
                 sum = isa.mul_add(slope, distances.from(isa, key), sum);
             }
             self.total += isa.sum_lanes(sum).to_f64();
         }
+        Ok(())
     }
 }
 
 /// The gradient of a head's sink: `−Σ e^(sink − lse) · δ`, as of a key whose `dP` is 0.
-struct SinkOf<'a, T: Real> {
-    pass: &'a Pass<'a, T>,
+struct SinkOf<'a, E: Element> {
+    pass: &'a Pass<'a, E>,
     place: Place,
 }
 
-impl<T: Elementary> Kernel<T> for SinkOf<'_, T> {
+impl<E: Element<Real: Elementary>> Kernel<E> for SinkOf<'_, E> {
     type Output = Result<f64>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<f64> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<f64> {
         let Self { pass, place } = self;
-        let Some(sink) = pass.attention.head(&place).sink.map(T::to_f64) else { return Ok(0.0) };
+        let Some(sink) = pass.attention.head(&place).sink.map(E::Real::to_f64) else {
+            return Ok(0.0);
+        };
         let lse = pass.saved.lse;
         let lse = pass.attention.sequences.of_lse(lse, [place.sequence, place.head]);
         let [query_len] = lse.shape();
         let mut total = 0.0;
         for first in (0..query_len).step_by(QUERIES) {
             let queries = first..query_len.min(first + QUERIES);
-            let mut delta = [T::ZERO; QUERIES];
+            let mut delta = [E::Real::ZERO; QUERIES];
             let place = Place { queries: queries.clone(), ..place };
-            pass.write_delta(isa, &place, T::ONE, &mut delta)?;
+            isa.vectorize(Deltas { pass, place: &place, delta: &mut delta })?;
             for (query, delta) in queries.zip(delta) {
                 let lse = lse.get([query]).to_f64();
                 // A sink of −∞ has no share, even where there is no key.

@@ -1,53 +1,64 @@
 //! The gradients of queries, keys and values from those of the products.
 
-use fusewire_simd::{Lanes, Real};
+use fusewire_simd::{Element, Storage};
 
-use super::block::{Consumer, Piece};
+use super::block::{Consumer, Piece, Wanted};
+use crate::Result;
 use crate::attention::ahead::Ahead;
-use crate::gemm::{Start, multiply_block};
+use crate::attention::operand::deep;
+use crate::gemm::{Start, multiply_block, stored_factors};
 use crate::math::Elementary;
 use crate::view::{View, ViewMut};
 
 /// Adds `dV += Pᵀ·dO`, `dK += dSᵀ·Q`, `dQ += dS·K`; rows of all are contiguous, and a gradient that is
 /// not wanted has no columns.
-pub(super) struct Products<'a, T: Real> {
-    /// The queries of the block.
-    pub(super) query: View<'a, T, 2>,
-    /// The gradients of the block's output.
-    pub(super) upstream: View<'a, T, 2>,
-    /// The keys.
-    pub(super) key: View<'a, T, 2>,
-    pub(super) query_gradient: ViewMut<'a, T, 2>,
-    pub(super) key_gradient: ViewMut<'a, T, 2>,
-    pub(super) value_gradient: ViewMut<'a, T, 2>,
+pub(super) struct Products<'a, E: Element> {
+    /// The queries of the block, factors along them.
+    pub(super) query: View<'a, E::Factor, 2>,
+    /// The gradients of the block's output, factors along the queries.
+    pub(super) upstream: View<'a, E::Factor, 2>,
+    /// The keys, factors along them.
+    pub(super) key: View<'a, E::Factor, 2>,
+    pub(super) query_gradient: ViewMut<'a, E::Real, 2>,
+    pub(super) key_gradient: ViewMut<'a, E::Real, 2>,
+    pub(super) value_gradient: ViewMut<'a, E::Real, 2>,
 }
 
-impl<T: Elementary> Consumer<T> for Products<'_, T> {
-    const OF_PRODUCTS: bool = true;
-
+impl<E: Element<Real: Elementary>> Consumer<E> for Products<'_, E> {
     #[inline(always)]
-    fn wants_slopes(&self) -> bool {
-        self.query_gradient.columns() + self.key_gradient.columns() > 0
+    fn wanted(&self) -> Wanted {
+        let columns = self.query_gradient.columns() + self.key_gradient.columns();
+        if columns > 0 { Wanted::OfProducts } else { Wanted::Nothing }
     }
 
     #[inline(always)]
-    fn take<I: Lanes<T>>(&mut self, isa: I, piece: &Piece<'_, T>, ahead: &mut Ahead<T>) {
-        let Piece { keys, queries, powers, slopes } = piece;
+    fn take<I: Storage<E>>(
+        &mut self,
+        isa: I,
+        piece: Piece<'_, E::Real>,
+        ahead: &mut Ahead,
+    ) -> Result<()> {
+        let Piece { keys, queries, powers, slopes, joined } = piece;
         let add = Start::Accumulate;
+        let (block, depth) = (deep::<E>(queries.clone()), deep::<E>(0..queries.len()));
         if self.value_gradient.columns() > 0 {
-            let b = self.upstream.slice(0, queries.clone());
+            let a = stored_factors(powers).slice(1, depth.clone());
+            let b = self.upstream.slice(0, block.clone());
             let c = self.value_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<T, _, _>(isa, *powers, b, c, add, ahead);
+            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
         }
         if self.key_gradient.columns() > 0 {
-            let b = self.query.slice(0, queries.clone());
+            let a = stored_factors(slopes).slice(1, depth);
+            let b = self.query.slice(0, block);
             let c = self.key_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<T, _, _>(isa, *slopes, b, c, add, ahead);
+            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
         }
         if self.query_gradient.columns() > 0 {
-            let b = self.key.slice(0, keys.clone());
-            let c = self.query_gradient.reborrow().slice(0, queries.clone());
-            multiply_block::<T, _, _>(isa, slopes.transpose(), b, c, add, ahead);
+            let a = stored_factors(joined).slice(1, 0..queries.len()).transpose();
+            let b = self.key.slice(0, deep::<E>(keys));
+            let c = self.query_gradient.reborrow().slice(0, queries);
+            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
         }
+        Ok(())
     }
 }

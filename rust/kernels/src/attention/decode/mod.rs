@@ -45,14 +45,14 @@ pub struct Decode<'a, E: Element> {
     /// Keys in use of each sequence, `(batch)`; all if none.
     pub key_lengths: Option<View<'a, i64, 1>>,
     /// How products become scores.
-    pub score: Score<'a, E::Real>,
+    pub score: Score<'a, E>,
     /// The score of one more key whose value is 0, `(batch, heads)`.
     pub sinks: Option<View<'a, E::Real, 2>>,
 }
 
-impl<'a, T: Elementary> Decode<'a, T> {
+impl<'a, E: Element> Decode<'a, E> {
     /// What `attention` is where its queries are few, its keys many and their rows in one piece.
-    pub(super) fn of(attention: &Attention<'a, T>) -> Option<Self> {
+    pub(super) fn of(attention: &Attention<'a, E>) -> Option<Self> {
         let Attention { query, key, value, score, sinks, .. } = *attention;
         let Sequences::Padded { query_lengths: None, key_lengths } = attention.sequences else {
             return None;

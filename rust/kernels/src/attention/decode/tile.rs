@@ -92,7 +92,7 @@ pub(super) struct Keys<'a, 'b, E: Element, Q> {
     /// The query at an index.
     pub(super) row: Q,
     pub(super) keys: Range<usize>,
-    pub(super) score: &'a Score<'b, E::Real>,
+    pub(super) score: &'a Score<'b, E>,
     pub(super) state: State<'a, E::Real>,
 }
 
@@ -201,7 +201,7 @@ fn next_or<E>(later: &[E], row: &[E]) -> *const E {
 fn modify<E: Element<Real: Elementary>, I: Storage<E>>(
     isa: I,
     query: &Query<'_, E>,
-    score: &Score<'_, E::Real>,
+    score: &Score<'_, E>,
     keys: Range<usize>,
     scores: &mut [E::Real],
 ) {
@@ -237,7 +237,7 @@ fn modify<E: Element<Real: Elementary>, I: Storage<E>>(
         Mask::Bias(mask) => {
             let mask = mask.inner::<3, 1>([sequence, head, row]);
             for (key, score) in keys.clone().zip(scores.iter_mut()) {
-                *score += mask.get([key]) * unit;
+                *score += mask.get([key]).to_real() * unit;
             }
         }
     }

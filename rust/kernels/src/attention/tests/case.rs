@@ -1,5 +1,7 @@
 //! The operands of one call, and what it gives: from the kernels and from the definition.
 
+use fusewire_simd::{Element, Real};
+
 use crate::attention::{
     Attention, Band, Dropout, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward,
     forward, mask_backward, reference, sinks_backward, slopes_backward,
@@ -79,7 +81,7 @@ pub(super) const PLAIN: Case = Case {
 pub(super) const CAUSAL: Band = Band { right: Some(0), ..Band::FULL };
 
 /// Numbers in [−1, 1] without a pattern.
-fn numbers<T: Elementary>(count: usize, seed: u64) -> Vec<T> {
+fn numbers<E: Element>(count: usize, seed: u64) -> Vec<E> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -87,7 +89,7 @@ fn numbers<T: Elementary>(count: usize, seed: u64) -> Vec<T> {
         state ^= state << 17;
         (state >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
     };
-    (0..count).map(|_| T::from_f64(next())).collect()
+    (0..count).map(|_| E::from_real(E::Real::from_f64(next()))).collect()
 }
 
 const GAP: usize = 3;
@@ -111,9 +113,12 @@ fn laid_out<T>(
 }
 
 /// The operands of a case.
-pub(super) struct Operands<T> {
+pub(super) struct Operands<E: Element> {
     case: Case,
-    pub(super) numbers: [Vec<T>; 7],
+    /// Query, key, value, gradient of the output, and the bias.
+    pub(super) numbers: [Vec<E>; 5],
+    /// The gradient of the logarithms, sinks and slopes.
+    wide: [Vec<E::Real>; 3],
     bytes: Vec<u8>,
     lengths: [Vec<i64>; 2],
     offsets: [Vec<usize>; 2],
@@ -125,7 +130,7 @@ pub(super) const NAMES: [&str; 8] =
 /// Outputs, logarithms and gradients, in the order of [`NAMES`].
 pub(super) type Everything<N> = [Vec<N>; 8];
 
-impl<T: Elementary> Operands<T> {
+impl<E: Element<Real: Elementary>> Operands<E> {
     pub(super) fn new(case: Case, seed: u64) -> Self {
         let Case { batch, kv_heads, group, query_len, key_len, head_dim, value_dim, .. } = case;
         let heads = kv_heads * group;
@@ -144,11 +149,14 @@ impl<T: Elementary> Operands<T> {
                 numbers(count(kv_heads, key_len, value_dim), seed + 2),
                 numbers(count(heads, query_len, value_dim), seed + 3),
                 numbers(batch * heads * query_len * key_len.max(1), seed + 4),
+            ],
+            wide: [
+                numbers(batch * heads * query_len, seed + 4),
                 numbers(batch * heads, seed + 5),
                 // Small, or the rounding of scores as large as distances would be all that is seen.
                 numbers(batch * heads, seed + 6)
                     .iter()
-                    .map(|&x: &T| x * T::from_f64(0.05))
+                    .map(|&x: &E::Real| x * E::Real::from_f64(0.05))
                     .collect(),
             ],
             bytes: mask.iter().map(|&x| u8::from(x > -0.4) * 2).collect(),
@@ -174,12 +182,13 @@ impl<T: Elementary> Operands<T> {
         }
     }
 
-    pub(super) fn attention(&self) -> Attention<'_, T> {
+    pub(super) fn attention(&self) -> Attention<'_, E> {
         let Case { kv_heads, group, query_len, key_len, head_dim, value_dim, .. } = self.case;
         let (heads, layout) = (kv_heads * group, self.case.layout);
         let batch = if matches!(self.case.lengths, Lengths::Packed) { 1 } else { self.case.batch };
-        let [query, key, value, _, bias, per_head, slopes] = &self.numbers;
-        let [sinks, slopes] = [per_head, slopes]
+        let [query, key, value, _, bias] = &self.numbers;
+        let [_, sinks, slopes] = &self.wide;
+        let [sinks, slopes] = [sinks, slopes]
             .map(|numbers| View::contiguous(numbers, [self.case.batch, heads]).expect("fits"));
         let attention = Attention {
             query: laid_out(query, [batch, heads, query_len, head_dim], layout),
@@ -206,10 +215,10 @@ impl<T: Elementary> Operands<T> {
         Attention { score: Score { mask, ..attention.score }, ..attention }
     }
 
-    fn upstream(&self) -> Upstream<'_, T> {
+    fn upstream(&self) -> Upstream<'_, E> {
         let attention = self.attention();
         let shape = attention.lse_shape();
-        let lse = &self.numbers[4][..shape.iter().product()];
+        let lse = &self.wide[0][..shape.iter().product()];
         Upstream {
             output: laid_out(&self.numbers[3], attention.output_shape(), self.case.layout),
             lse: Some(View::contiguous(lse, shape).expect("the data suffices")),
@@ -218,17 +227,18 @@ impl<T: Elementary> Operands<T> {
 
     /// All passes, into contiguous outputs that begin as NaN; the gradients of what is added
     /// to scores are computed on the selected instruction set.
-    pub(super) fn compute(&self, team: &dyn Team) -> Everything<T> {
+    pub(super) fn compute(&self, team: &dyn Team) -> Everything<f64> {
         let attention = self.attention();
-        let empty = |shape: &[usize]| vec![T::NAN; shape.iter().product()];
-        let mut output = empty(&attention.output_shape());
+        let empty = |shape: &[usize]| vec![E::Real::NAN; shape.iter().product()];
+        let narrow = |shape: &[usize]| vec![E::from_real(E::Real::NAN); shape.iter().product()];
+        let mut output = narrow(&attention.output_shape());
         let mut lse = empty(&attention.lse_shape());
         let output_view = ViewMut::contiguous(&mut output, attention.output_shape());
         let lse_view = ViewMut::contiguous(&mut lse, attention.lse_shape());
         forward(&attention, output_view.expect("fits"), lse_view.expect("fits"), team)
             .expect("shapes fit");
         let operands = [attention.query, attention.key, attention.value];
-        let mut gradients = operands.map(|operand| empty(&operand.shape()));
+        let mut gradients = operands.map(|operand| narrow(&operand.shape()));
         let [query, key, value] = &mut gradients;
         let saved = Saved {
             output: View::contiguous(&output, attention.output_shape()).expect("fits"),
@@ -255,7 +265,10 @@ impl<T: Elementary> Operands<T> {
         let view = ViewMut::contiguous(&mut sinks, per_head).expect("fits");
         sinks_backward(&pass, view, team).expect("shapes fit");
         let [query, key, value] = gradients;
-        [output, lse, query, key, value, mask, slopes, sinks]
+        let wide = |numbers: Vec<E::Real>| numbers.iter().map(|x| x.to_f64()).collect();
+        let [output, query, key, value] = [output, query, key, value]
+            .map(|numbers| numbers.iter().map(|x| x.to_real().to_f64()).collect());
+        [output, wide(lse), query, key, value, wide(mask), wide(slopes), wide(sinks)]
     }
 
     pub(super) fn expected(&self) -> Everything<f64> {

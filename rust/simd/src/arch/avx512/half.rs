@@ -104,6 +104,21 @@ where
         }
     }
     #[inline(always)]
+    fn pair_neighbours(self, first: __m512, second: __m512) -> __m512 {
+        if PAIRS {
+            proved!({
+                let halves = _mm512_cvtne2ps_pbh(second, first);
+                std::mem::transmute::<__m512bh, __m512>(halves)
+            })
+        } else {
+            let halves = [self.narrow_bf16(first), self.narrow_bf16(second)];
+            proved!(_mm512_castsi512_ps(_mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(halves[0]),
+                halves[1]
+            )))
+        }
+    }
+    #[inline(always)]
     fn split_pairs(self, pairs: __m512) -> (__m512, __m512) {
         proved!({
             let bits = _mm512_castps_si512(pairs);

@@ -1,0 +1,190 @@
+//! What is done to tiles between products: probabilities from scores, gradients of scores from those
+//! of probabilities, and factors from both.
+// Counted loops become registers; iterators over parts of arrays may not.
+#![allow(clippy::needless_range_loop, clippy::manual_memcpy)]
+
+use std::f64::consts::LOG2_E;
+
+use fusewire_simd::{Element, Factor, Real, Storage};
+
+use super::block::Wanted;
+use crate::attention::dropout::Keep;
+use crate::attention::softmax::{load_all, store_all};
+use crate::gemm::DEEPEST;
+use crate::math::{Elementary, exp, exp2_short};
+use crate::view::{View, ViewMut};
+
+/// Calls a method for strips of four vectors of columns, and for the rest by one.
+macro_rules! strips {
+    ($lanes:expr, $columns:expr, |$column:ident, $vectors:ident| $body:expr) => {
+        let mut $column = 0;
+        while $column < $columns {
+            if $column + 4 * $lanes <= $columns {
+                const $vectors: usize = 4;
+                $body;
+                $column += 4 * $lanes;
+            } else {
+                const $vectors: usize = 1;
+                $body;
+                $column += $lanes;
+            }
+        }
+    };
+}
+
+/// `exp(scale · product − lse)`, the probability.
+pub(super) struct Powers<'a, E: Element> {
+    pub(super) scale: E::Real,
+    pub(super) lse: &'a [E::Real],
+}
+
+impl<E: Element<Real: Elementary>> Powers<'_, E> {
+    /// Writes the probabilities over the products.
+    #[inline(always)]
+    pub(super) fn write<I: Storage<E>>(&self, isa: I, mut tile: ViewMut<'_, E::Real, 2>) {
+        let columns = tile.columns();
+        strips!(I::LANES, columns, |column, VECTORS| {
+            self.strip::<I, VECTORS>(isa, column, &mut tile);
+        });
+    }
+
+    #[inline(always)]
+    fn strip<I: Storage<E>, const VECTORS: usize>(
+        &self,
+        isa: I,
+        column: usize,
+        tile: &mut ViewMut<'_, E::Real, 2>,
+    ) {
+        let scale = isa.splat(self.scale);
+        let log2_e = E::Real::from_f64(LOG2_E);
+        let (octaves, per_octave) = (isa.splat(self.scale * log2_e), isa.splat(-log2_e));
+        let lse: [I::Vector; VECTORS] = load_all(isa, &self.lse[column..]);
+        let mut lowered = lse;
+        for vector in 0..VECTORS {
+            lowered[vector] = isa.mul(lse[vector], per_octave);
+        }
+        for row in 0..tile.rows() {
+            let row = &mut tile.row_mut(row)[column..];
+            let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
+            for vector in 0..VECTORS {
+                powers[vector] = if E::IS_REAL {
+                    // Rounded as the logarithm was, so that a key that is alone has exactly 1.
+                    let score = isa.mul(powers[vector], scale);
+                    exp(isa, isa.sub(score, lse[vector]))
+                } else {
+                    exp2_short(isa, isa.mul_add(powers[vector], octaves, lowered[vector]))
+                };
+            }
+            store_all(isa, row, powers);
+        }
+    }
+}
+
+/// `scale · P ∘ (dP − delta)`, the gradient of the product or, with a scale of 1, of the score.
+pub(super) struct Slopes<'a, E: Element> {
+    pub(super) wanted: Wanted,
+    pub(super) scale: E::Real,
+    pub(super) delta: &'a [E::Real],
+    /// What gradients are multiplied by, too.
+    pub(super) bends: Option<View<'a, E::Real, 2>>,
+    /// What dropout decided, and the first key and query.
+    pub(super) keep: Option<(&'a Keep, [usize; 2])>,
+}
+
+impl<E: Element<Real: Elementary>> Slopes<'_, E> {
+    /// Writes the gradients over `dP`. Where those of products are wanted, or none, both tiles are
+    /// left as factors of neighbouring queries, and those of products go as factors of neighbouring
+    /// keys to `joined`.
+    #[inline(always)]
+    pub(super) fn write<I: Storage<E>>(
+        &self,
+        isa: I,
+        mut powers: ViewMut<'_, E::Real, 2>,
+        mut slopes: ViewMut<'_, E::Real, 2>,
+        mut joined: ViewMut<'_, E::Real, 2>,
+    ) {
+        let columns = powers.columns();
+        strips!(I::LANES, columns, |column, VECTORS| {
+            for first in (0..powers.rows()).step_by(E::Factor::DEPTH) {
+                let mut parts = [[isa.zero(); DEEPEST]; VECTORS];
+                for part in 0..E::Factor::DEPTH {
+                    if first + part < powers.rows() {
+                        let row = self.row::<I, VECTORS>(
+                            isa,
+                            [first + part, column],
+                            powers.row_mut(first + part),
+                            slopes.row_mut(first + part),
+                        );
+                        for vector in 0..VECTORS {
+                            parts[vector][part] = row[vector];
+                        }
+                    }
+                }
+                if E::Factor::DEPTH > 1 && self.wanted == Wanted::OfProducts {
+                    let mut factors = [isa.zero(); VECTORS];
+                    for vector in 0..VECTORS {
+                        factors[vector] = isa.join(&parts[vector][..E::Factor::DEPTH]);
+                    }
+                    store_all(
+                        isa,
+                        &mut joined.row_mut(first / E::Factor::DEPTH)[column..],
+                        factors,
+                    );
+                }
+            }
+        });
+    }
+
+    /// Some columns of one row; returns their gradients.
+    #[inline(always)]
+    fn row<I: Storage<E>, const VECTORS: usize>(
+        &self,
+        isa: I,
+        [row, column]: [usize; 2],
+        powers: &mut [E::Real],
+        slopes: &mut [E::Real],
+    ) -> [I::Vector; VECTORS] {
+        let columns = column..column + VECTORS * I::LANES;
+        let scale = isa.splat(self.scale);
+        let delta: [I::Vector; VECTORS] = load_all(isa, &self.delta[columns.clone()]);
+        let mut found: [I::Vector; VECTORS] = load_all(isa, &powers[columns.clone()]);
+        let mut gradients = [isa.zero(); VECTORS];
+        if self.wanted != Wanted::Nothing {
+            if let Some((keep, [key, query])) = self.keep {
+                keep.apply_row(key + row, query + column, &mut slopes[columns.clone()]);
+            }
+            gradients = load_all(isa, &slopes[columns.clone()]);
+            for vector in 0..VECTORS {
+                let fall = isa.sub(gradients[vector], delta[vector]);
+                gradients[vector] = isa.mul(isa.mul(found[vector], scale), fall);
+            }
+            if let Some(bends) = self.bends {
+                let bends: [I::Vector; VECTORS] = load_all(isa, &bends.row(row)[columns.clone()]);
+                for vector in 0..VECTORS {
+                    gradients[vector] = isa.mul(gradients[vector], bends[vector]);
+                }
+            }
+        }
+        if let Some((keep, [key, query])) = self.keep {
+            keep.apply_row(key + row, query + column, &mut powers[columns.clone()]);
+            found = load_all(isa, &powers[columns.clone()]);
+        }
+        if E::Factor::DEPTH == 1 || self.wanted == Wanted::OfScores {
+            if self.wanted != Wanted::Nothing {
+                store_all(isa, &mut slopes[columns], gradients);
+            }
+            return gradients;
+        }
+        for (numbers, to) in [(found, powers), (gradients, slopes)] {
+            for first in (0..VECTORS).step_by(E::Factor::DEPTH) {
+                let mut parts = [isa.zero(); DEEPEST];
+                for part in 0..E::Factor::DEPTH.min(VECTORS) {
+                    parts[part] = numbers[first + part];
+                }
+                let place = (column + first * I::LANES) / E::Factor::DEPTH;
+                isa.store(&mut to[place..], isa.join_neighbours(&parts[..E::Factor::DEPTH]));
+            }
+        }
+        gradients
+    }
+}

@@ -1,0 +1,113 @@
+//! Operands as the factors of products: as they lie, or as copies that several products share.
+
+use fusewire_simd::{Element, Factor, Kernel, Storage};
+
+use crate::Result;
+use crate::gemm::{copy_columns, copy_rows, factors};
+use crate::scratch::Scratch;
+use crate::view::{View, ViewMut};
+
+/// The factors of an operand's rows.
+pub(super) enum Operand<'a, E: Element> {
+    /// As they lie.
+    Lying(View<'a, E::Factor, 2>),
+    /// In a copy of this shape.
+    Copied(Scratch<E::Factor>, [usize; 2]),
+}
+
+impl<'a, E: Element> Operand<'a, E> {
+    /// Factors of neighbours in a row, `(rows, ⌈columns / DEPTH⌉)`.
+    #[inline(always)]
+    pub(super) fn along_columns<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
+        factors(source)
+            .map_or_else(|| Self::copy(isa, source, true), |lying| Ok(Self::Lying(lying)))
+    }
+
+    /// Factors of neighbours in a column, `(⌈rows / DEPTH⌉, columns)`.
+    #[inline(always)]
+    pub(super) fn along_rows<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
+        match factors(source) {
+            Some(lying) if E::Factor::DEPTH == 1 => Ok(Self::Lying(lying)),
+            _ => Self::copy(isa, source, false),
+        }
+    }
+
+    /// The same with contiguous rows, which are not so spaced that they would all fall into the same
+    /// few sets of the first-level cache.
+    #[inline(always)]
+    pub(super) fn in_lines<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
+        let bytes = source.strides()[0].unsigned_abs() * size_of::<E>();
+        let spread = !bytes.is_multiple_of(4096) || bytes == 0;
+        if source.has_unit_columns() && spread {
+            Self::along_rows(isa, source)
+        } else {
+            Self::copy(isa, source, false)
+        }
+    }
+
+    #[inline(always)]
+    fn copy<I: Storage<E>>(isa: I, source: View<'a, E, 2>, along_columns: bool) -> Result<Self> {
+        let mut shape = source.shape();
+        let depth = &mut shape[usize::from(along_columns)];
+        *depth = depth.div_ceil(E::Factor::DEPTH);
+        let mut numbers = Scratch::take(shape[0] * shape[1])?;
+        let target = ViewMut::contiguous(&mut numbers, shape)?;
+        isa.vectorize(Copy { source, target, along_columns });
+        Ok(Self::Copied(numbers, shape))
+    }
+
+    /// The factors.
+    #[inline(always)]
+    pub(super) fn view(&self) -> Result<View<'_, E::Factor, 2>> {
+        match self {
+            Self::Lying(view) => Ok(*view),
+            Self::Copied(numbers, shape) => View::contiguous(numbers, *shape),
+        }
+    }
+}
+
+/// A copy as a function of its own, because several kernels make some.
+struct Copy<'a, E: Element> {
+    source: View<'a, E, 2>,
+    target: ViewMut<'a, E::Factor, 2>,
+    along_columns: bool,
+}
+
+impl<E: Element> Kernel<E> for Copy<'_, E> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Storage<E>>(self, isa: I) {
+        if self.along_columns {
+            copy_columns(isa, self.source, self.target);
+        } else {
+            copy_rows(isa, self.source, self.target);
+        }
+    }
+}
+
+/// A block of queries, or what is shaped like it, as columns that fill vectors: factors `(⌈depth /
+/// DEPTH⌉, width)`, zeros behind the last row of `source`.
+#[inline(always)]
+pub(super) fn pack_columns<E: Element, I: Storage<E>>(
+    isa: I,
+    source: View<'_, E, 2>,
+    width: usize,
+) -> Result<Operand<'static, E>> {
+    let [rows, depth] = source.shape();
+    let shape = [depth.div_ceil(E::Factor::DEPTH), width];
+    let mut numbers = Scratch::take(shape[0] * shape[1])?;
+    let mut target = ViewMut::contiguous(&mut numbers, shape)?;
+    for row in 0..if rows < width { shape[0] } else { 0 } {
+        target.row_mut(row)[rows..].fill(E::Factor::default());
+    }
+    let (source, target) = (source.transpose(), target.slice(1, 0..rows));
+    isa.vectorize(Copy { source, target, along_columns: false });
+    Ok(Operand::Copied(numbers, shape))
+}
+
+/// The factors that hold numbers of a depth.
+#[inline(always)]
+pub(super) fn deep<E: Element>(numbers: std::ops::Range<usize>) -> std::ops::Range<usize> {
+    numbers.start / E::Factor::DEPTH..numbers.end.div_ceil(E::Factor::DEPTH)
+}
