@@ -23,6 +23,7 @@ __all__ = [
     "replace_sdpa",
     "rnn_layer",
     "rnn_layer_backward",
+    "rnn_layers",
     "rnn_saved_columns",
     "rnn_scan",
     "rnn_scan_backward",
@@ -118,16 +119,27 @@ def linear_backward(
     activation: str,
 ) -> list[NDArray[_Real]]: ...
 def rnn_layer(
-    layout: tuple[str, list[int], bool],
-    operands: tuple[NDArray[_Real] | None, ...],
+    layout: tuple[str, list[int]],
+    states: tuple[NDArray[_Real], ...],
+    weights: list[NDArray[_Real]],
     keep: bool,
 ) -> list[NDArray[_Real]]: ...
 def rnn_layer_backward(
-    layout: tuple[str, list[int], bool],
-    operands: tuple[NDArray[_Real] | None, ...],
+    layout: tuple[str, list[int]],
+    states: tuple[NDArray[_Real], ...],
+    weights: list[NDArray[_Real]],
     results: tuple[NDArray[_Real], NDArray[_Real]],
     gradients: tuple[NDArray[_Real] | None, ...],
 ) -> list[NDArray[_Real]]: ...
+def rnn_layers(
+    kind: str,
+    batch_sizes: list[int],
+    layers: int,
+    directions: int,
+    input: torch.Tensor,
+    states: list[torch.Tensor],
+    weights: list[torch.Tensor],
+) -> list[torch.Tensor] | None: ...
 def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...
 def attend(
     query: torch.Tensor,

@@ -81,6 +81,57 @@ def test_packed_sequences(name, variant, enforce_sorted, bidirectional):
         torch.testing.assert_close(*both)
 
 
+@pytest.mark.parametrize("layout", ["times", "batch_first", "packed", "single"])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_without_gradients(name, variant, options, layout):
+    options = {**options, "batch_first": layout == "batch_first"}
+    theirs, ours = pair(name, 5, 7, **variant, **options)
+    depth = options.get("num_layers", 1) * (1 + options.get("bidirectional", False))
+    x = torch.randn(6, 4, 5).double()
+    if layout == "packed":
+        x = pack_padded_sequence(x, [4, 1, 6, 4], enforce_sorted=False)
+    elif layout == "single":
+        x = x[:, 0]
+    batch = {"batch_first": (6,), "single": ()}.get(layout, (4,))
+    state, _ = states(name, depth, *batch, 7)
+    with torch.no_grad():
+        for initial in (None, state):
+            results = [flatten(module(x, initial)) for module in (ours, theirs)]
+            torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_changed_weights_are_noticed(name, variant):
+    """Packed weights are kept, but no way of changing a parameter leaves results as they were."""
+    theirs, ours = pair(name, 5, 7, dtype=torch.float32, **variant)
+    x = torch.randn(20, 3, 5)
+
+    def by_optimizer():
+        ours(x)[0].sum().backward()
+        torch.optim.SGD(ours.parameters(), 0.1).step()
+
+    def by_data():
+        ours.weight_hh_l0.data.mul_(-1)
+
+    def by_array():
+        ours.weight_ih_l0.detach().numpy()[3, 2] += 1
+
+    def by_replacement():
+        ours.weight_hh_l0 = torch.nn.Parameter(ours.weight_hh_l0.detach() * 2)
+
+    for change in (lambda: None, by_optimizer, by_data, by_array, by_replacement):
+        change()
+        theirs.load_state_dict(ours.state_dict())
+        for module in (ours, ours, theirs):
+            module.zero_grad()
+        results, grads = results_and_gradients(ours, x, None, [])
+        expected = results_and_gradients(theirs, x, None, [])
+        torch.testing.assert_close((results, grads), expected, rtol=1e-4, atol=1e-5)
+        with torch.no_grad():
+            torch.testing.assert_close(flatten(ours(x)), expected[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(
     ("name", "variant"), [(f"{name}Cell", variant) for name, variant in LAYERS], ids=str

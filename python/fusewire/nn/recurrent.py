@@ -149,6 +149,12 @@ class Recurrent(torch.nn.Module):
         """Whether the gates see the last state, with a weight and a bias of its own."""
         return not self.mode.startswith("MIN_")
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether the parameters are those of `torch.nn`, which need no names."""
+        special = self.layer_norm or getattr(self, "peepholes", False)
+        return self._sees_state and not special
+
     def _options(self) -> Options:
         return Options(
             _KINDS[self.mode],
@@ -257,10 +263,17 @@ class Recurrent(torch.nn.Module):
         self, input: Any, states: list[torch.Tensor] | None
     ) -> tuple[Any, list[torch.Tensor]]:
         options = self._options()
-        weights = [
-            LayerWeights(**{name.partition("_l")[0]: getattr(self, name) for name in names})
+        # Quicker than an attribute, which a parametrization may have put in a parameter's place.
+        own = self._parameters
+        weights: list[Any] = [
+            [own[name] if name in own else getattr(self, name) for name in names]
             for names in self._all_weights
         ]
+        if not self._is_plain:
+            weights = [
+                LayerWeights(**{name.partition("_l")[0]: weight for name, weight in entry})
+                for entry in map(zip, self._all_weights, weights)
+            ]
         if not isinstance(input, PackedSequence):
             return autograd.run(options, input, states, weights)
         rows, batch_sizes, sorted_indices, unsorted_indices = input
@@ -331,7 +344,8 @@ class GRU(Recurrent):
         super().__init__(*arguments, **options)
 
     def _options(self) -> Options:
-        return super()._options()._replace(reset_after=self.reset_after)
+        options = super()._options()
+        return options if self.reset_after else options._replace(reset_after=False)
 
 
 class LSTM(Recurrent):

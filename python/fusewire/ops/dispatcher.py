@@ -69,9 +69,35 @@ def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> b
     return operand.is_cpu and operand.dtype in dtypes and not is_transformed()
 
 
+_level = torch._C._functorch.maybe_current_level
+
+
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` is at work."""
-    return torch._C._functorch.maybe_current_level() is not None
+    return _level() is not None
+
+
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+_is_compiling = torch.compiler.is_compiling
+_modes = torch._C._len_torch_dispatch_stack
+_trace = torch._C._get_tracing_state
+
+
+def is_direct(*operands: Any) -> bool:
+    """Whether operands may go to kernels past the dispatcher, because nobody waits there.
+
+    They are plain tensors or parameters, and there is no mode, transform, autocast or tracing.
+    """
+    for operand in operands:
+        if type(operand) not in _PLAIN:
+            return False
+    return not (
+        _is_compiling()
+        or _modes()
+        or is_transformed()
+        or _trace() is not None
+        or torch.is_autocast_enabled("cpu")
+    )
 
 
 def autocast(*operands: Any) -> tuple[Any, ...]:

@@ -62,6 +62,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_saved_columns, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::rnn_layers, module)?)?;
     module.add_function(wrap_pyfunction!(sdpa::attend, module)?)?;
     module.add_function(wrap_pyfunction!(sdpa::attend_backward, module)?)?;
     module.add_function(wrap_pyfunction!(sdpa::replace_sdpa, module)?)?;

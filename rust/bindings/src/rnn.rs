@@ -1,16 +1,21 @@
-//! A recurrent layer in one direction for both doors; docs in `ops/rnn` tell the operands' shapes.
+//! Recurrent layers for both doors; docs in `ops/rnn` tell the operands' shapes.
+
+mod stack;
 
 use std::ffi::CStr;
 
-use fusewire_kernels::parallel::Team;
+use fusewire_kernels::parallel::{Team, all_parts};
 use fusewire_kernels::rnn::{
     self, Cell, Elman, Gradients, Gru, Lstm, Relu, Steps, Tanh, WeightGradients, Weights,
 };
+use fusewire_kernels::view::{View, ViewMut};
 use pyo3::prelude::*;
 
 use crate::array::{Array, Number, NumpyArray, with_number};
 use crate::gate::{self, Failure, Result};
 use crate::torch_abi::{Library, Operator, Tensor, Text};
+
+pub(crate) use stack::rnn_layers;
 
 /// Evaluates an expression with the type `$cell` bound to the cell of the name `$kind`.
 macro_rules! with_cell {
@@ -38,15 +43,22 @@ macro_rules! with_cell {
         }
     };
 }
+use with_cell;
 
 /// Which cell, and how the rows of its sequences are packed; no batch sizes stand for equal lengths.
+#[derive(Clone, Copy)]
 pub(crate) struct Layout<'a> {
     pub(crate) kind: &'a str,
     pub(crate) batch_sizes: &'a [i64],
     pub(crate) reverse: bool,
 }
 
-impl Layout<'_> {
+impl<'a> Layout<'a> {
+    /// That of a layer, each of whose directions has an order of its own.
+    fn of_layer(kind: &'a str, batch_sizes: &'a [i64]) -> Self {
+        Self { kind, batch_sizes, reverse: false }
+    }
+
     pub(crate) fn steps(&self, total: usize, batch: usize) -> Result<Steps> {
         if !self.batch_sizes.is_empty() {
             let sizes: Vec<usize> = self
@@ -65,6 +77,81 @@ impl Layout<'_> {
         }
         Ok(Steps::equal(seq_len, batch, self.reverse)?)
     }
+
+    /// Those of the first direction, which runs forward, and of the second, which runs backward.
+    fn directions(&self, count: usize, total: usize, batch: usize) -> Result<Vec<Steps>> {
+        if !(1..=2).contains(&count) {
+            return Err(Failure::Value(format!("there are 1 or 2 directions, not {count}")));
+        }
+        (0..count).map(|index| Self { reverse: index == 1, ..*self }.steps(total, batch)).collect()
+    }
+}
+
+/// The weights of each direction: two, or four with biases.
+fn weights_of<'a, T: Number, A: Array>(
+    weights: &'a [A],
+    directions: usize,
+) -> Result<Vec<Weights<'a, T>>> {
+    let each = weights.len().checked_div(directions).unwrap_or(0);
+    if ![2, 4].contains(&each) || each * directions != weights.len() {
+        return Err(Failure::Value(format!(
+            "each direction must have 2 or 4 weights, but {directions} have {}",
+            weights.len()
+        )));
+    }
+    weights
+        .chunks_exact(each)
+        .map(|weights| {
+            let bias = |index: usize, name| weights.get(index).map(|bias| bias.view(name));
+            Ok(Weights {
+                input: weights[0].view("weight_ih")?,
+                hidden: weights[1].view("weight_hh")?,
+                input_bias: bias(2, "bias_ih").transpose()?,
+                hidden_bias: bias(3, "bias_hh").transpose()?,
+            })
+        })
+        .collect()
+}
+
+/// One layer in its directions. States are `(directions, batch, hidden_size)`, outputs of the
+/// directions stand side by side.
+struct Layer<'a, T> {
+    steps: &'a [Steps],
+    weights: &'a [Weights<'a, T>],
+    input: View<'a, T, 2>,
+    hidden: View<'a, T, 3>,
+    cell: View<'a, T, 3>,
+}
+
+/// Where its results go.
+struct Results<'a, T> {
+    output: ViewMut<'a, T, 2>,
+    hidden: ViewMut<'a, T, 3>,
+    cell: ViewMut<'a, T, 3>,
+    saved: Option<ViewMut<'a, T, 3>>,
+}
+
+impl<T: Number> Layer<'_, T> {
+    fn forward<C: Cell>(&self, results: Results<'_, T>, team: &dyn Team) -> Result<()> {
+        let size = results.hidden.shape()[2];
+        let outputs = all_parts(results.output.blocks([0, size]));
+        let hidden = all_parts(results.hidden.blocks([1, 0, 0]));
+        let cell = all_parts(results.cell.blocks([1, 0, 0]));
+        let mut saved = results.saved.map(|saved| all_parts(saved.blocks([1, 0, 0])).into_iter());
+        let calls = outputs.into_iter().zip(hidden).zip(cell).enumerate();
+        let calls = calls.map(|(index, ((output, final_hidden), final_cell))| rnn::Forward {
+            steps: &self.steps[index],
+            weights: self.weights[index],
+            input: self.input,
+            hidden: self.hidden.inner([index]),
+            cell: self.cell.inner([index]),
+            output,
+            final_hidden: final_hidden.inner([0]),
+            final_cell: final_cell.inner([0]),
+            saved: saved.as_mut().and_then(Iterator::next).map(|saved| saved.inner([0])),
+        });
+        Ok(rnn::forward::<T, C>(calls.collect(), team)?)
+    }
 }
 
 /// A layer's operands, still untyped.
@@ -72,10 +159,7 @@ struct Operands<'a, A> {
     input: &'a A,
     hidden: &'a A,
     cell: &'a A,
-    weight_ih: &'a A,
-    weight_hh: &'a A,
-    bias_ih: Option<&'a A>,
-    bias_hh: Option<&'a A>,
+    weights: &'a [A],
 }
 
 /// What a backward pass is given beside the operands, and what it shall compute.
@@ -89,16 +173,7 @@ struct Wanted<'a, A> {
 }
 
 impl<A: Array> Operands<'_, A> {
-    fn weights<T: Number>(&self) -> Result<Weights<'_, T>> {
-        Ok(Weights {
-            input: self.weight_ih.view("weight_ih")?,
-            hidden: self.weight_hh.view("weight_hh")?,
-            input_bias: self.bias_ih.map(|bias| bias.view("bias_ih")).transpose()?,
-            hidden_bias: self.bias_hh.map(|bias| bias.view("bias_hh")).transpose()?,
-        })
-    }
-
-    fn forward(&self, layout: &Layout<'_>, keep: bool, team: &dyn Team) -> Result<[A; 4]> {
+    fn forward(&self, layout: Layout<'_>, keep: bool, team: &dyn Team) -> Result<[A; 4]> {
         with_number!(self.input.dtype("input")?, T => {
             with_cell!(layout.kind, C => self.forward_with::<T, C>(layout, keep, team))
         })
@@ -107,39 +182,39 @@ impl<A: Array> Operands<'_, A> {
     /// Output, final hidden state, final cell state, and what the backward pass needs.
     fn forward_with<T: Number, C: Cell>(
         &self,
-        layout: &Layout<'_>,
+        layout: Layout<'_>,
         keep: bool,
         team: &dyn Team,
     ) -> Result<[A; 4]> {
-        let weights = self.weights::<T>()?;
-        let (input, hidden) = (self.input.view::<T, 2>("input")?, self.hidden.view("the state")?);
-        let cell = self.cell.view::<T, 2>("the cell state")?;
-        let (batch, hidden_size) = (hidden.rows(), weights.hidden.columns());
-        let steps = layout.steps(input.rows(), batch)?;
-        let mut output = A::empty::<T>(&[input.rows(), hidden_size])?;
-        let mut final_hidden = A::empty::<T>(&[batch, hidden_size])?;
-        let mut final_cell = A::empty::<T>(&[batch, cell.columns()])?;
-        let saved_shape =
-            if keep { [input.rows(), rnn::saved_columns::<C>(hidden_size)] } else { [0, 0] };
-        let mut saved = A::empty::<T>(&saved_shape)?;
-        let call = rnn::Forward {
-            steps: &steps,
-            weights,
+        let input = self.input.view::<T, 2>("input")?;
+        let (hidden, cell) = (self.hidden.view::<T, 3>("the state")?, self.cell.view("the cell")?);
+        let [directions, batch, size] = hidden.shape();
+        let total = input.rows();
+        let layer = Layer {
+            steps: &layout.directions(directions, total, batch)?,
+            weights: &weights_of(self.weights, directions)?,
             input,
             hidden,
             cell,
+        };
+        let saved = if keep { [directions, total, rnn::saved_columns::<C>(size)] } else { [0; 3] };
+        let mut output = A::empty::<T>(&[total, directions * size])?;
+        let mut final_hidden = A::empty::<T>(&[directions, batch, size])?;
+        let mut final_cell = A::empty::<T>(&cell.shape())?;
+        let mut saved = A::empty::<T>(&saved)?;
+        let results = Results {
             output: output.view_mut("output")?,
-            final_hidden: final_hidden.view_mut("final_hidden")?,
-            final_cell: final_cell.view_mut("final_cell")?,
+            hidden: final_hidden.view_mut("final_hidden")?,
+            cell: final_cell.view_mut("final_cell")?,
             saved: if keep { Some(saved.view_mut("saved")?) } else { None },
         };
-        rnn::forward::<T, C>(vec![call], team)?;
+        layer.forward::<C>(results, team)?;
         Ok([output, final_hidden, final_cell, saved])
     }
 
     fn backward(
         &self,
-        layout: &Layout<'_>,
+        layout: Layout<'_>,
         wanted: &Wanted<'_, A>,
         team: &dyn Team,
     ) -> Result<[A; 7]> {
@@ -148,107 +223,116 @@ impl<A: Array> Operands<'_, A> {
         })
     }
 
-    /// The gradients of the operands in their order; what is not wanted has no numbers in it.
+    /// The gradients of the operands, those of input and weights for each direction; what is not
+    /// wanted has no numbers in it.
     fn backward_with<T: Number, C: Cell>(
         &self,
-        layout: &Layout<'_>,
+        layout: Layout<'_>,
         wanted: &Wanted<'_, A>,
         team: &dyn Team,
     ) -> Result<[A; 7]> {
-        let weights = self.weights::<T>()?;
-        let (input, hidden) = (self.input.view::<T, 2>("input")?, self.hidden.view("the state")?);
-        let cell = self.cell.view::<T, 2>("the cell state")?;
-        let place = |wanted, shape: &[usize]| A::empty::<T>(if wanted { shape } else { &[0] });
-        let rows = weights.hidden.rows();
-        let mut grad_input = place(wanted.for_input, &input.shape())?;
-        let mut grad_hidden = A::empty::<T>(&hidden.shape())?;
-        let mut grad_cell = A::empty::<T>(&cell.shape())?;
-        let mut grad_weight_ih = place(wanted.for_weights, &weights.input.shape())?;
-        let mut grad_weight_hh = place(wanted.for_weights, &weights.hidden.shape())?;
-        let mut grad_bias_ih = place(wanted.for_weights, &[rows])?;
-        let mut grad_bias_hh = place(wanted.for_weights, &[rows])?;
-        let outer = |i: usize, name: &str| wanted.gradients[i].map(|g| g.view(name)).transpose();
-        let gradients = Gradients {
-            input: if wanted.for_input { Some(grad_input.view_mut("grad_input")?) } else { None },
-            hidden: grad_hidden.view_mut("grad_hidden")?,
-            cell: grad_cell.view_mut("grad_cell")?,
-            weights: if wanted.for_weights {
-                Some(WeightGradients {
-                    input: grad_weight_ih.view_mut("grad_weight_ih")?,
-                    hidden: grad_weight_hh.view_mut("grad_weight_hh")?,
-                    input_bias: grad_bias_ih.view_mut("grad_bias_ih")?,
-                    hidden_bias: grad_bias_hh.view_mut("grad_bias_hh")?,
-                })
-            } else {
-                None
-            },
+        let input = self.input.view::<T, 2>("input")?;
+        let (hidden, cell) =
+            (self.hidden.view::<T, 3>("the state")?, self.cell.view::<T, 3>("the cell state")?);
+        let [directions, batch, size] = hidden.shape();
+        let steps = layout.directions(directions, input.rows(), batch)?;
+        let weights = weights_of::<T, A>(self.weights, directions)?;
+        let [rows, depth] = weights[0].input.shape();
+        let place = |wanted, shape: &[usize]| {
+            A::empty::<T>(if wanted { shape } else { &[0; 3][..shape.len()] })
         };
-        let call = rnn::Backward {
-            steps: &layout.steps(input.rows(), hidden.rows())?,
-            weights,
-            input,
-            hidden,
-            output: wanted.output.view("output")?,
-            saved: wanted.saved.view("saved")?,
-            output_gradient: outer(0, "the gradient of the output")?,
-            final_hidden_gradient: outer(1, "the gradient of the final hidden state")?,
-            final_cell_gradient: outer(2, "the gradient of the final cell state")?,
-            gradients,
-        };
-        rnn::backward::<T, C>(vec![call], team)?;
-        Ok([
-            grad_input,
-            grad_hidden,
-            grad_cell,
-            grad_weight_ih,
-            grad_weight_hh,
-            grad_bias_ih,
-            grad_bias_hh,
-        ])
+        let mut of_input = place(wanted.for_input, &[directions, input.rows(), depth])?;
+        let mut of_hidden = place(true, &hidden.shape())?;
+        let mut of_cell = place(true, &cell.shape())?;
+        let mut of_weight_ih = place(wanted.for_weights, &[directions, rows, depth])?;
+        let mut of_weight_hh = place(wanted.for_weights, &[directions, rows, size])?;
+        let mut of_bias_ih = place(wanted.for_weights, &[directions, rows])?;
+        let mut of_bias_hh = place(wanted.for_weights, &[directions, rows])?;
+        let mut inputs = each::<T, A, 3>(&mut of_input)?;
+        let mut weight_gradients = each::<T, A, 3>(&mut of_weight_ih)?
+            .zip(each::<T, A, 3>(&mut of_weight_hh)?)
+            .zip(each::<T, A, 2>(&mut of_bias_ih)?.zip(each::<T, A, 2>(&mut of_bias_hh)?))
+            .map(|((input, hidden), (input_bias, hidden_bias))| WeightGradients {
+                input: input.inner([0]),
+                hidden: hidden.inner([0]),
+                input_bias: input_bias.inner([0]),
+                hidden_bias: hidden_bias.inner([0]),
+            });
+        let states = each::<T, A, 3>(&mut of_hidden)?.zip(each::<T, A, 3>(&mut of_cell)?);
+        let (output, saved) =
+            (wanted.output.view::<T, 2>("output")?, wanted.saved.view::<T, 3>("saved")?);
+        let [of_output, of_final_hidden, of_final_cell] = wanted.gradients;
+        let of_output = optional::<T, A, 2>(of_output, "the gradient of the output")?;
+        let of_final_hidden = optional::<T, A, 3>(of_final_hidden, "the state's gradient")?;
+        let of_final_cell = optional::<T, A, 3>(of_final_cell, "the cell state's gradient")?;
+        let calls = states.enumerate().map(|(index, (hidden_gradient, cell_gradient))| {
+            let columns = index * size..(index + 1) * size;
+            rnn::Backward {
+                steps: &steps[index],
+                weights: weights[index],
+                input,
+                hidden: hidden.inner([index]),
+                output: output.slice(1, columns.clone()),
+                saved: saved.inner([index]),
+                output_gradient: of_output.map(|gradient| gradient.slice(1, columns)),
+                final_hidden_gradient: of_final_hidden.map(|gradient| gradient.inner([index])),
+                final_cell_gradient: of_final_cell.map(|gradient| gradient.inner([index])),
+                gradients: Gradients {
+                    input: inputs.next().map(|gradient| gradient.inner([0])),
+                    hidden: hidden_gradient.inner([0]),
+                    cell: cell_gradient.inner([0]),
+                    weights: weight_gradients.next(),
+                },
+            }
+        });
+        rnn::backward::<T, C>(calls.collect(), team)?;
+        Ok([of_input, of_hidden, of_cell, of_weight_ih, of_weight_hh, of_bias_ih, of_bias_hh])
     }
 }
 
-/// Cell, batch sizes and whether the recurrence runs backwards, from Python.
-type PyLayout = (String, Vec<i64>, bool);
-/// A layer's operands from Python, in the order of [`Operands`].
-type PyOperands = (
-    NumpyArray,
-    NumpyArray,
-    NumpyArray,
-    NumpyArray,
-    NumpyArray,
-    Option<NumpyArray>,
-    Option<NumpyArray>,
-);
-
-fn borrow_operands<A>(operands: &(A, A, A, A, A, Option<A>, Option<A>)) -> Operands<'_, A> {
-    let (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh) = operands;
-    let (bias_ih, bias_hh) = (bias_ih.as_ref(), bias_hh.as_ref());
-    Operands { input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh }
+fn optional<'a, T: Number, A: Array, const N: usize>(
+    array: Option<&'a A>,
+    name: &str,
+) -> Result<Option<View<'a, T, N>>> {
+    array.map(|array| array.view(name)).transpose()
 }
+
+/// What belongs to each direction, of an array that holds both behind each other.
+fn each<T: Number, A: Array, const N: usize>(
+    array: &mut A,
+) -> Result<std::vec::IntoIter<ViewMut<'_, T, N>>> {
+    let mut block = [0; N];
+    block[0] = 1;
+    Ok(all_parts(array.view_mut::<T, N>("a gradient")?.blocks(block)).into_iter())
+}
+
+/// Cell and batch sizes, from Python.
+type PyLayout = (String, Vec<i64>);
 
 #[pyfunction]
 pub(crate) fn rnn_layer(
     py: Python<'_>,
     layout: PyLayout,
-    operands: PyOperands,
+    states: (NumpyArray, NumpyArray, NumpyArray),
+    weights: Vec<NumpyArray>,
     keep: bool,
 ) -> PyResult<[NumpyArray; 4]> {
-    let (kind, batch_sizes, reverse) = &layout;
-    let layout = Layout { kind, batch_sizes, reverse: *reverse };
-    gate::enter(py, |team| borrow_operands(&operands).forward(&layout, keep, team))
+    let (input, hidden, cell) = &states;
+    let operands = Operands { input, hidden, cell, weights: &weights };
+    gate::enter(py, |team| operands.forward(Layout::of_layer(&layout.0, &layout.1), keep, team))
 }
 
 #[pyfunction]
 pub(crate) fn rnn_layer_backward(
     py: Python<'_>,
     layout: PyLayout,
-    operands: PyOperands,
+    states: (NumpyArray, NumpyArray, NumpyArray),
+    weights: Vec<NumpyArray>,
     results: (NumpyArray, NumpyArray),
     gradients: (Option<NumpyArray>, Option<NumpyArray>, Option<NumpyArray>),
 ) -> PyResult<[NumpyArray; 7]> {
-    let (kind, batch_sizes, reverse) = &layout;
-    let layout = Layout { kind, batch_sizes, reverse: *reverse };
+    let (input, hidden, cell) = &states;
+    let operands = Operands { input, hidden, cell, weights: &weights };
     let wanted = Wanted {
         output: &results.0,
         saved: &results.1,
@@ -256,7 +340,8 @@ pub(crate) fn rnn_layer_backward(
         for_input: true,
         for_weights: true,
     };
-    gate::enter(py, |team| borrow_operands(&operands).backward(&layout, &wanted, team))
+    let layout = Layout::of_layer(&layout.0, &layout.1);
+    gate::enter(py, |team| operands.backward(layout, &wanted, team))
 }
 
 /// The numbers per row of what a forward pass keeps for the backward pass.
@@ -269,38 +354,13 @@ struct Forward;
 
 impl Operator for Forward {
     const NAME: &CStr = c"rnn_layer";
-    type Arguments = (
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Option<Tensor>,
-        Option<Tensor>,
-        Text,
-        Vec<i64>,
-        bool,
-        bool,
-    );
+    type Arguments = (Tensor, Tensor, Tensor, Vec<Tensor>, Text, Vec<i64>, bool);
     type Results = [Tensor; 4];
 
     fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 4]> {
-        let (
-            input,
-            hidden,
-            cell,
-            weight_ih,
-            weight_hh,
-            bias_ih,
-            bias_hh,
-            kind,
-            sizes,
-            reverse,
-            keep,
-        ) = arguments;
-        let layout = Layout { kind: kind.as_str(), batch_sizes: &sizes, reverse };
-        let operands = (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh);
-        borrow_operands(&operands).forward(&layout, keep, team)
+        let (input, hidden, cell, weights, kind, sizes, keep) = &arguments;
+        let operands = Operands { input, hidden, cell, weights };
+        operands.forward(Layout::of_layer(kind.as_str(), sizes), *keep, team)
     }
 }
 
@@ -308,32 +368,17 @@ struct Backward;
 
 impl Operator for Backward {
     const NAME: &CStr = c"rnn_layer_backward";
+    #[rustfmt::skip]
     type Arguments = (
-        Option<Tensor>,
-        Option<Tensor>,
-        Option<Tensor>,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Tensor,
-        Text,
-        Vec<i64>,
-        bool,
-        bool,
-        bool,
+        Option<Tensor>, Option<Tensor>, Option<Tensor>, Tensor, Tensor, Tensor, Vec<Tensor>,
+        Tensor, Tensor, Text, Vec<i64>, bool, bool,
     );
     type Results = [Tensor; 7];
 
     fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 7]> {
-        let (grad_output, grad_hidden, grad_cell, input, hidden, cell, weight_ih, weight_hh, ..) =
-            &arguments;
-        let (.., output, saved, kind, batch_sizes, reverse, for_input, for_weights) = &arguments;
-        let layout = Layout { kind: kind.as_str(), batch_sizes, reverse: *reverse };
-        let operands =
-            Operands { input, hidden, cell, weight_ih, weight_hh, bias_ih: None, bias_hh: None };
+        let (grad_output, grad_hidden, grad_cell, input, hidden, cell, weights, ..) = &arguments;
+        let (.., output, saved, kind, batch_sizes, for_input, for_weights) = &arguments;
+        let operands = Operands { input, hidden, cell, weights };
         let wanted = Wanted {
             output,
             saved,
@@ -341,11 +386,11 @@ impl Operator for Backward {
             for_input: *for_input,
             for_weights: *for_weights,
         };
-        operands.backward(&layout, &wanted, team)
+        operands.backward(Layout::of_layer(kind.as_str(), batch_sizes), &wanted, team)
     }
 }
 
-/// Registers the operators whose schemas `ops/rnn/autograd.py` declares.
+/// Registers the operators whose schemas `ops/rnn/layer.py` declares.
 pub(crate) fn register(library: &Library) -> Result<()> {
     library.add::<Forward>()?;
     library.add::<Backward>()

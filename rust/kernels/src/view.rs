@@ -270,6 +270,24 @@ macro_rules! geometry {
             }
         }
 
+        impl<'a, T> $view<'a, T, 3> {
+            /// The first two dimensions as one; nothing where no single stride leads through them.
+            #[inline(always)]
+            pub fn merge_rows(self) -> Option<$view<'a, T, 2>> {
+                let Self { start, shape: [outer, inner, columns], strides, data } = self;
+                let [step, row, column] = strides;
+                let stride = if inner == 1 { step } else { row };
+                let merges = outer <= 1 || inner <= 1 || step == inner as isize * row;
+                let rows = outer.checked_mul(inner)?;
+                merges.then_some($view {
+                    start,
+                    shape: [rows, columns],
+                    strides: [stride, column],
+                    data,
+                })
+            }
+        }
+
         impl<'a, T> $view<'a, T, 2> {
             /// The number of rows.
             #[inline(always)]

@@ -60,6 +60,14 @@ pub trait Real:
     fn to_f64(self) -> f64;
 }
 
+/// The bits of numbers, 32 to a word.
+#[inline(always)]
+pub fn words<T: Real>(numbers: &[T]) -> &[u32] {
+    const { assert!(align_of::<T>() >= align_of::<u32>()) };
+    // SAFETY: the same memory, aligned for words, of which every bit pattern is one.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers) / 4) }
+}
+
 /// What a product multiplies in one lane: a number, or a few that are multiplied and summed.
 ///
 /// It is as large as [`Factor::Real`], so that a vector of factors is a vector of numbers whose bits

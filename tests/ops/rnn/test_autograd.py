@@ -79,15 +79,16 @@ def test_an_expanded_gradient():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_sizes", [[], [3, 3, 2, 1]])
 def test_the_operators_keep_the_dispatchers_rules(kind, batch_sizes):
-    x, *states, weight_ih, weight_hh, bias_ih, bias_hh = operands(kind, grad=False)
+    count = 2 if kind == "lstm" else 1
+    x, *others = operands(kind, grad=False, directions=2)
+    states, weights = others[:count], others[count:]
     rows = x.flatten(0, 1)[: sum(batch_sizes) or None]
-    hidden = states[0][0]
-    cell = states[1][0] if kind == "lstm" else hidden[:, :0]
-    call = (rows, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh, kind, batch_sizes, False)
+    cell = states[1] if kind == "lstm" else states[0][..., :0]
+    call = (rows, states[0], cell, weights, kind, batch_sizes)
     torch.library.opcheck(torch.ops.fusewire.rnn_layer.default, (*call, True))
     torch.library.opcheck(torch.ops.fusewire.rnn_layer.default, (*call, False))
     output, _, _, saved = torch.ops.fusewire.rnn_layer(*call, True)
-    backward = (output, None, None, *call[:5], output, saved, *call[7:], True, True)
+    backward = (output, None, None, *call[:4], output, saved, *call[4:], True, True)
     torch.library.opcheck(torch.ops.fusewire.rnn_layer_backward.default, backward)
 
 

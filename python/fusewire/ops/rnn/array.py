@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fusewire import _native
 from fusewire.ops.rnn import sequences
-from fusewire.ops.rnn.options import Options, Variant
+from fusewire.ops.rnn.options import Options
 from fusewire.ops.rnn.steps import StepwiseCall
 from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain
 
@@ -20,24 +20,53 @@ Array = NDArray[Any]
 
 
 _Gradients = tuple[Array, list[Array], tuple[Array, ...]]
-"""Of a layer's input rows, initial states and weights."""
+"""Of a direction's input rows, initial states and weights."""
 
 
-class _CellCall(NamedTuple):
-    """One layer in one direction as it ran, for the backward pass."""
+class _LayerCall(NamedTuple):
+    """One layer in all its directions as it ran, for the backward pass."""
 
-    layout: tuple[str, list[int], bool]
-    operands: tuple[Array | None, ...]
+    layout: tuple[str, list[int]]
+    operands: tuple[Array, ...]
+    weights: list[Array]
     output: Array
     saved: Array
 
-    def backward(self, grad_output: Array, grad_finals: list[Array]) -> _Gradients:
-        outer = (grad_output, *grad_finals, *[None] * (2 - len(grad_finals)))
-        grad_rows, hidden, cell, *weights = _native.rnn_layer_backward(
-            self.layout, self.operands, (self.output, self.saved), outer
+    def backward(
+        self, grad_output: Array, grad_finals: list[Array]
+    ) -> tuple[Array, list[Array], list[tuple[Array, ...]]]:
+        outer = (
+            np.ascontiguousarray(grad_output),
+            *map(np.ascontiguousarray, grad_finals),
+            *[None] * (2 - len(grad_finals)),
         )
-        count = 4 if self.operands[-1] is not None else 2
-        return grad_rows, [hidden, cell], tuple(weights[:count])
+        grad_rows, hidden, cell, *weights = _native.rnn_layer_backward(
+            self.layout, self.operands, self.weights, (self.output, self.saved), outer
+        )
+        directions = len(hidden)
+        count = len(self.weights) // directions
+        of_weights = [tuple(weight[i] for weight in weights[:count]) for i in range(directions)]
+        return grad_rows.sum(0), [hidden, cell], of_weights
+
+
+class _DirectionsCall(NamedTuple):
+    """The same for directions that ran one after the other."""
+
+    calls: list[_ScanCall | StepwiseCall]
+
+    def backward(
+        self, grad_output: Array, grad_finals: list[Array]
+    ) -> tuple[Array, list[Array], list[tuple[Array, ...]]]:
+        parts = np.split(grad_output, len(self.calls), axis=1)
+        gradients = [
+            call.backward(
+                np.ascontiguousarray(part),
+                [np.ascontiguousarray(gradient[index]) for gradient in grad_finals],
+            )
+            for index, (call, part) in enumerate(zip(self.calls, parts, strict=True))
+        ]
+        rows, states, weights = zip(*gradients, strict=True)
+        return sum(rows[1:], rows[0]), [np.stack(s) for s in zip(*states, strict=True)], [*weights]
 
 
 class _ScanCall(NamedTuple):
@@ -67,7 +96,7 @@ class _Engine:
 
     def __init__(self, options: Options, keeps: bool = False) -> None:
         self.keeps = keeps
-        self.calls: list[_CellCall | _ScanCall | StepwiseCall] = []
+        self.calls: list[_LayerCall | _DirectionsCall] = []
         self.masks: list[Array | None] = []
         self.random = None if options.seed is None else Generator(Philox(options.seed))
 
@@ -79,87 +108,74 @@ class _Engine:
         states: list[Array],
         weights: Weights,
     ) -> tuple[Array, list[Array]]:
-        def layer(
-            rows: Array, reverse: bool, states: list[Array], entry: LayerWeights
-        ) -> tuple[Array, list[Array]]:
-            if options.is_minimal:
-                return self._scan(options.kind, batch_sizes, rows, reverse, states, entry)
-            variant = sequences.draw_variant(self, options, rows, states)
-            if variant.is_plain and is_plain(entry):
-                return self._layer(options.kind, batch_sizes, rows, reverse, states, entry)
-            return self._steps(variant, batch_sizes, rows, reverse, states, entry)
+        def layer(rows: Array, states: list[Array], entries: Weights) -> tuple[Array, list[Array]]:
+            if options.is_plain and all(map(is_plain, entries)):
+                return self._layer(options.kind, batch_sizes, rows, states, entries)
+            return self._directions(options, batch_sizes, rows, states, entries)
 
         def between(rows: Array) -> Array:
             batch = states[0].shape[1]
             self.masks.append(sequences.draw_between(self, options, rows, batch_sizes, batch))
             return rows if self.masks[-1] is None else rows * self.masks[-1]
 
-        output, finals = sequences.each_layer(
-            layer,
-            partial(np.concatenate, axis=1),
-            between,
-            rows,
-            states,
-            weights,
-            options.directions,
+        return sequences.each_layer(
+            layer, np.concatenate, between, rows, states, weights, options.directions
         )
-        return output, [np.stack(final) for final in zip(*finals, strict=True)]
 
     def draw(self, like: Array, shape: tuple[int, ...], probability: float) -> Array:
         if self.random is None:
             raise ValueError("dropout and zoneout of arrays need a seed, as their gradients do")
         return (self.random.random(shape) < probability).astype(like.dtype)
 
-    def _steps(
-        self,
-        variant: Variant,
-        batch_sizes: list[int],
-        rows: Array,
-        reverse: bool,
-        states: list[Array],
-        weights: LayerWeights,
-    ) -> tuple[Array, list[Array]]:
-        batch = len(states[0])
-        sizes = batch_sizes or [batch] * (len(rows) // batch if batch else 0)
-        call = StepwiseCall(variant, sizes, reverse, rows, states, weights)
-        if self.keeps:
-            self.calls.append(call)
-        return call.output, call.finals
-
     def _layer(
         self,
         kind: str,
         batch_sizes: list[int],
         rows: Array,
-        reverse: bool,
         states: list[Array],
-        weights: LayerWeights,
+        entries: Weights,
     ) -> tuple[Array, list[Array]]:
         hidden, *cell = states
-        no_cell = np.empty((len(hidden), 0), hidden.dtype)
-        operands = (rows, hidden, *(cell or [no_cell]), *weights[:4])
-        layout = (kind, batch_sizes, reverse)
-        output, *finals, saved = _native.rnn_layer(layout, operands, self.keeps)
+        no_cell = np.empty((*hidden.shape[:2], 0), hidden.dtype)
+        operands = (rows, hidden, *(cell or [no_cell]))
+        weights = [weight for entry in entries for weight in entry if weight is not None]
+        layout = (kind, batch_sizes)
+        output, *finals, saved = _native.rnn_layer(layout, operands, weights, self.keeps)
         if self.keeps:
-            self.calls.append(_CellCall(layout, operands, output, saved))
+            self.calls.append(_LayerCall(layout, operands, weights, output, saved))
         return output, finals[: len(states)]
 
-    def _scan(
+    def _directions(
         self,
-        kind: str,
+        options: Options,
         batch_sizes: list[int],
         rows: Array,
-        reverse: bool,
         states: list[Array],
-        weights: LayerWeights,
+        entries: Weights,
     ) -> tuple[Array, list[Array]]:
-        gates = _native.linear(rows, weights.weight_ih, weights.bias_ih, "identity")
-        layout = (kind, batch_sizes, reverse)
-        hidden = np.ascontiguousarray(states[0])
-        output, last = _native.rnn_scan(layout, gates, hidden)
+        batch = states[0].shape[1]
+        sizes = batch_sizes or [batch] * (len(rows) // batch if batch else 0)
+        calls: list[_ScanCall | StepwiseCall] = []
+
+        def run(
+            rows: Array, reverse: bool, states: list[Array], entry: LayerWeights
+        ) -> tuple[Array, list[Array]]:
+            call: _ScanCall | StepwiseCall
+            if options.is_minimal:
+                call, finals = _scan(options.kind, batch_sizes, rows, reverse, states, entry)
+            else:
+                variant = sequences.draw_variant(self, options, rows, states)
+                call = StepwiseCall(variant, sizes, reverse, rows, states, entry)
+                finals = call.finals
+            calls.append(call)
+            return call.output, finals
+
+        results = sequences.each_direction(
+            run, partial(np.concatenate, axis=1), np.stack, rows, states, entries
+        )
         if self.keeps:
-            self.calls.append(_ScanCall(layout, rows, weights, gates, hidden, output))
-        return output, [last]
+            self.calls.append(_DirectionsCall(calls))
+        return results
 
     def zeros(self, like: Array, shape: tuple[int, ...]) -> Array:
         return np.zeros(shape, like.dtype)
@@ -171,6 +187,21 @@ class _Engine:
         output = np.zeros((count, rows.shape[1]), rows.dtype)
         output[positions] = rows
         return output
+
+
+def _scan(
+    kind: str,
+    batch_sizes: list[int],
+    rows: Array,
+    reverse: bool,
+    states: list[Array],
+    weights: LayerWeights,
+) -> tuple[_ScanCall, list[Array]]:
+    gates = _native.linear(rows, weights.weight_ih, weights.bias_ih, "identity")
+    layout = (kind, batch_sizes, reverse)
+    hidden = np.ascontiguousarray(states[0])
+    output, last = _native.rnn_scan(layout, gates, hidden)
+    return _ScanCall(layout, rows, weights, gates, hidden, output), [last]
 
 
 def run(
@@ -223,7 +254,7 @@ def backward(
     if layout.order is not None:
         rows = rows[layout.positions]
         outer = [gradient[:, layout.order] for gradient in outer]
-    grad_rows, grad_initial, grad_weights = _backward_stack(engine, options.directions, rows, outer)
+    grad_rows, grad_initial, grad_weights = _backward_stack(engine, rows, outer)
     if layout.order is not None and layout.positions is not None:
         grad_rows = engine.put(grad_rows, layout.positions, seq_len * batch)
         grad_initial = [gradient[:, np.argsort(layout.order)] for gradient in grad_initial]
@@ -253,25 +284,22 @@ def backward_single(
 
 
 def _backward_stack(
-    engine: _Engine, directions: int, rows: Array, grad_finals: list[Array]
+    engine: _Engine, rows: Array, grad_finals: list[Array]
 ) -> tuple[Array, list[Array], list[tuple[Array, ...]]]:
     """From the gradients of the highest layer's output and all final states, the highest first."""
     states: list[list[Array]] = []
     weights: list[tuple[Array, ...]] = []
-    calls = engine.calls
-    for first in range(len(calls) - directions, -1, -directions):
-        below = []
-        for index, part in reversed(list(enumerate(np.split(rows, directions, axis=1), first))):
-            outer = [np.ascontiguousarray(gradient[index]) for gradient in grad_finals]
-            gradients = calls[index].backward(np.ascontiguousarray(part), outer)
-            below.append(gradients[0])
-            states.insert(0, gradients[1])
-            weights.insert(0, gradients[2])
-        rows = sum(below[1:], below[0])
-        mask = engine.masks.pop() if first else None
+    layers = len(engine.calls)
+    of_layers = zip(*(np.split(gradient, layers) for gradient in grad_finals), strict=True)
+    outer: list[list[Array]] = [list(of_layer) for of_layer in of_layers] or [[]] * layers
+    for index in reversed(range(layers)):
+        rows, of_states, of_weights = engine.calls[index].backward(rows, outer[index])
+        states.insert(0, of_states)
+        weights[:0] = of_weights
+        mask = engine.masks.pop() if index else None
         if mask is not None:
             rows = rows * mask
-    return rows, [np.stack(state) for state in zip(*states, strict=True)], weights
+    return rows, [np.concatenate(state) for state in zip(*states, strict=True)], weights
 
 
 def _widened(

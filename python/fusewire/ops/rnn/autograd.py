@@ -1,4 +1,4 @@
-"""Recurrent layers on tensors: two operators in PyTorch's dispatcher, and autograd around them.
+"""Recurrent layers on tensors: whole stacks, by kernels or composed of PyTorch's operators.
 
 Imported by the first call with a tensor.
 """
@@ -16,126 +16,11 @@ from numpy.typing import NDArray
 from fusewire import _native
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import composed, scan, sequences
-from fusewire.ops.rnn.options import Options, Variant
+from fusewire.ops.rnn import layer as kernels
+from fusewire.ops.rnn.options import Options
 from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain, is_torchs, name_weights
 
-_OPERANDS = (
-    "Tensor input, Tensor hidden, Tensor cell, Tensor weight_ih, Tensor weight_hh, "
-    "{biases}{results}str kind, int[] batch_sizes, bool reverse"
-)
-
-
-def _forward_fake(
-    input: torch.Tensor,
-    hidden: torch.Tensor,
-    cell: torch.Tensor,
-    weight_ih: torch.Tensor,
-    weight_hh: torch.Tensor,
-    bias_ih: torch.Tensor | None,
-    bias_hh: torch.Tensor | None,
-    kind: str,
-    batch_sizes: list[int],
-    reverse: bool,
-    keep: bool,
-) -> tuple[torch.Tensor, ...]:
-    columns = _native.rnn_saved_columns(kind, int(hidden.shape[1]))
-    return (
-        input.new_empty(input.shape[0], hidden.shape[1]),
-        input.new_empty(hidden.shape),
-        input.new_empty(cell.shape),
-        input.new_empty((input.shape[0], columns) if keep else (0, 0)),
-    )
-
-
-def _backward_fake(
-    grad_output: torch.Tensor | None,
-    grad_hidden: torch.Tensor | None,
-    grad_cell: torch.Tensor | None,
-    input: torch.Tensor,
-    hidden: torch.Tensor,
-    cell: torch.Tensor,
-    weight_ih: torch.Tensor,
-    weight_hh: torch.Tensor,
-    output: torch.Tensor,
-    saved: torch.Tensor,
-    kind: str,
-    batch_sizes: list[int],
-    reverse: bool,
-    for_input: bool,
-    for_weights: bool,
-) -> tuple[torch.Tensor, ...]:
-    shapes = [weight_ih.shape, weight_hh.shape, weight_hh.shape[:1], weight_hh.shape[:1]]
-    return (
-        input.new_empty(input.shape if for_input else (0,)),
-        input.new_empty(hidden.shape),
-        input.new_empty(cell.shape),
-        *(input.new_empty(shape if for_weights else (0,)) for shape in shapes),
-    )
-
-
-_forward = dispatcher.declare(
-    "rnn_layer",
-    "("
-    + _OPERANDS.format(biases="Tensor? bias_ih, Tensor? bias_hh, ", results="")
-    + ", bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
-    _forward_fake,
-)
-_backward = dispatcher.declare(
-    "rnn_layer_backward",
-    "(Tensor? grad_output, Tensor? grad_hidden, Tensor? grad_cell, "
-    + _OPERANDS.format(biases="", results="Tensor output, Tensor saved, ")
-    + ", bool for_input, bool for_weights) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _backward_fake,
-)
-
-
 _HALVES = frozenset({torch.bfloat16, torch.float16})
-
-
-class _Layer(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: torch.Tensor,
-        hidden: torch.Tensor,
-        cell: torch.Tensor,
-        weight_ih: torch.Tensor,
-        weight_hh: torch.Tensor,
-        bias_ih: torch.Tensor | None,
-        bias_hh: torch.Tensor | None,
-        kind: str,
-        batch_sizes: list[int],
-        reverse: bool,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        operands = (input, hidden, cell, weight_ih, weight_hh, bias_ih, bias_hh)
-        ctx.layout = (kind, batch_sizes, reverse)
-        output, final_hidden, final_cell, saved = _forward(*operands, *ctx.layout, True)
-        ctx.save_for_backward(*operands, output, saved)
-        ctx.set_materialize_grads(False)
-        return output, final_hidden, final_cell
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-        *operands, output, saved = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[:7]
-        if torch.is_grad_enabled():
-            kind, batch_sizes, reverse = ctx.layout
-
-            def layer(rows: Any, hidden: Any, cell: Any, *weights: Any) -> Any:
-                named = LayerWeights(*weights)
-                return composed.layer(
-                    rows, hidden, cell, named, Variant(kind), batch_sizes, reverse
-                )
-
-            gradients = dispatcher.gradients_of_outputs(layer, operands, grad_outputs, wanted)
-        else:
-            outer = [None if g is None else g.contiguous() for g in grad_outputs]
-            gradients = _backward(
-                *outer, *operands[:5], output, saved, *ctx.layout, wanted[0], any(wanted[3:])
-            )
-        of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
-        return (*of_operands, None, None, None)
 
 
 class _Engine:
@@ -157,12 +42,18 @@ class _Engine:
             return self._in_single_precision(options, rows, batch_sizes, states, weights)
 
         def layer(
-            rows: torch.Tensor, reverse: bool, states: list[torch.Tensor], entry: LayerWeights
+            rows: torch.Tensor, states: list[torch.Tensor], entries: Weights
         ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-            if options.is_minimal:
-                return scan.layer(options.kind, batch_sizes, rows, reverse, states, entry)
-            variant = sequences.draw_variant(self, options, rows, states)
-            return _layer(variant, batch_sizes, rows, reverse, states, entry)
+            if served and options.is_plain and all(map(is_plain, entries)):
+                return kernels.layer(options.kind, batch_sizes, rows, states, entries)
+            return sequences.each_direction(
+                partial(self._direction, options, batch_sizes),
+                partial(torch.cat, dim=1),
+                torch.stack,
+                rows,
+                states,
+                entries,
+            )
 
         def between(rows: torch.Tensor) -> torch.Tensor:
             if not options.locked and options.seed is None:
@@ -171,19 +62,29 @@ class _Engine:
             return rows if mask is None else rows * mask
 
         # PyTorch's own layers know no transform either.
-        steps = dispatcher.is_served(rows) or dispatcher.is_transformed()
-        if not steps and is_torchs(options, weights):
+        served = dispatcher.is_served(rows)
+        if not (served or dispatcher.is_transformed()) and is_torchs(options, weights):
             return composed.stack(options, rows, batch_sizes, states, weights)
-        output, finals = sequences.each_layer(
-            layer,
-            partial(torch.cat, dim=1),
-            between,
-            rows,
-            [state.unbind(0) for state in states],
-            weights,
-            options.directions,
+        return sequences.each_layer(
+            layer, torch.cat, between, rows, states, weights, options.directions
         )
-        return output, [torch.stack(final) for final in zip(*finals, strict=True)]
+
+    def _direction(
+        self,
+        options: Options,
+        batch_sizes: list[int],
+        rows: torch.Tensor,
+        reverse: bool,
+        states: list[torch.Tensor],
+        entry: LayerWeights,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        if options.is_minimal:
+            return scan.layer(options.kind, batch_sizes, rows, reverse, states, entry)
+        variant = sequences.draw_variant(self, options, rows, states)
+        hidden = states[0]
+        cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
+        output, *finals = composed.layer(rows, hidden, cell, entry, variant, batch_sizes, reverse)
+        return output, finals[: len(states)]
 
     def _in_single_precision(
         self,
@@ -225,32 +126,56 @@ class _Engine:
         return output.index_copy(0, torch.from_numpy(positions).to(rows.device), rows)
 
 
-def _layer(
-    variant: Variant,
+_TAKES_TENSORS = _native.takes_tensors()
+"""Whether this PyTorch hands tensors to the extension module past its dispatcher."""
+
+
+def run_plain(
+    options: Options,
+    input: torch.Tensor,
     batch_sizes: list[int],
-    rows: torch.Tensor,
-    reverse: bool,
-    states: list[torch.Tensor],
-    weights: LayerWeights,
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One layer in one direction on packed rows."""
-    hidden = states[0]
-    cell = states[1] if len(states) > 1 else hidden.new_empty(hidden.shape[0], 0)
-    if not (dispatcher.is_served(rows) and variant.is_plain and is_plain(weights)):
-        output, *finals = composed.layer(rows, hidden, cell, weights, variant, batch_sizes, reverse)
-        return output, finals[: len(states)]
-    kind = variant.kind
-    operands = (rows, hidden, cell, *weights[:4])
-    try:
-        if dispatcher.needs_gradient(*operands):
-            output, *finals = dispatcher.apply(_Layer, *operands, kind, batch_sizes, reverse)
-        else:
-            output, *finals = _forward(*operands, kind, batch_sizes, reverse, False)[:3]
-    except (RuntimeError, AttributeError) as error:
-        raise dispatcher.as_raised(
-            error, input=rows, state=hidden, weight=weights.weight_ih
-        ) from None
-    return output, finals[: len(states)]
+    states: list[torch.Tensor] | None,
+    entries: Sequence[Sequence[Any]],
+) -> tuple[torch.Tensor, list[torch.Tensor]] | None:
+    """Runs layers of `torch.nn` without gradients, past PyTorch's dispatcher.
+
+    What lies between Python and a kernel takes longer than a step of a small layer.
+
+    Args:
+        options: What is asked for.
+        input: Packed rows, or a padded batch.
+        batch_sizes: Those of packed rows; empty for a padded batch.
+        states: The initial states; zeros if None.
+        entries: Two or four weights for each layer and direction.
+
+    Returns:
+        The output and the final states; None where the operands are not for our kernels as they
+        are, or the dispatcher must see the call.
+    """
+    between = options.training and options.dropout
+    if not (_TAKES_TENSORS and options.is_plain) or between or options.lengths is not None:
+        return None
+    weights = [weight for entry in entries for weight in entry]
+    initial = states or []
+    operands = (input, *initial, *weights)
+    if not dispatcher.is_direct(*operands) or dispatcher.needs_gradient(*operands):
+        return None
+    swaps = options.batch_first and not batch_sizes
+    directions = options.directions
+    results = _native.rnn_layers(
+        options.kind,
+        batch_sizes,
+        len(entries) // directions,
+        directions,
+        input.transpose(0, 1) if swaps else input,
+        initial,
+        weights,
+    )
+    if results is None:
+        return None
+    output, *finals = results
+    count = 2 if options.kind == "lstm" else 1
+    return output.transpose(0, 1) if swaps else output, finals[:count]
 
 
 def run(
@@ -260,6 +185,8 @@ def run(
     weights: Sequence[Sequence[Any]],
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
+    if (results := run_plain(options, input, [], states, weights)) is not None:
+        return results
     return _autocast(
         options,
         lambda x, states: sequences.run(_Engine(options), options, x, states, weights),
@@ -280,6 +207,8 @@ def run_packed(
 
     States are ``(layers * directions, batch, size)`` in the order of the packed sequences.
     """
+    if (results := run_plain(options, rows, batch_sizes, states, entries)) is not None:
+        return results
     engine = _Engine(options)
     weights = name_weights(options, entries)
 

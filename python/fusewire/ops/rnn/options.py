@@ -42,6 +42,16 @@ class Options(NamedTuple):
         """Whether the cell's gates do not see the last state."""
         return self.kind.startswith("min_")
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the cells are those of `torch.nn`, with nothing done to their states."""
+        return (
+            not self.is_minimal
+            and self.reset_after
+            and not any(self.zoneout)
+            and not (self.training and self.recurrent_dropout)
+        )
+
 
 class Variant(NamedTuple):
     """A layer's cell and what happens to its states, masks drawn."""

@@ -174,19 +174,20 @@ def _keep(engine: Engine, like: Any, shape: tuple[int, ...], dropout: float) -> 
 
 
 def each_layer(
-    layer: Callable[[Any, bool, list[Any], LayerWeights], tuple[Any, list[Any]]],
+    layer: Callable[[Any, list[Any], Weights], tuple[Any, list[Any]]],
     join: Callable[[list[Any]], Any],
     between: Callable[[Any], Any],
     rows: Any,
     states: list[Any],
     weights: Weights,
     directions: int,
-) -> tuple[Any, list[list[Any]]]:
+) -> tuple[Any, list[Any]]:
     """Feeds each layer the output of the one below.
 
     Args:
-        layer: From rows, whether to run backwards, states and weights to output and final states.
-        join: Puts the outputs of both directions side by side.
+        layer: From rows, states ``(directions, batch, size)`` and weights of each direction to
+            output and final states.
+        join: Puts the final states of all layers behind each other.
         between: What happens to rows between two layers.
         rows: The lowest layer's input.
         states: Each ``(layers * directions, batch, size)``.
@@ -194,17 +195,45 @@ def each_layer(
         directions: 1 or 2.
 
     Returns:
-        The highest layer's output; per layer and direction, the final states.
+        The highest layer's output, and the final states of all.
     """
     finals = []
     for first in range(0, len(weights), directions):
         if first:
             rows = between(rows)
-        outputs = []
-        for index in range(first, first + directions):
-            initial = [state[index] for state in states]
-            output, final = layer(rows, index > first, initial, weights[index])
-            outputs.append(output)
-            finals.append(final)
-        rows = outputs[0] if directions == 1 else join(outputs)
-    return rows, finals
+        these = slice(first, first + directions)
+        rows, final = layer(rows, [state[these] for state in states], weights[these])
+        finals.append(final)
+    if len(finals) == 1:
+        return rows, finals[0]
+    return rows, [join(list(final)) for final in zip(*finals, strict=True)]
+
+
+def each_direction(
+    run: Callable[[Any, bool, list[Any], LayerWeights], tuple[Any, list[Any]]],
+    join: Callable[[list[Any]], Any],
+    stack: Callable[[list[Any]], Any],
+    rows: Any,
+    states: list[Any],
+    weights: Weights,
+) -> tuple[Any, list[Any]]:
+    """A layer whose directions run one after the other.
+
+    Args:
+        run: From rows, whether to run backwards, states and weights to output and final states.
+        join: Puts the outputs of both directions side by side.
+        stack: Makes one state of those of all directions.
+        rows: The layer's input.
+        states: Each ``(directions, batch, size)``.
+        weights: Per direction.
+
+    Returns:
+        The output, and the final states.
+    """
+    outputs, finals = [], []
+    for index, entry in enumerate(weights):
+        output, final = run(rows, index > 0, [state[index] for state in states], entry)
+        outputs.append(output)
+        finals.append(final)
+    output = outputs[0] if len(outputs) == 1 else join(outputs)
+    return output, [stack(list(final)) for final in zip(*finals, strict=True)]

@@ -133,18 +133,16 @@ def state_sizes(options: Options, weights: Weights) -> list[int]:
 
 
 def is_plain(weights: LayerWeights) -> bool:
-    """Whether a layer has no other weights than those of `torch.nn` without projections."""
-    return all(weight is None for weight in weights[4:])
+    """Whether a layer has the weights of `torch.nn` without projections, and no others."""
+    paired = (weights.bias_ih is None) == (weights.bias_hh is None)
+    return paired and all(weight is None for weight in weights[4:])
 
 
 def is_torchs(options: Options, weights: Weights) -> bool:
     """Whether `torch.nn` has these layers."""
     return (
-        not options.is_minimal
+        options.is_plain
         and all(weight is None for weight in weights[0][5:])
-        and options.reset_after
-        and not (options.training and options.recurrent_dropout)
-        and not any(options.zoneout)
         and not (
             options.training and options.dropout and (options.locked or options.seed is not None)
         )

@@ -7,6 +7,7 @@ mod backward;
 mod cell;
 mod cut;
 mod forward;
+mod kept;
 mod panels;
 pub mod reference;
 pub mod scan;

@@ -1,19 +1,25 @@
 //! Weights as the steps' products read them: packed into panels, or as they lie.
 
+use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
 use super::cell::Cell;
+use super::kept;
 use crate::Result;
 use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block, multiply_rows};
 use crate::parallel::{Serial, Team, for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
-/// Depth of a product at a time: that much of a panel stays in the first-level cache while the rows
-/// pass over it, and no sum runs longer in one chain.
+/// Depth of a product at a time, about: that much of a panel stays in the first-level cache while the
+/// rows pass over it, and no sum runs much longer in one chain.
 const DEPTH: usize = 128;
+
+/// What may be added to it, so that no pass is made for a few.
+const REST: usize = 32;
 
 /// Numbers that are packed in so little time, some ten microseconds, that a team would not gain any.
 const WORTH_A_TEAM: usize = 1 << 18;
@@ -56,8 +62,9 @@ impl<T: Real> Panels<T> {
         let size = self.depth * self.width;
         let numbers = &self.numbers[panel * size..][..size];
         let panel = View::contiguous(numbers, [self.depth, self.width])?.slice(1, 0..c.columns());
-        for first in (0..self.depth.max(1)).step_by(DEPTH) {
-            let depth = first..self.depth.min(first + DEPTH);
+        let passes = self.depth.saturating_sub(REST).div_ceil(DEPTH).max(1);
+        for first in (0..self.depth.max(1)).step_by(self.depth.div_ceil(passes).max(1)) {
+            let depth = first..self.depth.min(first + self.depth.div_ceil(passes));
             let (a, b) = (a.slice(1, depth.clone()), panel.slice(0, depth));
             let start = if first == 0 { start } else { Start::Accumulate };
             multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
@@ -67,20 +74,20 @@ impl<T: Real> Panels<T> {
 }
 
 /// A weight `(gates · size, depth)` whose product makes the gates' sums.
-pub(super) enum GateWeight<'a, T: Real> {
+pub(super) enum GateWeight<'a, T: Real, C> {
     /// As it lies.
     Plain(View<'a, T, 2>),
     /// Panels `[block of units][depth][gate][unit]`: all gates of a block side by side, so that the
     /// cell can run on it right after the panel's product. Units beyond the last are 0.
-    Packed(PackedGates<T>),
+    Packed(Arc<PackedGates<T, C>>),
 }
 
 /// See [`GateWeight::Packed`].
-pub(super) struct PackedGates<T: Real>(Panels<T>);
+pub(super) struct PackedGates<T: Real, C>(Panels<T>, PhantomData<C>);
 
-impl<'a, T: Real> GateWeight<'a, T> {
+impl<'a, T: Real, C: Cell> GateWeight<'a, T, C> {
     /// Packs `weight` unless so `few` rows are multiplied with it that this would not be repaid.
-    pub(super) fn new<C: Cell, I: Lanes<T>>(
+    pub(super) fn new<I: Lanes<T>>(
         isa: I,
         weight: View<'a, T, 2>,
         few: bool,
@@ -91,17 +98,20 @@ impl<'a, T: Real> GateWeight<'a, T> {
         }
         let size = weight.rows() / C::GATES;
         let shape = [size.div_ceil(C::UNITS), weight.columns(), C::COLUMNS];
-        let panels = Panels::fill(shape, team, |block, panel| {
-            let gates = gate_rows::<C>(size, block);
-            isa.vectorize(PackGates { weight, gates, units: C::UNITS, panel });
-        })?;
-        Ok(Self::Packed(PackedGates(panels)))
+        let pack = || {
+            let panels = Panels::fill(shape, team, |block, panel| {
+                let gates = gate_rows::<C>(size, block);
+                isa.vectorize(PackGates { weight, gates, units: C::UNITS, panel });
+            })?;
+            Ok(PackedGates(panels, PhantomData))
+        };
+        Ok(Self::Packed(kept::packed(isa, weight, pack)?))
     }
 
     /// `C (+)= A · Wᵀ` for blocks of units, in columns `[block][gate][unit]`; columns of missing units
     /// may stay as they are.
     #[inline(always)]
-    pub(super) fn multiply<C: Cell, I: Lanes<T>>(
+    pub(super) fn multiply<I: Lanes<T>>(
         &self,
         isa: I,
         blocks: Range<usize>,
@@ -110,7 +120,8 @@ impl<'a, T: Real> GateWeight<'a, T> {
         start: Start,
     ) -> Result<()> {
         match self {
-            Self::Packed(PackedGates(panels)) => {
+            Self::Packed(packed) => {
+                let panels = &packed.0;
                 for (index, block) in blocks.enumerate() {
                     let columns = index * C::COLUMNS..(index + 1) * C::COLUMNS;
                     panels.multiply(isa, block, a, c.reborrow().slice(1, columns), start)?;
@@ -168,22 +179,22 @@ impl<T: Real, G: Iterator<Item = Range<usize>>> Kernel<T> for PackGates<'_, T, G
 
 /// The same weight for the way back, from gradients `[block of units][gate][unit]` of the gates' sums
 /// to those of what it was multiplied with.
-pub(super) enum BackWeight<'a, T: Real> {
+pub(super) enum BackWeight<'a, T: Real, C> {
     /// As it lies.
     Plain(View<'a, T, 2>),
     /// Panels of columns, with rows in the gradients' order; rows of units beyond the last are 0.
-    Packed(PackedColumns<T>),
+    Packed(Arc<PackedColumns<T, C>>),
 }
 
 /// See [`BackWeight::Packed`].
-pub(super) struct PackedColumns<T: Real>(Panels<T>);
+pub(super) struct PackedColumns<T: Real, C>(Panels<T>, PhantomData<C>);
 
 /// Columns of such a panel: two vectors of the widest registers in float32.
 const PANEL: usize = 32;
 
-impl<'a, T: Real> BackWeight<'a, T> {
+impl<'a, T: Real, C: Cell> BackWeight<'a, T, C> {
     /// Packs `weight` unless so `few` rows are multiplied with it that this would not be repaid.
-    pub(super) fn new<C: Cell, I: Lanes<T>>(
+    pub(super) fn new<I: Lanes<T>>(
         isa: I,
         weight: View<'a, T, 2>,
         few: bool,
@@ -194,17 +205,20 @@ impl<'a, T: Real> BackWeight<'a, T> {
         }
         let blocks = (weight.rows() / C::GATES).div_ceil(C::UNITS);
         let shape = [weight.columns().div_ceil(PANEL), blocks * C::COLUMNS, PANEL];
-        let panels = Panels::fill(shape, team, |index, panel| {
-            let columns = index * PANEL..weight.columns().min((index + 1) * PANEL);
-            let weight = weight.slice(1, columns);
-            isa.vectorize(PackColumns { weight, panel, cell: std::marker::PhantomData::<C> });
-        })?;
-        Ok(Self::Packed(PackedColumns(panels)))
+        let pack = || {
+            let panels = Panels::fill(shape, team, |index, panel| {
+                let columns = index * PANEL..weight.columns().min((index + 1) * PANEL);
+                let weight = weight.slice(1, columns);
+                isa.vectorize(PackColumns { weight, panel, cell: PhantomData::<C> });
+            })?;
+            Ok(PackedColumns(panels, PhantomData))
+        };
+        Ok(Self::Packed(kept::packed(isa, weight, pack)?))
     }
 
     /// `C += A · W` for some columns of `W`, of which the first begins a panel.
     #[inline(always)]
-    pub(super) fn multiply<C: Cell, I: Lanes<T>>(
+    pub(super) fn multiply<I: Lanes<T>>(
         &self,
         isa: I,
         columns: Range<usize>,
@@ -212,7 +226,8 @@ impl<'a, T: Real> BackWeight<'a, T> {
         mut c: ViewMut<'_, T, 2>,
     ) -> Result<()> {
         match self {
-            Self::Packed(PackedColumns(panels)) => {
+            Self::Packed(packed) => {
+                let panels = &packed.0;
                 for first in columns.clone().step_by(PANEL) {
                     let target = first..columns.end.min(first + PANEL);
                     let target = target.start - columns.start..target.end - columns.start;
@@ -240,7 +255,7 @@ impl<'a, T: Real> BackWeight<'a, T> {
 struct PackColumns<'a, T, C> {
     weight: View<'a, T, 2>,
     panel: ViewMut<'a, T, 2>,
-    cell: std::marker::PhantomData<C>,
+    cell: PhantomData<C>,
 }
 
 impl<T: Real, C: Cell> Kernel<T> for PackColumns<'_, T, C> {

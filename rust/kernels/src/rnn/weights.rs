@@ -3,6 +3,7 @@
 use fusewire_simd::Real;
 
 use super::{Cell, Steps};
+use crate::parallel::{Serial, Team};
 use crate::view::View;
 use crate::{Error, Result};
 
@@ -30,6 +31,9 @@ pub(super) struct Sizes {
     pub(super) cell_size: usize,
 }
 
+/// Multiplications per gate that take as long as waking a team, some ten microseconds.
+const WORTH_A_TEAM: usize = 1 << 20;
+
 /// Rows that are multiplied with a weight as it lies: packing it would take longer.
 const FEW_ROWS: usize = 16;
 
@@ -37,6 +41,13 @@ impl Sizes {
     /// Whether all steps together have too few rows to repay packing a weight.
     pub(super) fn has_few_rows(&self) -> bool {
         self.total <= FEW_ROWS
+    }
+
+    /// The team for one direction's work: of threads that wake in less time than they save.
+    pub(super) fn team<'t>(&self, team: &'t dyn Team) -> &'t dyn Team {
+        let depth = self.input_size.saturating_add(self.hidden_size);
+        let work = self.total.saturating_mul(self.hidden_size).saturating_mul(depth);
+        if work < WORTH_A_TEAM { &Serial } else { team }
     }
 
     /// Whether a step has too few rows to repay packing a weight, however many steps there are.

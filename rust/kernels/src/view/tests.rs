@@ -34,6 +34,18 @@ fn broadcasting_repeats_dimensions_of_one() {
 }
 
 #[test]
+fn two_dimensions_become_one_where_a_stride_leads_through() {
+    let data: Vec<u32> = (0..24).collect();
+    let view = View::contiguous(&data, [2, 3, 4]).expect("24 numbers");
+    let rows = view.merge_rows().expect("contiguous");
+    assert_eq!((rows.rows(), rows.row(4)), (6, view.inner::<1, 2>([1]).row(1)));
+    let outer = view.slice(1, 1..2).merge_rows().expect("one row for each");
+    assert_eq!((outer.rows(), outer.row(1)[0]), (2, 16));
+    assert!(view.slice(1, 0..2).merge_rows().is_none());
+    assert!(view.permute([1, 0, 2]).merge_rows().is_none());
+}
+
+#[test]
 fn impossible_shapes_are_errors() {
     assert!(View::contiguous(&[0_f32; 5], [2, 3]).is_err());
     assert!(View::<f32, 2>::contiguous(&[], [usize::MAX, 2]).is_err());

@@ -33,7 +33,7 @@ const SUMMED_COLUMNS: usize = 256;
 /// One direction, whose phases are the steps from the last to the first, and one behind them for the
 /// gradients of the initial states.
 pub(super) struct Direction<'a, T: Elementary, C> {
-    layer: Layer<'a, T>,
+    layer: Layer<'a, T, C>,
     input: View<'a, T, 2>,
     input_weight: View<'a, T, 2>,
     input_gradient: Option<ViewMut<'a, T, 2>>,
@@ -85,7 +85,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
             output_gradient: call.output_gradient,
             weight: {
                 let few = sizes.has_few_sequences();
-                BackWeight::new::<C, I>(isa, call.weights.hidden, few, team)?
+                BackWeight::new(isa, call.weights.hidden, few, team)?
             },
         };
         let finals = [call.final_hidden_gradient, call.final_cell_gradient];
@@ -98,7 +98,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
                     State::new::<C, I>(isa, sequences.clone(), units, finals)
                 })
                 .collect::<Result<_>>()?;
-            let exchange = Scratch::zeros(2 * sequences.len() * layer.exchange_stride::<C>())?;
+            let exchange = Scratch::zeros(2 * sequences.len() * layer.exchange_stride())?;
             runs.push(Lasting { sequences, exchange, parts });
         }
         let chunks = chunks(call.steps);
@@ -157,7 +157,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
                 state,
             });
             let own = own.collect();
-            let stride = layer.exchange_stride::<C>();
+            let stride = layer.exchange_stride();
             let exchange = ViewMut::contiguous(&mut lasting.exchange, [2, rows, stride])?;
             let width = cut.units * C::GATES;
             phases.push(Phases::new(chunk.phases.clone(), exchange, width, own));

@@ -132,6 +132,8 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
         let Self { directions, team, .. } = self;
+        let Some(first) = directions.first() else { return Ok(()) };
+        let team = first.sizes::<C>()?.team(team);
         let count = directions.len();
         let mut directions = directions
             .into_iter()

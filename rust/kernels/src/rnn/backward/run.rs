@@ -16,20 +16,20 @@ use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
 /// What the shifts of one direction share.
-pub(super) struct Layer<'a, T: Real> {
+pub(super) struct Layer<'a, T: Real, C> {
     pub(super) steps: &'a Steps,
     pub(super) sizes: Sizes,
     pub(super) hidden: View<'a, T, 2>,
     pub(super) output: View<'a, T, 2>,
     pub(super) saved: View<'a, T, 2>,
     pub(super) output_gradient: Option<View<'a, T, 2>>,
-    pub(super) weight: BackWeight<'a, T>,
+    pub(super) weight: BackWeight<'a, T, C>,
 }
 
-impl<'a, T: Real> Layer<'a, T> {
+impl<'a, T: Real, C: Cell> Layer<'a, T, C> {
     /// Numbers from row to row of what parts exchange: the gradients of the products with the hidden
     /// state, `[block][gate][unit]`.
-    pub(super) fn exchange_stride<C: Cell>(&self) -> usize {
+    pub(super) fn exchange_stride(&self) -> usize {
         padded(self.sizes.hidden_size.div_ceil(C::UNITS) * C::COLUMNS)
     }
 
@@ -118,7 +118,7 @@ pub(super) struct Own<'d, T: Real> {
 
 /// Neighbouring sequences of the batch in one direction.
 pub(super) struct Run<'d, 'a, T: Real, C> {
-    pub(super) layer: &'d Layer<'a, T>,
+    pub(super) layer: &'d Layer<'a, T, C>,
     pub(super) sequences: Range<usize>,
     /// The first time of the chunk.
     pub(super) first_time: usize,
@@ -140,7 +140,7 @@ impl<T: Elementary, C: Cell> Run<'_, '_, T, C> {
             let last = last.slice(0, 0..active);
             let last = last.slice(1, 0..sizes.hidden_size.div_ceil(C::UNITS) * C::COLUMNS);
             let hidden = hidden.slice(1, 0..state.units.len());
-            weight.multiply::<C, I>(isa, state.units.clone(), last, hidden)?;
+            weight.multiply(isa, state.units.clone(), last, hidden)?;
         }
         let Some(step) = later.checked_sub(1) else { return Ok(()) };
         let time = steps.time(step);

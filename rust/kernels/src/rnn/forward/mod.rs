@@ -3,6 +3,7 @@
 mod run;
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use fusewire_simd::{Kernel, Lanes, Real};
 
@@ -86,14 +87,14 @@ struct Directions<'a, T: Real, C> {
 }
 
 /// What the runs of one direction share.
-struct Layer<'a, T: Real> {
+struct Layer<'a, T: Real, C> {
     steps: &'a Steps,
     sizes: Sizes,
     input: View<'a, T, 2>,
     hidden: View<'a, T, 2>,
     cell: View<'a, T, 2>,
-    input_weight: GateWeight<'a, T>,
-    hidden_weight: GateWeight<'a, T>,
+    input_weight: GateWeight<'a, T, C>,
+    hidden_weight: GateWeight<'a, T, C>,
     /// Per block, gate and unit: what is added to the input's product.
     input_bias: Scratch<T>,
     /// What is added to the hidden state's product alone.
@@ -103,11 +104,11 @@ struct Layer<'a, T: Real> {
     state_offsets: [usize; 2],
 }
 
-impl<'a, T: Elementary> Layer<'a, T> {
-    fn new<C: Cell, I: Lanes<T>>(isa: I, call: &Forward<'a, T>, team: &dyn Team) -> Result<Self> {
+impl<'a, T: Elementary, C: Cell> Layer<'a, T, C> {
+    fn new<I: Lanes<T>>(isa: I, call: &Forward<'a, T>, team: &dyn Team) -> Result<Self> {
         let sizes = call.sizes::<C>()?;
         let (input_bias, hidden_bias) = arrange_biases::<T, C>(&call.weights, sizes.hidden_size)?;
-        let weight = |weight, few| GateWeight::new::<C, I>(isa, weight, few, team);
+        let weight = |weight, few| GateWeight::new(isa, weight, few, team);
         Ok(Self {
             steps: call.steps,
             sizes,
@@ -130,9 +131,11 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
         let Self { directions, team, .. } = self;
+        let Some(first) = directions.first() else { return Ok(()) };
+        let team = first.sizes::<C>()?.team(team);
         let layers = directions
             .iter()
-            .map(|call| Layer::new::<C, I>(isa, call, team))
+            .map(|call| Layer::<T, C>::new(isa, call, team))
             .collect::<Result<Vec<_>>>()?;
         let count = layers.len();
         let mut runs = Vec::new();
@@ -188,19 +191,21 @@ fn arrange_biases<T: Real, C: Cell>(
 ) -> Result<(Scratch<T>, Scratch<T>)> {
     let columns = hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
     let (mut input, mut hidden) = (Scratch::zeros(columns)?, Scratch::zeros(columns)?);
-    for gate in 0..C::GATES {
-        for unit in 0..hidden_size {
-            let from = [gate * hidden_size + unit];
-            let to = unit / C::UNITS * C::COLUMNS + gate * C::UNITS + unit % C::UNITS;
-            let [of_input, of_hidden] = [weights.input_bias, weights.hidden_bias]
-                .map(|bias| bias.map_or(T::ZERO, |bias| bias.get(from)));
-            if gate < C::SHARED {
-                input[to] = of_input + of_hidden;
-            } else {
-                input[to] = of_input;
-                hidden[to] = of_hidden;
+    let add = |bias: Option<View<'_, T, 1>>, target: &mut [T], gates: Range<usize>| {
+        let Some(bias) = bias else { return };
+        for gate in gates {
+            for (block, units) in target.chunks_exact_mut(C::COLUMNS).enumerate() {
+                let first = gate * hidden_size + block * C::UNITS;
+                let count = C::UNITS.min(hidden_size - block * C::UNITS);
+                let units = &mut units[gate * C::UNITS..][..count];
+                for (unit, target) in units.iter_mut().enumerate() {
+                    *target += bias.get([first + unit]);
+                }
             }
         }
-    }
+    };
+    add(weights.input_bias, &mut input, 0..C::GATES);
+    add(weights.hidden_bias, &mut input, 0..C::SHARED);
+    add(weights.hidden_bias, &mut hidden, C::SHARED..C::GATES);
     Ok((input, hidden))
 }

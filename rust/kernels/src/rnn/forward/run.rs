@@ -25,7 +25,7 @@ const PRODUCT: usize = 4 << 10;
 
 /// Neighbouring sequences of the batch in one direction.
 pub(super) struct Run<'p, 'a, T: Real, C> {
-    pub(super) layer: &'p Layer<'a, T>,
+    pub(super) layer: &'p Layer<'a, T, C>,
     sequences: Range<usize>,
     /// Steps whose input is multiplied at a time.
     chunk: usize,
@@ -100,7 +100,7 @@ impl<'p, T: Elementary> Own<'p, T> {
 }
 
 impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
-    pub(super) fn new(layer: &'p Layer<'a, T>, sequences: Range<usize>) -> Self {
+    pub(super) fn new(layer: &'p Layer<'a, T, C>, sequences: Range<usize>) -> Self {
         let columns = layer.sizes.hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
         let chunk = PROJECTED / (sequences.len().max(1) * padded(columns));
         let chunk = chunk.clamp(1, layer.steps.seq_len().max(1));
@@ -149,7 +149,7 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
             let group = index * own.group..blocks.min((index + 1) * own.group);
             let columns = group.len() * C::COLUMNS;
             let product = &mut own.product[..active * columns];
-            hidden_weight.multiply::<C, I>(
+            hidden_weight.multiply(
                 isa,
                 first_block + group.start..first_block + group.end,
                 previous.slice(1, 0..sizes.hidden_size),
@@ -206,7 +206,7 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
         let target = ViewMut::contiguous(target, [count, own.projected_stride])?;
         let target = target.slice(1, 0..blocks * C::COLUMNS);
         let blocks = first_block..first_block + blocks;
-        input_weight.multiply::<C, I>(isa, blocks, inputs, target, Start::Accumulate)
+        input_weight.multiply(isa, blocks, inputs, target, Start::Accumulate)
     }
 
     /// Stores the new hidden states, and those of the sequences that end here once more.

@@ -1,0 +1,184 @@
+"""A plain layer on tensors: two operators in PyTorch's dispatcher, and autograd around them.
+
+Imported by the first call with a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from fusewire import _native
+from fusewire.ops import dispatcher
+from fusewire.ops.rnn import composed, sequences
+from fusewire.ops.rnn.options import Variant
+from fusewire.ops.rnn.weights import LayerWeights, Weights
+
+_OPERANDS = (
+    "Tensor input, Tensor hidden, Tensor cell, Tensor[] weights, "
+    "{results}str kind, int[] batch_sizes"
+)
+
+
+def _forward_fake(
+    input: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    weights: list[torch.Tensor],
+    kind: str,
+    batch_sizes: list[int],
+    keep: bool,
+) -> tuple[torch.Tensor, ...]:
+    total, (directions, _, size) = input.shape[0], hidden.shape
+    columns = _native.rnn_saved_columns(kind, int(size))
+    return (
+        input.new_empty(total, directions * size),
+        input.new_empty(hidden.shape),
+        input.new_empty(cell.shape),
+        input.new_empty((directions, total, columns) if keep else (0, 0, 0)),
+    )
+
+
+def _backward_fake(
+    grad_output: torch.Tensor | None,
+    grad_hidden: torch.Tensor | None,
+    grad_cell: torch.Tensor | None,
+    input: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    weights: list[torch.Tensor],
+    output: torch.Tensor,
+    saved: torch.Tensor,
+    kind: str,
+    batch_sizes: list[int],
+    for_input: bool,
+    for_weights: bool,
+) -> tuple[torch.Tensor, ...]:
+    directions = hidden.shape[0]
+    of_input, of_hidden = weights[0].shape, weights[1].shape
+    shapes = [of_input, of_hidden, of_hidden[:1], of_hidden[:1]]
+
+    def place(wanted: bool, shape: torch.Size) -> torch.Tensor:
+        return input.new_empty((directions, *shape) if wanted else [0] * (len(shape) + 1))
+
+    return (
+        place(for_input, input.shape),
+        input.new_empty(hidden.shape),
+        input.new_empty(cell.shape),
+        *(place(for_weights, shape) for shape in shapes),
+    )
+
+
+_forward = dispatcher.declare(
+    "rnn_layer",
+    f"({_OPERANDS.format(results='')}, bool keep) -> (Tensor, Tensor, Tensor, Tensor)",
+    _forward_fake,
+)
+_backward = dispatcher.declare(
+    "rnn_layer_backward",
+    "(Tensor? grad_output, Tensor? grad_hidden, Tensor? grad_cell, "
+    + _OPERANDS.format(results="Tensor output, Tensor saved, ")
+    + ", bool for_input, bool for_weights) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_fake,
+)
+
+
+class _Layer(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kind: str,
+        batch_sizes: list[int],
+        input: torch.Tensor,
+        hidden: torch.Tensor,
+        cell: torch.Tensor,
+        *weights: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        operands = (input, hidden, cell, weights)
+        ctx.layout = (kind, batch_sizes)
+        output, final_hidden, final_cell, saved = _forward(*operands, *ctx.layout, True)
+        ctx.save_for_backward(output, saved, input, hidden, cell, *weights)
+        ctx.set_materialize_grads(False)
+        return output, final_hidden, final_cell
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        output, saved, *operands = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        gradients: Sequence[torch.Tensor | None]
+        if torch.is_grad_enabled():
+            same = partial(_composed, *ctx.layout)
+            gradients = dispatcher.gradients_of_outputs(same, operands, grad_outputs, wanted)
+        else:
+            input, hidden, cell, *weights = operands
+            outer = [None if g is None else g.contiguous() for g in grad_outputs]
+            rows, hidden, cell, *of_weights = _backward(
+                *outer,
+                *(input, hidden, cell, weights),
+                *(output, saved, *ctx.layout, wanted[0], any(wanted[3:])),
+            )
+            directions = hidden.shape[0]
+            rows = rows.sum(0) if directions > 1 and wanted[0] else rows.squeeze(0)
+            of_weights = of_weights[: len(weights) // directions]
+            each = zip(*(weight.unbind(0) for weight in of_weights), strict=True)
+            flat = [gradient for direction in each for gradient in direction]
+            gradients = [rows, hidden, cell, *(flat or [None] * len(weights))]
+        of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
+        return (None, None, *of_operands)
+
+
+def _composed(
+    kind: str,
+    batch_sizes: list[int],
+    rows: torch.Tensor,
+    hidden: torch.Tensor,
+    cell: torch.Tensor,
+    *weights: torch.Tensor,
+) -> list[torch.Tensor]:
+    """A layer of PyTorch's own operators: output, final hidden and final cell state."""
+    count = len(weights) // hidden.shape[0]
+    entries = [
+        LayerWeights(*weights[first : first + count]) for first in range(0, len(weights), count)
+    ]
+
+    def run(
+        rows: torch.Tensor, reverse: bool, states: list[torch.Tensor], entry: LayerWeights
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        hidden, cell = states
+        output, *finals = composed.layer(
+            rows, hidden, cell, entry, Variant(kind), batch_sizes, reverse
+        )
+        return output, finals
+
+    output, finals = sequences.each_direction(
+        run, partial(torch.cat, dim=1), torch.stack, rows, [hidden, cell], entries
+    )
+    return [output, *finals]
+
+
+def layer(
+    kind: str,
+    batch_sizes: list[int],
+    rows: torch.Tensor,
+    states: list[torch.Tensor],
+    entries: Weights,
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """One plain layer in its directions on packed rows."""
+    hidden = states[0]
+    cell = states[1] if len(states) > 1 else hidden.new_empty(*hidden.shape[:2], 0)
+    weights = [weight for entry in entries for weight in entry if weight is not None]
+    try:
+        if dispatcher.needs_gradient(rows, *states, *weights):
+            operands = (rows, hidden, cell, *weights)
+            output, *finals = dispatcher.apply(_Layer, kind, batch_sizes, *operands)
+        else:
+            output, *finals = _forward(rows, hidden, cell, weights, kind, batch_sizes, False)[:3]
+    except (RuntimeError, AttributeError) as error:
+        raise dispatcher.as_raised(
+            error, input=rows, state=hidden, weight=entries[0].weight_ih
+        ) from None
+    return output, finals[: len(states)]

@@ -1,0 +1,128 @@
+//! Whole stacks of layers on tensors straight from Python, past the dispatcher.
+
+use fusewire_kernels::parallel::Team;
+use fusewire_kernels::rnn::{Cell, Elman, Gru, Lstm, Relu, Tanh};
+use fusewire_kernels::scratch::Scratch;
+use fusewire_kernels::view::{View, ViewMut};
+use pyo3::prelude::*;
+
+use super::{Layer, Layout, Results, weights_of, with_cell};
+use crate::array::{Array, Number, with_number};
+use crate::gate::{self, Failure, Result};
+use crate::torch_abi::Tensor;
+
+/// Layers of one kind of cell.
+struct Stack<'a> {
+    layout: Layout<'a>,
+    layers: usize,
+    directions: usize,
+    input: &'a Tensor,
+    /// The initial states, or none for zeros.
+    states: &'a [Tensor],
+    /// Those of a direction behind those of another, layer by layer.
+    weights: &'a [Tensor],
+}
+
+impl Stack<'_> {
+    /// The highest layer's output, laid out like the input, and the final states of all layers.
+    fn run<T: Number, C: Cell>(&self, team: &dyn Team) -> Result<[Tensor; 3]> {
+        let layout = self.input.layout("input")?;
+        let batch = match (layout.rank, self.layout.batch_sizes.first()) {
+            (3, None) => layout.shape[1],
+            (2, Some(&size)) => usize::try_from(size).map_err(|_| misfit())?,
+            _ => return Err(misfit()),
+        };
+        let count = self.layers * self.directions;
+        let weights = weights_of::<T, Tensor>(self.weights, count)?;
+        let size = weights.first().ok_or_else(misfit)?.hidden.columns();
+        let state_shape = [count, batch, size];
+        let cell_shape = [count, batch, if C::HAS_CELL_STATE { size } else { 0 }];
+        let nothing = Scratch::<T>::zeros(batch.saturating_mul(size))?;
+        let initial = |index: usize, shape: [usize; 3]| match self.states.get(index) {
+            None => {
+                let zeros = View::contiguous(&nothing[..batch * shape[2]], [1, batch, shape[2]])?;
+                Ok(zeros.broadcast(shape)?)
+            }
+            Some(state) => Some(state.view::<T, 3>("the state")?)
+                .filter(|state| state.shape() == shape)
+                .ok_or_else(misfit),
+        };
+        let (hidden, cell) = (initial(0, state_shape)?, initial(1, cell_shape)?);
+        let mut final_hidden = Tensor::empty::<T>(&state_shape)?;
+        let mut final_cell = Tensor::empty::<T>(&cell_shape)?;
+        let mut shape = layout.shape;
+        shape[layout.rank - 1] = self.directions * size;
+        let total = rows::<T>(self.input)?.rows();
+        let steps = self.layout.directions(self.directions, total, batch)?;
+        let mut below: Option<Tensor> = None;
+        for first in (0..count).step_by(self.directions) {
+            let these = first..first + self.directions;
+            let mut output = Tensor::empty::<T>(&shape[..layout.rank])?;
+            let layer = Layer {
+                steps: &steps,
+                weights: &weights[these.clone()],
+                input: rows(below.as_ref().unwrap_or(self.input))?,
+                hidden: hidden.slice(0, these.clone()),
+                cell: cell.slice(0, these.clone()),
+            };
+            let results = Results {
+                output: rows_mut(&mut output)?,
+                hidden: final_hidden.view_mut("the state")?.slice(0, these.clone()),
+                cell: final_cell.view_mut("the cell state")?.slice(0, these),
+                saved: None,
+            };
+            layer.forward::<C>(results, team)?;
+            below = Some(output);
+        }
+        Ok([below.ok_or_else(misfit)?, final_hidden, final_cell])
+    }
+}
+
+/// Not a word for anybody to read: the way through the dispatcher tells what is wrong, if anything.
+fn misfit() -> Failure {
+    Failure::Value("the operands are not those of plain layers".into())
+}
+
+/// Packed rows, or steps of which one follows the other.
+fn rows<T: Number>(tensor: &Tensor) -> Result<View<'_, T, 2>> {
+    match tensor.layout("input")?.rank {
+        3 => tensor.view::<T, 3>("input")?.merge_rows().ok_or_else(misfit),
+        _ => tensor.view("input"),
+    }
+}
+
+fn rows_mut<T: Number>(tensor: &mut Tensor) -> Result<ViewMut<'_, T, 2>> {
+    match tensor.layout("output")?.rank {
+        3 => tensor.view_mut::<T, 3>("output")?.merge_rows().ok_or_else(misfit),
+        _ => tensor.view_mut("output"),
+    }
+}
+
+/// Runs layers of tensors without gradients; nothing where they are not for our kernels as they are.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // operands and options of a stack
+pub(crate) fn rnn_layers(
+    py: Python<'_>,
+    kind: &str,
+    batch_sizes: Vec<i64>,
+    layers: usize,
+    directions: usize,
+    input: Tensor,
+    states: Vec<Tensor>,
+    weights: Vec<Tensor>,
+) -> PyResult<Option<[Tensor; 3]>> {
+    let layout = Layout::of_layer(kind, &batch_sizes);
+    let (input, states, weights) = (&input, states.as_slice(), weights.as_slice());
+    let stack = Stack { layout, layers, directions, input, states, weights };
+    gate::enter(py, |team| {
+        let run = || {
+            with_number!(input.dtype("input")?, T => {
+                with_cell!(kind, C => stack.run::<T, C>(team))
+            })
+        };
+        match run() {
+            Err(Failure::Value(_) | Failure::Type(_)) => Ok(None),
+            results => results.map(Some),
+        }
+    })
+}
