@@ -40,8 +40,7 @@ pub(super) fn apply(batch: &Batch, input: &mut [Vec<f64>], output: &mut [Vec<f64
                 for column in 0..hidden.len() {
                     output[word as usize][column] += coefficient * hidden[column];
                     for &row in *rows {
-                        input[row as usize][column] +=
-                            coefficient * outputs[place][column] / rows.len() as f64;
+                        input[row as usize][column] += coefficient * outputs[place][column];
                     }
                 }
             }

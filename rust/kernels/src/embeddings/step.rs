@@ -282,10 +282,9 @@ impl<T: Elementary> Kernel<T> for Update<'_, T> {
             }
             for (place, vector) in window.vectors.clone().enumerate() {
                 let rows = &self.batch.rows[self.batch.vectors[vector].clone()];
-                let share = [T::from_f64(1.0 / rows.len() as f64)];
                 let slope = &self.slopes[place * columns..(place + 1) * columns];
                 for &row in rows {
-                    add_weighted_sum(isa, &share, 1, slope, self.input.row_mut(row as usize));
+                    add_weighted_sum(isa, &[T::ONE], 1, slope, self.input.row_mut(row as usize));
                 }
             }
         }

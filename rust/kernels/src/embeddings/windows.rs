@@ -129,7 +129,8 @@ impl<'a> Reader<'a> {
         self.most_pairs = 0.0;
     }
 
-    /// Counts the pairs of a window; a row counts by its share in its context vector.
+    /// Counts the pairs of a window; a row counts by its share in its context vector, which is what
+    /// scores see of its movement.
     fn count(&mut self, batch: &Batch, window: &Window) {
         let [input, output] = &mut self.pairs;
         let mut add = |count: &mut f32, more: f32| {
