@@ -6,7 +6,9 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, vmap
 
 import fusewire as fw
@@ -73,6 +75,23 @@ def test_transforms_of_functions():
     q = torch.randn(2, 3, 4)
     jacobian = jacrev(lambda q: fw.scaled_dot_product_attention(q, q, q))(q)
     assert jacobian.shape == (2, 3, 4, 2, 3, 4)
+
+
+# PyTorch's own forward-mode formulas are scripted still.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+def test_tangents_are_carried_forward():
+    model, x, direction = Everything(), torch.randn(4, 2, 5), torch.randn(4, 2, 5)
+    with torch.no_grad(), forward_ad.dual_level():
+        dual = model(forward_ad.make_dual(x, direction))
+        _, tangent = forward_ad.unpack_dual(dual)
+        query = forward_ad.make_dual(x, direction)
+        _, attended = forward_ad.unpack_dual(fw.scaled_dot_product_attention(query, x, x))
+    _, expected = torch.func.jvp(model, (x,), (direction,))
+    torch.testing.assert_close(tangent, expected)
+    _, expected = torch.func.jvp(
+        lambda q: fw.scaled_dot_product_attention(q, x, x), (x,), (direction,)
+    )
+    torch.testing.assert_close(attended, expected)
 
 
 def test_a_model_is_exported():

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from fusewire.ops.door import attach
 
@@ -21,6 +22,12 @@ REAL = frozenset({torch.float32, torch.float64})
 
 STORED = REAL | {torch.bfloat16, torch.float16}
 """Types that kernels read and write."""
+
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+is_compiling = torch.compiler.is_compiling
+_level = torch._C._functorch.maybe_current_level
+_modes = torch._C._len_torch_dispatch_stack
+_trace = torch._C._get_tracing_state
 
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
@@ -69,18 +76,9 @@ def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> b
     return operand.is_cpu and operand.dtype in dtypes and not is_transformed()
 
 
-_level = torch._C._functorch.maybe_current_level
-
-
 def is_transformed() -> bool:
-    """Whether a transform of `torch.func` is at work."""
-    return _level() is not None
-
-
-_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
-_is_compiling = torch.compiler.is_compiling
-_modes = torch._C._len_torch_dispatch_stack
-_trace = torch._C._get_tracing_state
+    """Whether a transform of `torch.func` or forward-mode differentiation is at work."""
+    return _level() is not None or forward_ad._current_level >= 0
 
 
 def is_direct(*operands: Any) -> bool:
@@ -92,7 +90,7 @@ def is_direct(*operands: Any) -> bool:
         if type(operand) not in _PLAIN:
             return False
     return not (
-        _is_compiling()
+        is_compiling()
         or _modes()
         or is_transformed()
         or _trace() is not None

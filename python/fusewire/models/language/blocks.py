@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, silu
+from torch.nn.functional import silu
 
 import fusewire
 from fusewire.models.language.layout import Layout
@@ -121,7 +121,12 @@ class FeedForward(nn.Module):
         super().__init__()
         width = config.width_of_feed_forward
         self.gated = config.activation == "swiglu"
-        self.expand = Linear(config.embed_dim, 2 * width if self.gated else width, config.bias)
+        self.expand = Linear(
+            config.embed_dim,
+            2 * width if self.gated else width,
+            config.bias,
+            activation=None if self.gated else "gelu_tanh",
+        )
         self.contract = Linear(width, config.embed_dim, config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -129,10 +134,8 @@ class FeedForward(nn.Module):
         expanded = self.expand(hidden)
         if self.gated:
             gate, up = expanded.chunk(2, dim=-1)
-            activated = silu(gate) * up
-        else:
-            activated = gelu(expanded, approximate="tanh")
-        output: Tensor = self.contract(activated)
+            expanded = silu(gate) * up
+        output: Tensor = self.contract(expanded)
         return output
 
 

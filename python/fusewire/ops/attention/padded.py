@@ -216,7 +216,8 @@ def _shorten() -> None:
     """Lets the next call with plain tensors take the short way, where this PyTorch has it."""
     global _plain
     from fusewire.ops.attention import plain
+    from fusewire.ops.dispatcher import is_compiling
 
     # A compiler does not come back to see that this has changed.
-    if _plain is None and not plain.is_compiling() and _native.takes_tensors():
+    if _plain is None and not is_compiling() and _native.takes_tensors():
         _plain = plain.attention

@@ -15,12 +15,6 @@ import torch
 from fusewire import _native
 from fusewire.ops import dispatcher
 
-_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
-is_compiling = torch.compiler.is_compiling
-_level = torch._C._functorch.maybe_current_level
-_modes = torch._C._len_torch_dispatch_stack
-_trace = torch._C._get_tracing_state
-_autocasts = torch.is_autocast_enabled
 _wants_gradients = torch.is_grad_enabled
 
 
@@ -91,16 +85,7 @@ def attention(
     enable_gqa: bool,
 ) -> torch.Tensor | None:
     """The output, or None where the dispatcher must see the call or say what is wrong with it."""
-    if (
-        is_compiling()
-        or type(query) not in _PLAIN
-        or type(key) not in _PLAIN
-        or type(value) not in _PLAIN
-        or _modes()
-        or _level() is not None
-        or _trace() is not None
-        or _autocasts("cpu")
-    ):
+    if not dispatcher.is_direct(query, key, value):
         return None
     if _wants_gradients() and (query.requires_grad or key.requires_grad or value.requires_grad):
         try:
