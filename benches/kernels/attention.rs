@@ -112,7 +112,7 @@ fn speeds<E: Element<Real: Elementary>>(
     [work / median(forwards), 2.5 * work / median(backwards), median(peaks)]
 }
 
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout)] // the table is what it is run for
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let threads = words.first().map_or(1, |word| word.parse().expect("a number of threads"));

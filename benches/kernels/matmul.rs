@@ -40,7 +40,7 @@ fn seconds<E: Element>([rows, depth, columns]: [usize; 3], transposed: [bool; 2]
     times[times.len() / 2]
 }
 
-#[allow(clippy::print_stdout)]
+#[allow(clippy::print_stdout)] // the table is what it is run for
 fn table<E: Element>(name: &str) {
     let shapes = [
         [1024, 1024, 1024],

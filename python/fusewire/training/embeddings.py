@@ -165,9 +165,10 @@ class TablesLearner:
         self.tables = self._make_tables()
 
     def _make_tables(self) -> WordTables:
-        input, output = (self._copies.get_buffer(name).numpy() for name in ("input", "output"))  # noqa: A001
+        buffers = (self._copies.get_buffer(name).numpy() for name in ("input", "output"))
+        input_table, output_table = buffers
         keep, noise = self._vocabulary.keep(self._config.sample), self._vocabulary.noise()
-        return WordTables(input, output, keep, noise, self._parts)
+        return WordTables(input_table, output_table, keep, noise, self._parts)
 
     def models(self) -> Mapping[str, nn.Module]:
         """A module with copies of both tables."""
