@@ -43,6 +43,28 @@ DECODERS = {
     "Gemma2ForCausalLM": NARROW | {"attn_logit_softcapping": 5.0},
     "GptOssForCausalLM": NARROW | {"num_local_experts": 2, "num_experts_per_tok": 1},
     "BloomForCausalLM": {"vocab_size": 40, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    # It looks its layer's class up in a table of its own.
+    "FalconForCausalLM": SIZES | {"num_kv_heads": 2},
+    # Keys are wider than values.
+    "DeepseekV3ForCausalLM": SIZES
+    | {
+        "num_key_value_heads": 4,
+        "head_dim": 4,
+        "qk_rope_head_dim": 4,
+        "qk_nope_head_dim": 8,
+        "v_head_dim": 6,
+        "kv_lora_rank": 8,
+        "q_lora_rank": 8,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 1,
+        "topk_group": 1,
+        "moe_intermediate_size": 16,
+        "first_k_dense_replace": 1,
+    },
+    # It extends masks by biases, and knows no PyTorch's attention.
+    "DeepseekV4ForCausalLM": NARROW
+    | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
 ENCODERS = {"BertModel": SIZES}
 ENCODER_DECODERS = {
@@ -185,6 +207,19 @@ def test_the_linear_layers_of_gpt2_are_fused():
     changed = fw.fuse(ours, linear=True).changed
     assert changed["transformer.h.0.attn.c_attn"] == "Conv1D"
     compare(eager, ours, input_ids=padded("none")[0])
+
+
+def test_each_query_may_have_a_sink():
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 4, 5, 8, generator=generator).unbind()
+    sinks = torch.randn(2, 4, 5, 1, generator=generator)
+    scores = torch.cat([query @ key.mT * 0.3, sinks], dim=-1)
+    expected = (scores.softmax(-1)[..., :-1] @ value).transpose(1, 2)
+    layer = torch.nn.Tanh()
+    output, _ = dropin.attention(
+        layer, query, key, value, None, scaling=0.3, is_causal=False, sinks=sinks
+    )
+    torch.testing.assert_close(output, expected)
 
 
 def test_a_static_cache_is_longer_than_what_it_holds():

@@ -3,8 +3,8 @@
 Importing this module registers the name; a model takes it when it is made or by
 ``model.set_attn_implementation("fusewire")``. Its attention then runs our kernels in training and
 generation, with heads of keys and masks as small as they come. Models that do not look attention
-functions up compute as with ``"eager"``, or (Falcon, GPT-J, GPT-Neo) know no names but their own:
-``fw.enable()`` and ``"sdpa"`` serve those.
+functions up (BLOOM, Falcon, GPT-J) compute as they would without: where they call PyTorch's own
+attention with ``"sdpa"``, ``fw.enable()`` serves them.
 
 Example:
     >>> import torch
@@ -20,8 +20,10 @@ Example:
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -52,6 +54,7 @@ def attention(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attends as a function of the library's attention interface.
@@ -69,6 +72,7 @@ def attention(
         softcap: Bound of the scores.
         s_aux: ``(heads)``, sinks.
         position_bias: ``(batch or 1, heads, query_len, key_len)``, added to the scores.
+        sinks: ``(batch, heads, query_len, 1)``, a sink of each query.
         **others: What the library hands to every function. The window of a layer is in its mask.
 
     Returns:
@@ -93,7 +97,7 @@ def attention(
             mask = position_bias.masked_fill(~attention_mask, -torch.inf)
         elif attention_mask is not None:
             mask = position_bias + attention_mask
-    output = scaled_dot_product_attention(
+    output, lse = scaled_dot_product_attention(
         query,
         key,
         value,
@@ -104,7 +108,11 @@ def attention(
         enable_gqa=query.shape[1] != key.shape[1],
         softcap=softcap,
         sinks=s_aux,
+        return_lse=True,
     )
+    if sinks is not None:
+        # Beside weights whose sum is exp(lse), a sink takes exp(sink) of what they share.
+        output = output * torch.sigmoid(lse[..., None] - sinks)
     return output.transpose(1, 2).contiguous(), None
 
 
@@ -115,13 +123,10 @@ def mask(*arguments: Any, config: Any = None, **options: Any) -> torch.Tensor | 
         ``(batch, 1, query_len, key_len)``, bool, True where a query attends, or None where that
         follows from `is_causal`; what is added to scores, for models that call no such function.
     """
-    modeling = _modeling(type(config).__module__)
-    if not _calls_interface(modeling):
-        made: torch.Tensor | None = eager_mask(*arguments, config=config, **options)
+    if _takes_bool_masks(_modeling(type(config).__module__)):
+        made: torch.Tensor | None = sdpa_mask(*arguments, config=config, **options)
     else:
-        if not _says_whether_causal(modeling):
-            options["allow_is_causal_skip"] = False
-        made = sdpa_mask(*arguments, config=config, **options)
+        made = eager_mask(*arguments, config=config, **options)
     return made
 
 
@@ -131,21 +136,18 @@ def _modeling(configuration: str) -> str:
 
 
 @functools.cache
-def _calls_interface(modeling: str) -> bool:
-    """Whether a module's models look their attention function up."""
+def _takes_bool_masks(modeling: str) -> bool:
+    """Whether a module's models leave masks to the function that they look up, as PyTorch's own.
+
+    Others may add a mask to scores, extend it by what they add, or leave it to the mask alone
+    whether a layer is causal.
+    """
     if ".modeling_" not in modeling or modeling not in sys.modules:
         return True
-    return hasattr(sys.modules[modeling], "ALL_ATTENTION_FUNCTIONS")
-
-
-@functools.cache
-def _says_whether_causal(modeling: str) -> bool:
-    """Whether layers know that they are causal; those do that the library's own SDPA serves."""
-    if modeling not in sys.modules:
-        return True
-    kinds = [kind for kind in vars(sys.modules[modeling]).values() if isinstance(kind, type)]
+    there = vars(sys.modules[modeling])
+    kinds = [kind for kind in there.values() if isinstance(kind, type)]
     models: list[Any] = [kind for kind in kinds if issubclass(kind, PreTrainedModel)]
-    return any(model._supports_sdpa for model in models)
+    return "ALL_ATTENTION_FUNCTIONS" in there and any(model._supports_sdpa for model in models)
 
 
 _SERVED = frozenset(inspect.signature(attention).parameters)
@@ -169,6 +171,32 @@ class Conv1D(pytorch_utils.Conv1D):  # type: ignore[misc]
         return linear(x, self.weight.T, self.bias)
 
 
+_WITH_TABLES = (
+    "bark.modeling_bark",
+    "data2vec.modeling_data2vec_vision",
+    "deepseek_ocr2.modeling_deepseek_ocr2",
+    "falcon.modeling_falcon",
+    "git.modeling_git",
+    "gpt_neo.modeling_gpt_neo",
+    "gptj.modeling_gptj",
+    "sam.modeling_sam",
+    "sam_hq.modeling_sam_hq",
+    "superglue.modeling_superglue",
+    "unlimited_ocr.modeling_unlimited_ocr",
+)
+"""Modules that choose the class of a layer by the name, from a table that knows no others."""
+
+
+def _enter_tables() -> None:
+    """Lets models with such a table be made: with the layer that calls PyTorch's own attention."""
+    for modeling in _WITH_TABLES:
+        with suppress(ImportError):
+            there = vars(importlib.import_module(f"transformers.models.{modeling}"))
+            for table in [there[name] for name in there if name.endswith("ATTENTION_CLASSES")]:
+                table.setdefault(NAME, table.get("sdpa", table["eager"]))
+
+
+_enter_tables()
 LINEAR_CLASSES[pytorch_utils.Conv1D] = Conv1D
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, mask)
