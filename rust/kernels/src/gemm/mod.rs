@@ -18,7 +18,7 @@ mod rounded;
 mod transpose;
 
 pub use block::multiply_block;
-pub use column_sums::column_sums;
+pub use column_sums::{ColumnSums, column_sums};
 pub(crate) use dots::dot_rows;
 pub use dots::multiply_rows;
 pub use epilogue::{Epilogue, NoEpilogue, Start};

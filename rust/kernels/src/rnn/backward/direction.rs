@@ -6,10 +6,9 @@ use std::ops::Range;
 use fusewire_simd::Lanes;
 
 use super::run::{Layer, Own, Run, State};
-use super::sums::ColumnSums;
 use super::{Backward, WeightGradients};
 use crate::Result;
-use crate::gemm::{Matmul, NoEpilogue, Start, matmul};
+use crate::gemm::{ColumnSums, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::{PackedRows, Phases, Serial, Task, Team, all_parts};
 use crate::rnn::cell::Cell;
@@ -84,7 +83,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
             saved: call.saved,
             output_gradient: call.output_gradient,
             weight: {
-                let few = sizes.has_few_sequences();
+                let few = sizes.has_few_rows();
                 BackWeight::new(isa, call.weights.hidden, few, team)?
             },
         };
@@ -208,14 +207,10 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
             add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue });
         }
         let rows = sums.slice(1, 0..C::GRADIENTS * hidden_size);
-        let sums = ViewMut::contiguous(&mut self.bias_sums, [C::GRADIENTS * hidden_size])?;
-        let width = sums.shape()[0].div_ceil(threads).next_multiple_of(SUMMED_COLUMNS);
-        for (part, sums) in all_parts(sums.blocks([width])).into_iter().enumerate() {
-            let rows = rows.slice(1, part * width..part * width + sums.shape()[0]);
-            tasks.push(Box::new(move || {
-                isa.vectorize(ColumnSums { rows, sums });
-                Ok(())
-            }));
+        let width = self.bias_sums.len().div_ceil(threads).next_multiple_of(SUMMED_COLUMNS);
+        for (part, sums) in self.bias_sums.chunks_mut(width).enumerate() {
+            let rows = rows.slice(1, part * width..part * width + sums.len());
+            tasks.push(Box::new(move || isa.vectorize(ColumnSums { rows, sums })));
         }
         Ok(())
     }

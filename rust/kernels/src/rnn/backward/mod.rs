@@ -3,7 +3,6 @@
 
 mod direction;
 mod run;
-mod sums;
 
 use std::marker::PhantomData;
 
