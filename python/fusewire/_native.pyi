@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any, TypeVar, final
 
 import numpy as np
@@ -138,7 +139,7 @@ def rnn_layers(
     directions: int,
     input: torch.Tensor,
     states: list[torch.Tensor],
-    weights: list[torch.Tensor],
+    weights: Sequence[Sequence[torch.Tensor]],
 ) -> list[torch.Tensor] | None: ...
 def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...
 def attend(

@@ -23,11 +23,14 @@ REAL = frozenset({torch.float32, torch.float64})
 STORED = REAL | {torch.bfloat16, torch.float16}
 """Types that kernels read and write."""
 
-_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
+"""Classes of tensors that nobody has given another meaning."""
+
 is_compiling = torch.compiler.is_compiling
 _level = torch._C._functorch.maybe_current_level
 _modes = torch._C._len_torch_dispatch_stack
 _trace = torch._C._get_tracing_state
+_autocasts = torch._C._is_any_autocast_enabled
 
 
 def real_of(dtype: torch.dtype) -> torch.dtype:
@@ -87,14 +90,20 @@ def is_direct(*operands: Any) -> bool:
     They are plain tensors or parameters, and there is no mode, transform, autocast or tracing.
     """
     for operand in operands:
-        if type(operand) not in _PLAIN:
+        if type(operand) not in PLAIN:
             return False
-    return not (
+    return not is_watched()
+
+
+def is_watched() -> bool:
+    """Whether a mode, a transform, autocast or tracing waits in the dispatcher."""
+    return (
         is_compiling()
-        or _modes()
-        or is_transformed()
+        or _modes() > 0
+        or _level() is not None
+        or forward_ad._current_level >= 0
         or _trace() is not None
-        or torch.is_autocast_enabled("cpu")
+        or _autocasts()
     )
 
 

@@ -92,6 +92,19 @@ pub trait Lanes<T: Real>: Isa {
 
     /// The sum of the lanes, pairwise.
     fn sum_lanes(self, a: Self::Vector) -> T;
+    /// The sum of each vector's lanes, pairwise: lane `i` has that of vector `i`.
+    ///
+    /// # Panics
+    /// If there are not `LANES` vectors.
+    #[inline(always)]
+    fn sum_each(self, vectors: &[Self::Vector]) -> Self::Vector {
+        assert!(vectors.len() == Self::LANES);
+        let mut sums = [T::ZERO; 16];
+        for (sum, &vector) in sums.iter_mut().zip(vectors) {
+            *sum = self.sum_lanes(vector);
+        }
+        self.load(&sums)
+    }
     /// The largest lane.
     fn max_lanes(self, a: Self::Vector) -> T;
 

@@ -142,6 +142,15 @@ impl<T: Real> Kernel<T> for WholeVectors {
         let numbers: Vec<T> = (0..lanes * lanes).map(|i| T::from_f64(i as f64)).collect();
         let first = isa.load(&numbers);
         assert_eq!(isa.sum_lanes(first).to_f64(), (lanes * (lanes - 1) / 2) as f64);
+        let mut rows = [first; 16];
+        for (row, vector) in rows.iter_mut().enumerate().take(lanes) {
+            *vector = isa.load(&numbers[row * lanes..]);
+        }
+        let mut sums = vec![T::NAN; lanes];
+        isa.store(&mut sums, isa.sum_each(&rows[..lanes]));
+        for (row, &sum) in rows.iter().zip(&sums) {
+            assert_eq!(sum, isa.sum_lanes(*row));
+        }
         assert_eq!(isa.max_lanes(first).to_f64(), (lanes - 1) as f64);
         assert!(!isa.any(isa.first(0)));
         assert!(isa.any(isa.first(1)));

@@ -70,7 +70,8 @@ def test_forward_in_both_precisions(kind, hidden_size):
         np.testing.assert_allclose(got[0], wanted, atol=1e-13)
     output, _ = call(kind, *map(np.float32, [x]), single(state), [single(weights[0])])
     assert output.dtype == np.float32
-    np.testing.assert_allclose(output, expected, atol=2e-6)
+    # Of the largest, because states without a bound grow, and each sum is made of all of them.
+    np.testing.assert_allclose(output, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("layers", [1, 2])

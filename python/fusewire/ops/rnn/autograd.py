@@ -152,13 +152,17 @@ def run_plain(
         The output and the final states; None where the operands are not for our kernels as they
         are, or the dispatcher must see the call.
     """
-    between = options.training and options.dropout
-    if not (_TAKES_TENSORS and options.is_plain) or between or options.lengths is not None:
+    if not _TAKES_TENSORS or options.lengths is not None or not options.is_plain:
         return None
-    weights = [weight for entry in entries for weight in entry]
+    if options.training and options.dropout:
+        return None
     initial = states or []
-    operands = (input, *initial, *weights)
-    if not dispatcher.is_direct(*operands) or dispatcher.needs_gradient(*operands):
+    counts = torch.is_grad_enabled()
+    for operands in ((input, *initial), *entries):
+        for operand in operands:
+            if type(operand) not in dispatcher.PLAIN or (counts and operand.requires_grad):
+                return None
+    if dispatcher.is_watched():
         return None
     swaps = options.batch_first and not batch_sizes
     directions = options.directions
@@ -169,13 +173,12 @@ def run_plain(
         directions,
         input.transpose(0, 1) if swaps else input,
         initial,
-        weights,
+        entries,
     )
     if results is None:
         return None
     output, *finals = results
-    count = 2 if options.kind == "lstm" else 1
-    return output.transpose(0, 1) if swaps else output, finals[:count]
+    return output.transpose(0, 1) if swaps else output, finals
 
 
 def run(

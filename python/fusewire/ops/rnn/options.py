@@ -16,6 +16,9 @@ GATES = {
 }
 """The cells, and the runs of hidden_size rows in their weights."""
 
+_PLAIN = frozenset({"tanh", "relu", "lstm", "gru"})
+"""Those of `torch.nn`, whose gates see the last state."""
+
 
 class Options(NamedTuple):
     """What a call asks for beside its operands."""
@@ -46,9 +49,9 @@ class Options(NamedTuple):
     def is_plain(self) -> bool:
         """Whether the cells are those of `torch.nn`, with nothing done to their states."""
         return (
-            not self.is_minimal
+            self.kind in _PLAIN
             and self.reset_after
-            and not any(self.zoneout)
+            and self.zoneout == (0.0, 0.0)
             and not (self.training and self.recurrent_dropout)
         )
 

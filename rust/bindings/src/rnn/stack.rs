@@ -24,8 +24,9 @@ struct Stack<'a> {
 }
 
 impl Stack<'_> {
-    /// The highest layer's output, laid out like the input, and the final states of all layers.
-    fn run<T: Number, C: Cell>(&self, team: &dyn Team) -> Result<[Tensor; 3]> {
+    /// The highest layer's output, laid out like the input, and the final states of all layers: one,
+    /// or two where the cell has a state beside the hidden one.
+    fn run<T: Number, C: Cell>(&self, team: &dyn Team) -> Result<Vec<Tensor>> {
         let layout = self.input.layout("input")?;
         let batch = match (layout.rank, self.layout.batch_sizes.first()) {
             (3, None) => layout.shape[1],
@@ -49,7 +50,9 @@ impl Stack<'_> {
         };
         let (hidden, cell) = (initial(0, state_shape)?, initial(1, cell_shape)?);
         let mut final_hidden = Tensor::empty::<T>(&state_shape)?;
-        let mut final_cell = Tensor::empty::<T>(&cell_shape)?;
+        // Only where there are any, because an empty tensor takes as long to make as another.
+        let mut final_cell =
+            C::HAS_CELL_STATE.then(|| Tensor::empty::<T>(&cell_shape)).transpose()?;
         let mut shape = layout.shape;
         shape[layout.rank - 1] = self.directions * size;
         let total = rows::<T>(self.input)?.rows();
@@ -68,13 +71,18 @@ impl Stack<'_> {
             let results = Results {
                 output: rows_mut(&mut output)?,
                 hidden: final_hidden.view_mut("the state")?.slice(0, these.clone()),
-                cell: final_cell.view_mut("the cell state")?.slice(0, these),
+                cell: match &mut final_cell {
+                    Some(cell) => cell.view_mut("the cell state")?.slice(0, these),
+                    None => ViewMut::contiguous(&mut [], [these.len(), batch, 0])?,
+                },
                 saved: None,
             };
             layer.forward::<C>(results, team)?;
             below = Some(output);
         }
-        Ok([below.ok_or_else(misfit)?, final_hidden, final_cell])
+        let mut results = vec![below.ok_or_else(misfit)?, final_hidden];
+        results.extend(final_cell);
+        Ok(results)
     }
 }
 
@@ -109,9 +117,10 @@ pub(crate) fn rnn_layers(
     directions: usize,
     input: Tensor,
     states: Vec<Tensor>,
-    weights: Vec<Tensor>,
-) -> PyResult<Option<[Tensor; 3]>> {
+    weights: Vec<Vec<Tensor>>,
+) -> PyResult<Option<Vec<Tensor>>> {
     let layout = Layout::of_layer(kind, &batch_sizes);
+    let weights: Vec<Tensor> = weights.into_iter().flatten().collect();
     let (input, states, weights) = (&input, states.as_slice(), weights.as_slice());
     let stack = Stack { layout, layers, directions, input, states, weights };
     gate::enter(py, |team| {

@@ -47,14 +47,19 @@ pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
 
 /// How many vectors wide the next strip of columns is, of `left` vectors.
 #[inline(always)]
-fn strip_vectors(registers: usize, left: usize) -> usize {
+fn strip_vectors(registers: usize, rows: usize, left: usize) -> usize {
     match (registers, left) {
         (32, 5) => 3, // and then 2: a strip of 1 would keep the FMA units waiting for loads
+        (32, 4) if SOME_ROWS.contains(&rows) => 2,
         (32, left) => left.min(4),
         (16, left) => left.min(2),
         (_, _) => 1,
     }
 }
+
+/// Rows that the tall tiles of a narrow strip divide better than the low ones of a wide strip, and for
+/// which B is read less often.
+const SOME_ROWS: std::ops::RangeInclusive<usize> = 8..=32;
 
 /// A block whose operands hold every position of its shape; one function per type of epilogue, so
 /// that a kernel with many products stays small.
@@ -74,7 +79,7 @@ impl<E: Element, F: Epilogue<E::Real>> Kernel<E> for Block<'_, E, F> {
         let mut column = 0;
         while column < self.columns {
             let left = self.columns - column;
-            let vectors = strip_vectors(I::REGISTERS, left.div_ceil(I::LANES));
+            let vectors = strip_vectors(I::REGISTERS, self.rows, left.div_ceil(I::LANES));
             // SAFETY: the operands hold every position of the block; a strip reaches beyond the last
             // column by masked lanes only.
             unsafe {

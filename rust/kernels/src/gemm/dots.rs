@@ -9,6 +9,9 @@ use crate::view::{View, ViewMut};
 /// Numbers of the widest vector.
 const WIDEST: usize = 16;
 
+/// Rows of A, and of B, of the largest tile.
+const MOST: usize = 4;
+
 /// `C (+)= A · Bᵀ`, where the depth of both operands is contiguous, and columns of C come in groups:
 /// the rows of B make the columns of the first group, then those of the second. A comes as factors.
 ///
@@ -48,72 +51,73 @@ impl<E: Element> Kernel<E> for Dots<'_, E> {
         let [rows, _, width] = self.c.shape();
         let mut column = 0;
         while column < self.b.rows() {
-            let left = (width - column % width).min(self.b.rows() - column);
+            let left = (width - column % width).min(self.b.rows() - column).min(I::LANES);
             // Columns outside, so that rows of B wait in the nearest cache for all rows of A.
-            column += match left {
-                8.. if rows < 4 => self.columns::<I, 1, 8>(isa, column),
-                4.. => self.columns::<I, 4, 4>(isa, column),
-                _ => self.columns::<I, 4, 1>(isa, column),
-            };
+            let mut row = 0;
+            while row < rows {
+                row += match rows - row {
+                    1 => self.block::<I, 1>(isa, row, column, left),
+                    2 => self.block::<I, 2>(isa, row, column, left),
+                    3 => self.block::<I, 3>(isa, row, column, left),
+                    _ => self.block::<I, 4>(isa, row, column, left),
+                };
+            }
+            column += left;
         }
     }
 }
 
 impl<E: Element> Dots<'_, E> {
-    /// The products of all rows of A, `TALL` at a time, with `COLUMNS` rows of B; returns `COLUMNS`.
+    /// The products of `ROWS` rows of A with `columns` rows of B, at most a vector of one group;
+    /// returns `ROWS`.
     #[inline(always)]
-    fn columns<I: Storage<E>, const TALL: usize, const COLUMNS: usize>(
-        &mut self,
-        isa: I,
-        column: usize,
-    ) -> usize {
-        let [rows, _, _] = self.c.shape();
-        let mut row = 0;
-        if TALL > 1 {
-            while row + TALL <= rows {
-                self.tile::<I, TALL, COLUMNS>(isa, row, column);
-                row += TALL;
-            }
-        }
-        while row < rows {
-            self.tile::<I, 1, COLUMNS>(isa, row, column);
-            row += 1;
-        }
-        COLUMNS
-    }
-
-    /// The products of `ROWS` rows of A with `COLUMNS` rows of B of one group of columns.
-    #[inline(always)]
-    fn tile<I: Storage<E>, const ROWS: usize, const COLUMNS: usize>(
+    fn block<I: Storage<E>, const ROWS: usize>(
         &mut self,
         isa: I,
         row: usize,
         column: usize,
-    ) {
+        columns: usize,
+    ) -> usize {
         let mut left: [&[E::Factor]; ROWS] = [&[]; ROWS];
         for (offset, left) in left.iter_mut().enumerate() {
             *left = self.a.row(row + offset);
         }
-        let mut right: [&[E]; COLUMNS] = [&[]; COLUMNS];
-        let mut next = [self.b.as_ptr(); COLUMNS];
-        for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
-            *right = self.b.row(column + offset);
-            // The same place in the next tile: B is read once, as fast as it comes.
-            *next = right.as_ptr().wrapping_offset(COLUMNS as isize * self.b.strides()[0]);
+        let mut sums = [[isa.zero(); WIDEST]; ROWS];
+        let mut done = 0;
+        // Fewer rows wait for memory, which comes fastest in order, one row of B after the other.
+        while ROWS == MOST && done + MOST <= columns {
+            let mut right: [&[E]; MOST] = [&[]; MOST];
+            let mut next = [self.b.as_ptr(); MOST];
+            for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
+                *right = self.b.row(column + done + offset);
+                // The same place in the next tile: B is read once, as fast as it comes.
+                *next = right.as_ptr().wrapping_offset(MOST as isize * self.b.strides()[0]);
+            }
+            let tile = dot_rows::<E, I, ROWS, MOST>(isa, left, right, next);
+            for (sums, tile) in sums.iter_mut().zip(tile) {
+                sums[done..done + MOST].copy_from_slice(&tile);
+            }
+            done += MOST;
         }
-        let sums = dot_rows::<E, I, ROWS, COLUMNS>(isa, left, right, next);
+        for done in done..columns {
+            let right = [self.b.row(column + done)];
+            let tile = dot_chains::<E, I, ROWS, 1, 2>(isa, left, right, None);
+            for (sums, [sum]) in sums.iter_mut().zip(tile) {
+                sums[done] = sum;
+            }
+        }
         let width = self.c.shape()[2];
         for (i, sums) in sums.iter().enumerate() {
             let mut groups = self.c.reborrow().inner::<1, 2>([row + i]);
-            let target = &mut groups.row_mut(column / width)[column % width..][..COLUMNS];
-            for (target, &sum) in target.iter_mut().zip(sums) {
-                let sum = isa.sum_lanes(sum);
-                *target = match self.start {
-                    Start::Zero => sum,
-                    Start::Accumulate => *target + sum,
-                };
-            }
+            let target = &mut groups.row_mut(column / width)[column % width..][..columns];
+            let sum = isa.sum_each(&sums[..I::LANES]);
+            let sum = match self.start {
+                Start::Zero => sum,
+                Start::Accumulate => isa.add(isa.load_first(target), sum),
+            };
+            isa.store_first(target, sum);
         }
+        ROWS
     }
 }
 
@@ -129,6 +133,23 @@ pub(crate) fn dot_rows<E: Element, I: Storage<E>, const ROWS: usize, const COLUM
     right: [&[E]; COLUMNS],
     next: [*const E; COLUMNS],
 ) -> [[I::Vector; COLUMNS]; ROWS] {
+    dot_chains::<E, I, ROWS, COLUMNS, 1>(isa, left, right, Some(next))
+}
+
+/// [`dot_rows`] in so many chains of additions: enough of them hide an addition's latency.
+#[inline(always)]
+fn dot_chains<
+    E: Element,
+    I: Storage<E>,
+    const ROWS: usize,
+    const COLUMNS: usize,
+    const CHAINS: usize,
+>(
+    isa: I,
+    left: [&[E::Factor]; ROWS],
+    right: [&[E]; COLUMNS],
+    next: Option<[*const E; COLUMNS]>,
+) -> [[I::Vector; COLUMNS]; ROWS] {
     let depth = right[0].len();
     let factors = depth.div_ceil(E::Factor::DEPTH);
     for row in left {
@@ -138,30 +159,44 @@ pub(crate) fn dot_rows<E: Element, I: Storage<E>, const ROWS: usize, const COLUM
         assert!(row.len() >= depth);
     }
     let step = I::LANES * E::Factor::DEPTH;
-    let mut sums = [[isa.zero(); COLUMNS]; ROWS];
+    let mut chains = [[[isa.zero(); COLUMNS]; ROWS]; CHAINS];
     let mut at = 0;
-    while at + step <= depth {
-        let mut columns = [isa.zero(); COLUMNS];
-        for (place, column) in columns.iter_mut().enumerate() {
-            isa.prefetch(next[place].wrapping_add(at).cast());
-            // SAFETY: the row has a whole vector of factors from `at` on, as was checked above.
-            *column = unsafe {
-                let address = right[place].as_ptr().add(at);
-                if E::as_factors(&[]).is_some() {
-                    isa.load_pointer(address.cast())
-                } else {
-                    isa.read_pointer(address)
+    macro_rules! add_vectors {
+        ($sums:expr) => {{
+            let mut columns = [isa.zero(); COLUMNS];
+            for (place, column) in columns.iter_mut().enumerate() {
+                if let Some(next) = next {
+                    isa.prefetch(next[place].wrapping_add(at).cast());
                 }
-            };
-        }
-        for (sums, row) in sums.iter_mut().zip(left) {
-            // SAFETY: as above; a factor is as large as a number.
-            let row = unsafe { isa.load_pointer(row.as_ptr().add(at / E::Factor::DEPTH).cast()) };
-            for (sum, &column) in sums.iter_mut().zip(&columns) {
-                *sum = isa.multiply_add(row, column, *sum);
+                // SAFETY: the row has a whole vector of factors from `at` on, as was checked above.
+                *column = unsafe {
+                    let address = right[place].as_ptr().add(at);
+                    if E::as_factors(&[]).is_some() {
+                        isa.load_pointer(address.cast())
+                    } else {
+                        isa.read_pointer(address)
+                    }
+                };
             }
+            for (sums, row) in $sums.iter_mut().zip(left) {
+                let place = at / E::Factor::DEPTH;
+                // SAFETY: as above; a factor is as large as a number.
+                let row = unsafe { isa.load_pointer(row.as_ptr().add(place).cast()) };
+                for (sum, &column) in sums.iter_mut().zip(&columns) {
+                    *sum = isa.multiply_add(row, column, *sum);
+                }
+            }
+            at += step;
+        }};
+    }
+    while at + CHAINS * step <= depth {
+        for sums in &mut chains {
+            add_vectors!(sums);
         }
-        at += step;
+    }
+    let [sums, others @ ..] = &mut chains[..] else { return [[isa.zero(); COLUMNS]; ROWS] };
+    while at + step <= depth {
+        add_vectors!(sums);
     }
     if at < depth {
         let mut columns = [isa.zero(); COLUMNS];
@@ -175,7 +210,14 @@ pub(crate) fn dot_rows<E: Element, I: Storage<E>, const ROWS: usize, const COLUM
             }
         }
     }
-    sums
+    for others in others {
+        for (sums, others) in sums.iter_mut().zip(others) {
+            for (sum, &other) in sums.iter_mut().zip(&*others) {
+                *sum = isa.add(*sum, other);
+            }
+        }
+    }
+    *sums
 }
 
 /// The factors of less than a vector of numbers; 0 beyond.

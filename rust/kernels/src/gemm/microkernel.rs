@@ -9,8 +9,8 @@ use super::epilogue::{Epilogue, Start};
 pub(crate) const STEPS: usize = 16;
 /// Accumulators of tiles that are worth the calls.
 const BUSY: usize = 16;
-/// Bytes of B, whose rows follow each other, that are asked for ahead where so few rows use a number
-/// that the product takes as long as B takes to come.
+/// Bytes of B, whose rows follow each other, that are asked for ahead where the epilogue fetches
+/// nothing: a few rows' product takes as long as B takes to come, and others do not notice.
 const AHEAD: usize = 4096;
 
 /// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
@@ -83,7 +83,7 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             }
             for _ in 0..steps {
                 let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
-                if ROWS <= 2 {
+                if !F::FETCHES {
                     for vector in 0..VECTORS {
                         let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
                         isa.prefetch(b.wrapping_add(ahead));

@@ -37,6 +37,9 @@ const WORTH_A_TEAM: usize = 1 << 20;
 /// Rows that are multiplied with a weight as it lies: packing it would take longer.
 const FEW_ROWS: usize = 16;
 
+/// Rows of a step that wait for the weight, not for the products with it.
+const FEW_SEQUENCES: usize = 2;
+
 impl Sizes {
     /// Whether all steps together have too few rows to repay packing a weight.
     pub(super) fn has_few_rows(&self) -> bool {
@@ -50,9 +53,9 @@ impl Sizes {
         if work < WORTH_A_TEAM { &Serial } else { team }
     }
 
-    /// Whether a step has too few rows to repay packing a weight, however many steps there are.
+    /// Whether a step has so few rows that a weight comes from its cache as fast as it lies as packed.
     pub(super) fn has_few_sequences(&self) -> bool {
-        self.has_few_rows()
+        self.batch <= FEW_SEQUENCES || self.has_few_rows()
     }
 
     /// The sizes of a call, once the operands that forward and backward share have been checked.

@@ -113,6 +113,23 @@ impl Lanes<f32> for Avx2 {
         })
     }
     #[inline(always)]
+    fn sum_each(self, vectors: &[__m256]) -> __m256 {
+        assert!(vectors.len() == 8);
+        proved!({
+            let mut quads = [_mm256_setzero_ps(); 2];
+            for (i, quad) in quads.iter_mut().enumerate() {
+                let first = _mm256_hadd_ps(vectors[4 * i], vectors[4 * i + 1]);
+                let second = _mm256_hadd_ps(vectors[4 * i + 2], vectors[4 * i + 3]);
+                *quad = _mm256_hadd_ps(first, second);
+            }
+            let [a, b] = quads;
+            _mm256_add_ps(
+                _mm256_permute2f128_ps::<0x20>(a, b),
+                _mm256_permute2f128_ps::<0x31>(a, b),
+            )
+        })
+    }
+    #[inline(always)]
     fn max_lanes(self, a: __m256) -> f32 {
         proved!({
             let half = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));

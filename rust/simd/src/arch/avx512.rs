@@ -115,6 +115,39 @@ where
         proved!(_mm512_reduce_add_ps(a))
     }
     #[inline(always)]
+    fn sum_each(self, vectors: &[__m512]) -> __m512 {
+        assert!(vectors.len() == 16);
+        proved!({
+            // Two vectors share one after each addition, and each then has half as many lanes.
+            let mut pairs = [_mm512_setzero_pd(); 8];
+            for (i, pair) in pairs.iter_mut().enumerate() {
+                let (a, b) = (vectors[2 * i], vectors[2 * i + 1]);
+                let sum = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                *pair = _mm512_castps_pd(sum);
+            }
+            let mut quads = [_mm512_setzero_ps(); 4];
+            for (i, quad) in quads.iter_mut().enumerate() {
+                let (a, b) = (pairs[2 * i], pairs[2 * i + 1]);
+                let (low, high) = (_mm512_unpacklo_pd(a, b), _mm512_unpackhi_pd(a, b));
+                *quad = _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+            }
+            // Now a vector has the sums of four in each quarter: the quarters are left to be added.
+            let [a, b, c, d] = quads;
+            let ab = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x44>(a, b),
+                _mm512_shuffle_f32x4::<0xee>(a, b),
+            );
+            let cd = _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x44>(c, d),
+                _mm512_shuffle_f32x4::<0xee>(c, d),
+            );
+            _mm512_add_ps(
+                _mm512_shuffle_f32x4::<0x88>(ab, cd),
+                _mm512_shuffle_f32x4::<0xdd>(ab, cd),
+            )
+        })
+    }
+    #[inline(always)]
     fn max_lanes(self, a: __m512) -> f32 {
         proved!(_mm512_reduce_max_ps(a))
     }

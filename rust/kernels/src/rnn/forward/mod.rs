@@ -10,7 +10,7 @@ use fusewire_simd::{Kernel, Lanes, Real};
 use self::run::{Own, Run};
 use super::cell::Cell;
 use super::cut::Cut;
-use super::panels::GateWeight;
+use super::panels::{CopyRows, GateWeight};
 use super::weights::{Sizes, expect};
 use super::{Steps, Weights, saved_columns};
 use crate::math::Elementary;
@@ -107,7 +107,8 @@ struct Layer<'a, T: Real, C> {
 impl<'a, T: Elementary, C: Cell> Layer<'a, T, C> {
     fn new<I: Lanes<T>>(isa: I, call: &Forward<'a, T>, team: &dyn Team) -> Result<Self> {
         let sizes = call.sizes::<C>()?;
-        let (input_bias, hidden_bias) = arrange_biases::<T, C>(&call.weights, sizes.hidden_size)?;
+        let (input_bias, hidden_bias) =
+            arrange_biases::<T, C, I>(isa, &call.weights, sizes.hidden_size)?;
         let weight = |weight, few| GateWeight::new(isa, weight, few, team);
         Ok(Self {
             steps: call.steps,
@@ -185,27 +186,29 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
 }
 
 /// The biases in the order of the blocks; those of shared gates are added up in the first.
-fn arrange_biases<T: Real, C: Cell>(
+fn arrange_biases<T: Elementary, C: Cell, I: Lanes<T>>(
+    isa: I,
     weights: &Weights<'_, T>,
     hidden_size: usize,
 ) -> Result<(Scratch<T>, Scratch<T>)> {
     let columns = hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
     let (mut input, mut hidden) = (Scratch::zeros(columns)?, Scratch::zeros(columns)?);
-    let add = |bias: Option<View<'_, T, 1>>, target: &mut [T], gates: Range<usize>| {
-        let Some(bias) = bias else { return };
+    let mut numbers = Scratch::take(C::GATES * hidden_size)?;
+    let mut add = |bias: Option<View<'_, T, 1>>, target: &mut [T], gates: Range<usize>| {
+        let Some(bias) = bias else { return Ok(()) };
+        let row = ViewMut::contiguous(&mut numbers, [1, C::GATES * hidden_size])?;
+        isa.vectorize(CopyRows(bias.alone(), row));
         for gate in gates {
-            for (block, units) in target.chunks_exact_mut(C::COLUMNS).enumerate() {
-                let first = gate * hidden_size + block * C::UNITS;
-                let count = C::UNITS.min(hidden_size - block * C::UNITS);
-                let units = &mut units[gate * C::UNITS..][..count];
-                for (unit, target) in units.iter_mut().enumerate() {
-                    *target += bias.get([first + unit]);
-                }
+            let from = numbers[gate * hidden_size..][..hidden_size].chunks(C::UNITS);
+            for (units, target) in from.zip(target.chunks_exact_mut(C::COLUMNS)) {
+                let target = &mut target[gate * C::UNITS..][..C::UNITS];
+                target.iter_mut().zip(units).for_each(|(target, &unit)| *target += unit);
             }
         }
+        Ok(())
     };
-    add(weights.input_bias, &mut input, 0..C::GATES);
-    add(weights.hidden_bias, &mut input, 0..C::SHARED);
-    add(weights.hidden_bias, &mut hidden, C::SHARED..C::GATES);
+    add(weights.input_bias, &mut input, 0..C::GATES)?;
+    add(weights.hidden_bias, &mut input, 0..C::SHARED)?;
+    add(weights.hidden_bias, &mut hidden, C::SHARED..C::GATES)?;
     Ok((input, hidden))
 }

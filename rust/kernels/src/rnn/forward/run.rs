@@ -19,9 +19,15 @@ use crate::view::{View, ViewMut};
 /// Numbers of projected input at a time: half of a second-level cache in float32.
 const PROJECTED: usize = 128 << 10;
 
+/// Rows of it at least: the input's weight comes from a far cache, once for all of them.
+const PROJECTED_ROWS: usize = 64;
+
 /// Numbers of the hidden state's product at a time, unless a block has more: a third of a first-level
 /// cache in float32.
 const PRODUCT: usize = 4 << 10;
+
+/// Blocks of it at most: every other step begins with the last ones.
+const MOST_BLOCKS: usize = 4;
 
 /// Neighbouring sequences of the batch in one direction.
 pub(super) struct Run<'p, 'a, T: Real, C> {
@@ -68,7 +74,7 @@ impl<'p, T: Elementary> Own<'p, T> {
         let Layer { sizes, hidden, cell, .. } = run.layer;
         let rows = run.rows();
         let blocks = units.len().div_ceil(C::UNITS);
-        let group = (PRODUCT / (rows * C::COLUMNS)).clamp(1, blocks);
+        let group = (PRODUCT / (rows * C::COLUMNS)).clamp(1, blocks.min(MOST_BLOCKS));
         let projected_stride = padded(blocks * C::COLUMNS);
         let cell_stride = if C::HAS_CELL_STATE { padded(blocks * C::UNITS) } else { 0 };
         let hidden = hidden.slice(0, run.sequences.clone()).slice(1, units.clone());
@@ -102,8 +108,9 @@ impl<'p, T: Elementary> Own<'p, T> {
 impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
     pub(super) fn new(layer: &'p Layer<'a, T, C>, sequences: Range<usize>) -> Self {
         let columns = layer.sizes.hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
-        let chunk = PROJECTED / (sequences.len().max(1) * padded(columns));
-        let chunk = chunk.clamp(1, layer.steps.seq_len().max(1));
+        let rows = sequences.len().max(1);
+        let chunk = (PROJECTED / (rows * padded(columns))).max(PROJECTED_ROWS.div_ceil(rows));
+        let chunk = chunk.min(layer.steps.seq_len().max(1));
         Self { layer, sequences, chunk, kind: PhantomData }
     }
 
