@@ -2,8 +2,8 @@
 
 use std::ptr::null_mut;
 
-use super::Handle;
 use super::symbols::{check, symbols};
+use super::{Handle, pages};
 use crate::array::{Array, Dtype, FLOATS, Float, Layout, MAX_RANK, Stored};
 use crate::gate::{Failure, Result};
 
@@ -53,6 +53,16 @@ impl Tensor {
     }
 }
 
+/// Calls a getter of the shim with a place for its answer.
+macro_rules! get {
+    ($getter:ident, $handle:expr, $initial:expr) => {{
+        let mut answer = $initial;
+        // SAFETY: the handle is a live tensor, and the place is of the type that the getter fills.
+        let status = unsafe { (symbols().$getter)($handle, &mut answer) };
+        check(status, "describe a tensor").map(|()| answer)
+    }};
+}
+
 impl Tensor {
     /// A new tensor with anything in it; `strides` are those of a permutation of a contiguous one.
     pub(crate) fn empty_strided<T: Stored>(shape: &[usize], strides: &[isize]) -> Result<Self> {
@@ -82,21 +92,14 @@ impl Tensor {
             )
         };
         if status == 0 {
-            Ok(Self(handle))
+            let tensor = Self(handle);
+            let numbers = shape.iter().fold(size_of::<T>(), |all, &size| all.saturating_mul(size));
+            pages::prefer_huge(get!(aoti_torch_get_data_ptr, tensor.0, null_mut())?, numbers);
+            Ok(tensor)
         } else {
             Err(Failure::Memory(format!("PyTorch has no memory for a tensor of shape {shape:?}")))
         }
     }
-}
-
-/// Calls a getter of the shim with a place for its answer.
-macro_rules! get {
-    ($getter:ident, $handle:expr, $initial:expr) => {{
-        let mut answer = $initial;
-        // SAFETY: the handle is a live tensor, and the place is of the type that the getter fills.
-        let status = unsafe { (symbols().$getter)($handle, &mut answer) };
-        check(status, "describe a tensor").map(|()| answer)
-    }};
 }
 
 // SAFETY: PyTorch vouches for sizes, strides and memory of a strided CPU tensor, which the handle
