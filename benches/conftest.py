@@ -33,4 +33,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             f"{bench.params['case']!s:<50}{info['threads']:>2} thr"
             f"  {1e3 * bench.stats.median:>10.3f}{1e3 * info['rival_seconds']:>10.3f}"
             f"{info['ratio']:>7.2f}{info['of_peak']:>9.2f}"
+            + "".join(
+                f"  {name.removesuffix('_seconds')} {1e3 * seconds:.3f} ms"
+                for name, seconds in info.items()
+                if name.endswith("_seconds") and name != "rival_seconds"
+            )
         )

@@ -4,7 +4,7 @@ A new operator is one function that returns its `Case`s, decorated with `@operat
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -14,6 +14,7 @@ import torch.nn.functional as functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fusewire as fw
+from benches import onnx_runtime
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -32,6 +33,8 @@ class Case:
     dtype: torch.dtype = torch.float32
     bytes_read: float = 0.0
     """What must be read where memory is the limit; such a case is compared with a plain read."""
+    others: dict[str, Callable[[Tensors, int], Callable[[], Tensors]]] = field(default_factory=dict)
+    """Further rivals by name, which are built from the inputs and a number of threads."""
 
     @property
     def dtype_name(self) -> str:
@@ -326,7 +329,11 @@ def _recurrent_cases(
     arguments = (cell, (input_size, hidden_size), lengths, layers)
     inputs = _weights_scaled(_random(*shapes), hidden_size)
     ours, rival = _recurrent(fw.nn, *arguments), _recurrent(torch.nn, *arguments)
-    yield from _both(cell, name, flops, 3.0, inputs, ours, rival)
+    inference, training = _both(cell, name, flops, 3.0, inputs, ours, rival)
+    if onnx_runtime.is_installed():
+        build = partial(onnx_runtime.recurrent, cell, lengths, layers)
+        inference = replace(inference, others={"onnxruntime": build})
+    yield from (inference, training)
 
 
 @operator

@@ -2,13 +2,14 @@
 
 import statistics
 import time
+from functools import partial
 
 import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benches.registry import Case, all_cases
-from benches.verify import verify
+from benches.verify import verify, verify_other
 from fusewire import _native
 
 ROUNDS = 9
@@ -35,20 +36,25 @@ def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None
     try:
         error, rival_error = verify(case)
         inputs = case.inputs(case.dtype)
-        rival_seconds: list[float] = []
+        rivals = {"rival": partial(case.rival, *inputs)}
+        for name, build in case.others.items():
+            rivals[name] = build(inputs, threads)
+            verify_other(case, rivals[name]())
+        seconds_of: dict[str, list[float]] = {name: [] for name in rivals}
 
-        def time_rival() -> None:
-            # Each runs once untimed before it is timed, so that neither finds the other's caches.
-            case.rival(*inputs)
-            start = time.perf_counter()
-            case.rival(*inputs)
-            rival_seconds.append(time.perf_counter() - start)
-            time.sleep(SETTLE_SECONDS)
+        def time_rivals() -> None:
+            # Each runs once untimed before it is timed, so that none finds another's caches.
+            for name, run in rivals.items():
+                run()
+                start = time.perf_counter()
+                run()
+                seconds_of[name].append(time.perf_counter() - start)
+                time.sleep(SETTLE_SECONDS)
             case.ours(*inputs)
 
         benchmark.group = case.operator
         benchmark.pedantic(
-            case.ours, inputs, setup=time_rival, rounds=ROUNDS, warmup_rounds=2, iterations=1
+            case.ours, inputs, setup=time_rivals, rounds=ROUNDS, warmup_rounds=2, iterations=1
         )
         read_speed = bytes_per_second() if case.bytes_read and not benchmark.disabled else 0.0
     finally:
@@ -64,8 +70,8 @@ def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None
         gflops=case.flops / seconds / 1e9,
         peak=peak,
         of_peak=work / seconds / peak,
-        rival_seconds=statistics.median(rival_seconds),
-        ratio=statistics.median(rival_seconds) / seconds,
+        ratio=statistics.median(seconds_of["rival"]) / seconds,
         error=error,
         rival_error=rival_error,
+        **{f"{name}_seconds": statistics.median(times) for name, times in seconds_of.items()},
     )

@@ -19,6 +19,16 @@ def error_norm(results: tuple[torch.Tensor, ...], truth: tuple[torch.Tensor, ...
     return max(errors)
 
 
+def verify_other(case: Case, results: tuple[torch.Tensor, ...]) -> None:
+    """Looks whether a further rival computes the same, to single precision.
+
+    Raises:
+        AssertionError: if it does not.
+    """
+    error = error_norm(results, case.rival(*case.inputs(torch.float64)))
+    assert error <= 1e-4, f"{case}: error {error:.1e}"
+
+
 def verify(case: Case) -> tuple[float, float]:
     """Returns the errors of ours and of the rival against float64.
 
