@@ -15,6 +15,9 @@ use crate::{Error, Result};
 const DEPTH: usize = 384;
 /// Factors summed in one chain: rounding grows with the length of a chain, not with the depth.
 const CHAIN: usize = 128;
+/// Likewise where A is transposed, as in the gradients of weights, which are sums over rows of data:
+/// PyTorch sums those of recurrent weights step by step, in chains as short.
+const SHORT_CHAIN: usize = 64;
 /// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
 const ROWS: usize = 128;
 /// Columns that a thread works off at a time; with the rows above, their sums take half.
@@ -323,8 +326,9 @@ fn multiply<E: Element, I: Storage<E>>(
     mut c: ViewMut<'_, E::Real, 2>,
     start: Start,
 ) {
-    for first in (0..a.columns().max(1)).step_by(CHAIN) {
-        let range = first..a.columns().min(first + CHAIN);
+    let chain = if a.has_unit_columns() { CHAIN } else { SHORT_CHAIN };
+    for first in (0..a.columns().max(1)).step_by(chain) {
+        let range = first..a.columns().min(first + chain);
         let (a, b) = (a.slice(1, range.clone()), b.slice(0, range));
         let start = if first == 0 { start } else { Start::Accumulate };
         multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
