@@ -3,7 +3,7 @@
 use fusewire_simd::{Element, Lanes};
 
 use super::activation::Activation;
-use crate::gemm::{ColumnEpilogue, Matmul, Start, matmul};
+use crate::gemm::{ColumnEpilogue, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::Team;
 use crate::view::{View, ViewMut};
@@ -63,19 +63,18 @@ impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
         output: ViewMut<'_, E, 2>,
         team: &dyn Team,
     ) -> Result<()> {
+        let (a, b, start) = (self.input, self.weight.transpose(), Start::Zero);
+        if self.bias.is_none() && activation == Activation::Identity {
+            // Nothing is fused behind it, so sums may go where they belong at once.
+            return matmul(Matmul { a, b, c: output, start, epilogue: NoEpilogue }, team);
+        }
         // A bias is short beside the product; widened and contiguous, it is loaded as vectors.
         let mut bias = Vec::new();
         if let Some(view) = self.bias {
             bias.extend((0..view.shape()[0]).map(|unit| view.get([unit]).to_real()));
         }
-        let product = Matmul {
-            a: self.input,
-            b: self.weight.transpose(),
-            c: output,
-            start: Start::Zero,
-            epilogue: AddBiasAndActivate { bias, activation },
-        };
-        matmul(product, team)
+        let epilogue = AddBiasAndActivate { bias, activation };
+        matmul(Matmul { a, b, c: output, start, epilogue }, team)
     }
 }
 
