@@ -70,11 +70,16 @@ def _step(
     module: torch.nn.RNNCellBase, kind: str, input: torch.Tensor, states: list[torch.Tensor] | None
 ) -> list[torch.Tensor]:
     """The next states of ``(batch, input_size)`` or ``(input_size)``."""
-    if input.dim() not in (1, 2):
+    if input.dim() == 1:
+        batch = None if states is None else [state[None] for state in states]
+        return [state[0] for state in _step(module, kind, input[None], batch)]
+    if input.dim() != 2:
         raise ValueError(f"input must have 1 or 2 dimensions, but has shape {tuple(input.shape)}")
     weights = [module.weight_ih, module.weight_hh]
     if module.bias:
         weights += [module.bias_ih, module.bias_hh]
     initial = None if states is None else [state[None] for state in states]
-    _, finals = autograd.run(Options(kind), input[None], initial, [weights])
-    return [final[0] for final in finals]
+    # Packed rows of one step, whose output is the hidden state: each view would cost a microsecond.
+    options, batch_sizes = Options(kind), [input.shape[0]]
+    hidden, finals = autograd.run_packed(options, input, batch_sizes, initial, [weights])
+    return [hidden, *(final[0] for final in finals[1:])]
