@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fusewire.ops import dispatcher
+from fusewire.ops import dispatcher, twice
 from fusewire.ops.attention import composed
 from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import Options, check_heads
@@ -190,23 +190,49 @@ def _dispatch(
     needs_lse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Calls the implementation that serves the operands."""
-    if (
-        query.device.type != "cpu"
-        and not needs_lse
-        and composed.is_plain(query, key, options, extras)
-    ):
-        return composed.plain(query, key, value, extras.attn_mask, options), None
+    elsewhere = query.device.type != "cpu"
+    if elsewhere and not needs_lse and composed.is_plain(query, key, options, extras):
+        return _plain(query, key, value, extras.attn_mask, options), None
     if options.dropout_p > 0 and extras.seed is None:
         seed = torch.empty((), dtype=torch.int64, device=query.device).random_()
         extras = extras._replace(seed=seed)
-    if not dispatcher.is_served(query, dispatcher.STORED):
-        return composed.attention(query, key, value, *extras, options=options)
     results: tuple[torch.Tensor, torch.Tensor]
+    if not dispatcher.is_served(query, dispatcher.STORED):
+        whole = partial(composed.attention, options=options)
+        if elsewhere:
+            from fusewire.ops.attention import flex
+
+            if flex.is_served(query, key, value, options.dropout_p):
+                fused = partial(flex.attention, options=options)
+                output, lse = twice.differentiable(fused, whole, (query, key, value, *extras))
+                return output, lse
+        return whole(query, key, value, *extras)
     if dispatcher.needs_gradient(query, key, value, *extras[:3]):
         results = dispatcher.apply(_Attention, query, key, value, *extras, options)
     else:
         results = _forward(query, key, value, *extras, *options)
     return results
+
+
+def _plain(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None,
+    options: Options,
+) -> torch.Tensor:
+    """PyTorch's own attention, whose gradients can be differentiated again but for dropout."""
+    if options.dropout_p:
+        return composed.plain(query, key, value, attn_mask, options)
+
+    def fused(query: Any, key: Any, value: Any, attn_mask: Any) -> list[torch.Tensor]:
+        return [composed.plain(query, key, value, attn_mask, options)]
+
+    def whole(query: Any, key: Any, value: Any, attn_mask: Any) -> list[torch.Tensor]:
+        extras = Extras(attn_mask)
+        return [composed.attention(query, key, value, *extras, options=options)[0]]
+
+    return twice.differentiable(fused, whole, (query, key, value, attn_mask))[0]
 
 
 def _with_one_batch(operand: torch.Tensor, name: str) -> torch.Tensor:

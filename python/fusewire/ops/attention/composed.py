@@ -174,7 +174,8 @@ def _by_sequence(
     """Packed sequences, one after another."""
     outputs = [query.new_empty(0, query.shape[1], value.shape[-1])]
     logarithms = [query.new_empty(query.shape[1], 0)]
-    query_ends, key_ends = _ends(extras.query_lengths), _ends(extras.key_lengths)
+    query_ends = starts_of(extras.query_lengths, "query_offsets", query.shape[0])
+    key_ends = starts_of(extras.key_lengths, "key_offsets", key.shape[0])
 
     def part(operand: torch.Tensor, ends: list[int], sequence: int) -> torch.Tensor:
         return operand[ends[sequence] : ends[sequence + 1]].transpose(0, 1)[None]
@@ -210,10 +211,18 @@ def _by_sequence(
     return torch.cat(outputs), torch.cat(logarithms, -1)
 
 
-def _ends(offsets: torch.Tensor | None) -> list[int]:
+def starts_of(offsets: torch.Tensor | None, name: str, total: int) -> list[int]:
+    """Where packed sequences begin, and behind them where the last one ends.
+
+    Raises:
+        ValueError: If there are no offsets, or they do not rise from 0 to `total`.
+    """
     if offsets is None:
         raise ValueError("query_offsets and key_offsets must be given")
-    return [int(offset) for offset in offsets.tolist()]
+    starts = [int(offset) for offset in offsets.tolist()]
+    if not starts or starts[0] != 0 or starts[-1] != total or starts != sorted(starts):
+        raise ValueError(f"{name} must rise from 0 to {total}, but are {starts}")
+    return starts
 
 
 def is_plain(query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras) -> bool:

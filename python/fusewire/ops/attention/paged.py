@@ -74,7 +74,7 @@ def paged_attention(
     operands = (query, key_blocks, value_blocks, block_table)
     if is_tensor(query):
         from fusewire.ops import dispatcher
-        from fusewire.ops.attention import autograd, decode
+        from fusewire.ops.attention import autograd, composed, decode
 
         try:
             real = dispatcher.real_of(query.dtype)
@@ -82,7 +82,17 @@ def paged_attention(
                 autograd.per_head(alibi_slopes, "alibi_slopes", real),
                 autograd.per_head(sinks, "sinks", real),
             )
-            output, lse = decode.attention(*operands, key_lengths.long(), *numbers, *score)
+            if query.device.type == "cpu":
+                output, lse = decode.attention(*operands, key_lengths.long(), *numbers, *score)
+            else:
+                # Elsewhere blocks are joined, and keys beyond the lengths hidden.
+                known = block_table.long().clamp(0, key_blocks.shape[0] - 1)
+                key, value = (
+                    blocks[known].flatten(1, 2).transpose(1, 2)
+                    for blocks in (key_blocks, value_blocks)
+                )
+                extras = composed.Extras(None, *numbers, None, key_lengths)
+                output, lse = autograd.attention(query, key, value, options, True, extras, True)
         except (RuntimeError, AttributeError) as error:
             names = ("query", "key_blocks", "value_blocks", "block_table")
             given = dict(zip(names, operands, strict=True), key_lengths=key_lengths)

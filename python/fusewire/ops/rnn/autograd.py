@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from fusewire import _native
-from fusewire.ops import dispatcher
+from fusewire.ops import dispatcher, twice
 from fusewire.ops.rnn import composed, scan, sequences
 from fusewire.ops.rnn import layer as kernels
 from fusewire.ops.rnn.options import Options
@@ -61,13 +61,51 @@ class _Engine:
             mask = sequences.draw_between(self, options, rows, batch_sizes, states[0].shape[1])
             return rows if mask is None else rows * mask
 
+        def layers(
+            rows: torch.Tensor, states: list[torch.Tensor], weights: Weights
+        ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            return sequences.each_layer(
+                layer, torch.cat, between, rows, states, weights, options.directions
+            )
+
         # PyTorch's own layers know no transform either.
         served = dispatcher.is_served(rows)
         if not (served or dispatcher.is_transformed()) and is_torchs(options, weights):
+            return self._elsewhere(options, batch_sizes, layers, rows, states, weights)
+        return layers(rows, states, weights)
+
+    def _elsewhere(
+        self,
+        options: Options,
+        batch_sizes: list[int],
+        layers: Callable[..., tuple[torch.Tensor, list[torch.Tensor]]],
+        rows: torch.Tensor,
+        states: list[torch.Tensor],
+        weights: Weights,
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """PyTorch's own layers, whose gradients can be differentiated again but for dropout."""
+        if options.training and options.dropout:
             return composed.stack(options, rows, batch_sizes, states, weights)
-        return sequences.each_layer(
-            layer, torch.cat, between, rows, states, weights, options.directions
+        count, width = len(states), len(LayerWeights._fields)
+
+        def by(
+            run: Callable[..., tuple[torch.Tensor, list[torch.Tensor]]], *operands: Any
+        ) -> list[torch.Tensor]:
+            rows, states, flat = operands[0], operands[1 : 1 + count], operands[1 + count :]
+            entries = [LayerWeights(*flat[i : i + width]) for i in range(0, len(flat), width)]
+            output, finals = run(rows, list(states), entries)
+            return [output, *finals]
+
+        def stack(
+            rows: torch.Tensor, states: list[torch.Tensor], weights: Weights
+        ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+            return composed.stack(options, rows, batch_sizes, states, weights)
+
+        flat = [weight for entry in weights for weight in entry]
+        output, *finals = twice.differentiable(
+            partial(by, stack), partial(by, layers), (rows, *states, *flat)
         )
+        return output, finals
 
     def _direction(
         self,
