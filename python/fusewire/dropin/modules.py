@@ -158,6 +158,8 @@ def _replace_class(module: torch.nn.Module, kind: type) -> None:
     own[_ORIGIN] = _Origin(type(module), frozenset(lent))
     own.update(lent)
     module.__class__ = ours
+    if isinstance(module, nn.Recurrent):
+        module.flatten_parameters()
 
 
 _OF_CLASSES = ("__dict__", "__weakref__")

@@ -4,7 +4,8 @@ from fusewire.nn.attention import MultiheadAttention
 from fusewire.nn.cells import GRUCell, LSTMCell, RNNCell
 from fusewire.nn.linear import Linear
 from fusewire.nn.minimal import MinGRU, MinLSTM
-from fusewire.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from fusewire.nn.recurrent import Recurrent
+from fusewire.nn.rnn import GRU, LSTM, RNN
 from fusewire.nn.transformer import TransformerEncoderLayer
 
 __all__ = [

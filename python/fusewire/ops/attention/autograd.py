@@ -170,7 +170,7 @@ def attention(
             per_head(extras.sinks, "sinks", real),
             _whole(extras.query_lengths),
             _whole(extras.key_lengths),
-            extras.seed,
+            None if extras.seed is None else extras.seed.to(query.device),
         )
         output, lse = _dispatch(query, key, value, options, extras, return_lse)
     except (RuntimeError, AttributeError) as error:

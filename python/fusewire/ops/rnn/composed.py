@@ -6,6 +6,7 @@ single layer is what a gradient is made of that shall be differentiated again.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -187,26 +188,27 @@ def stack(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """All layers on packed rows, by PyTorch's own layers."""
     flat = [weight for entry in weights for weight in entry if weight is not None]
-    initial = states if options.kind == "lstm" else states[0]
     layers = len(weights) // options.directions
     biased = weights[0].bias_ih is not None
     shape = (biased, layers, options.dropout, options.training, options.bidirectional)
-    if batch_sizes:
-        # PyTorch's packed layers take no sequence without a step.
-        active = batch_sizes[0]
-        initial = (
-            [s[:, :active] for s in states] if options.kind == "lstm" else states[0][:, :active]
-        )
-        sizes = torch.tensor(batch_sizes)
-        output, *finals = _STACKS[options.kind](rows, sizes, initial, flat, *shape)
-        return output, [
-            torch.cat([final, state[:, active:]], 1)
-            for final, state in zip(finals, states, strict=True)
-        ]
     batch = states[0].shape[1]
+    # PyTorch's packed layers take no sequence without a step.
+    active = batch_sizes[0] if batch_sizes else batch
+    begun = [state[:, :active].contiguous() for state in states]
+    initial = begun if options.kind == "lstm" else begun[0]
     width = options.directions * states[0].shape[2]
     if rows.shape[0] == 0:
         return rows.new_zeros(0, width), states
-    times = rows.reshape(-1, batch, rows.shape[1])
-    output, *finals = _STACKS[options.kind](times, initial, flat, *shape, False)
-    return output.reshape(-1, width), finals
+    with warnings.catch_warnings():
+        # Weights that no module holds cannot lie side by side.
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
+        if batch_sizes:
+            sizes = torch.tensor(batch_sizes)
+            output, *finals = _STACKS[options.kind](rows, sizes, initial, flat, *shape)
+        else:
+            times = rows.reshape(-1, batch, rows.shape[1])
+            output, *finals = _STACKS[options.kind](times, initial, flat, *shape, False)
+    return output.reshape(-1, width), [
+        torch.cat([final, state[:, active:]], 1)
+        for final, state in zip(finals, states, strict=True)
+    ]
