@@ -87,13 +87,7 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attn_mask: torch.Tensor | None,
-    alibi_slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
-    query_lengths: torch.Tensor | None,
-    key_lengths: torch.Tensor | None,
-    seed: torch.Tensor | None,
-    *,
+    *others: torch.Tensor | None,
     options: Options,
     first_sequence: int = 0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,7 +97,7 @@ def attention(
     batch dimension, or with `options.packed` those of :func:`fusewire.varlen_attention`.
     Operands of 16 bits on the CPU are widened, as our kernels do.
     """
-    extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed)
+    extras = Extras(*others)
     if query.is_cpu and query.dtype in (torch.bfloat16, torch.float16):
         output, lse = attention(
             query.float(),
@@ -122,31 +116,31 @@ def attention(
     scores = (query * options.scale) @ key.transpose(-1, -2)
     if options.softcap != NO_CAP:
         scores = options.softcap * torch.tanh(scores / options.softcap)
-    if alibi_slopes is not None:
+    if extras.alibi_slopes is not None:
         distance = _distances(query, key, options, extras).abs()
-        scores = scores - alibi_slopes[:, :, None, None] * distance
-    if attn_mask is not None and attn_mask.dtype != torch.bool:
-        scores = scores + attn_mask
+        scores = scores - extras.alibi_slopes[:, :, None, None] * distance
+    if extras.attn_mask is not None and extras.attn_mask.dtype != torch.bool:
+        scores = scores + extras.attn_mask
     hidden = _hidden(query, key, options, extras)
     if hidden is not None:
         scores = scores.masked_fill(hidden, -torch.inf)
     lonely = None
-    if sinks is not None:
+    if extras.sinks is not None:
         # One more key, whose value is 0.
-        sink = sinks[:, :, None, None].expand(*scores.shape[:-1], 1)
+        sink = extras.sinks[:, :, None, None].expand(*scores.shape[:-1], 1)
         scores = torch.cat([scores, sink], -1)
     elif hidden is not None:
         # A query without keys would give 0 / 0; its scores are set aside, and so its gradients.
         lonely = hidden.all(-1, keepdim=True)
         scores = scores.masked_fill(lonely, 0)
     lse, probabilities = scores.logsumexp(-1), scores.softmax(-1)
-    if sinks is not None:
+    if extras.sinks is not None:
         probabilities = probabilities[..., :-1]
     if lonely is not None:
         lse = lse.masked_fill(lonely.squeeze(-1), -torch.inf)
         probabilities = probabilities.masked_fill(lonely, 0)
-    if seed is not None:
-        lost = _dropped(probabilities, seed, options, first_sequence)
+    if extras.seed is not None:
+        lost = _dropped(probabilities, extras.seed, options, first_sequence)
         probabilities = (probabilities * kept_scale(options.dropout_p)).masked_fill(lost, 0)
     return probabilities @ value, lse
 

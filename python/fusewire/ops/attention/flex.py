@@ -53,17 +53,11 @@ def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attn_mask: torch.Tensor | None,
-    alibi_slopes: torch.Tensor | None,
-    sinks: torch.Tensor | None,
-    query_lengths: torch.Tensor | None,
-    key_lengths: torch.Tensor | None,
-    seed: torch.Tensor | None,
-    *,
+    *others: torch.Tensor | None,
     options: Options,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """See :func:`fusewire.ops.attention.composed.attention`; without dropout."""
-    extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, seed)
+    extras = Extras(*others)
     if options.packed:
         query, key, value = (rows.transpose(0, 1)[None] for rows in (query, key, value))
         place, owners = _packed(query, key, options, extras)
@@ -73,8 +67,8 @@ def attention(
     score = _score(place, options, extras, query.device)
     block_mask = None
     if visible is not None:
-        bools = attn_mask is not None and attn_mask.dtype == torch.bool
-        by_head = bools and attn_mask is not None and attn_mask.shape[1] > 1
+        mask = extras.attn_mask
+        by_head = mask is not None and mask.dtype == torch.bool and mask.shape[1] > 1
         block_mask = _compiled(create_block_mask)(
             visible,
             None if options.packed else query.shape[0],
@@ -94,9 +88,9 @@ def attention(
         return_aux=AuxRequest(lse=True),
     )
     lse = auxiliary.lse
-    if sinks is not None:
+    if extras.sinks is not None:
         # One more key, whose value is 0, takes its share of each probability.
-        rows = sinks.expand(-1, query.shape[1])
+        rows = extras.sinks.expand(-1, query.shape[1])
         sink = rows[:, :, None]
         if owners is not None and rows.shape[0] > 1:
             sink = rows[owners[0]].T[None]
