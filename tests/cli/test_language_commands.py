@@ -77,6 +77,26 @@ def test_a_language_model_is_measured_whatever_the_batch(
     assert measured[0]["bits_per_byte"] == pytest.approx(loss / math.log(2), rel=2e-3)
 
 
+def test_sizes_are_asked_for_of_new_networks_only(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--layers", "1", "--width", "24", "--dropout", "0.2"]
+    for model, more in (("transformer", ["--heads", "3"]), ("lstm", [])):
+        lm = ["train", "lm", "--data", "text.txt", "--model", model, "--context", "16", *QUICK]
+        assert main([*lm, *sizes, *more]) == 0
+        made = json.loads((folder / "runs" / f"{model}-1" / "config.json").read_text())
+        network = made["config"]["model"]
+        assert (network["layers"], network["embed_dim"], network["dropout"]) == (1, 24, 0.2)
+    for wrong, said in [
+        (["--model", "lstm", "--heads", "2"], "--heads is for Transformers"),
+        (["--start", "runs/lstm-1", "--width", "32"], "--width is for new networks"),
+        (["--start", "runs/lstm-1", "--tokenizer", "words"], "--tokenizer is for new networks"),
+        (["--heads", "5"], "embed_dim"),
+    ]:
+        assert main(["train", "lm", "--data", "text.txt", "--context", "16", *QUICK, *wrong]) == 2
+        assert said in capfd.readouterr().err
+
+
 def test_text_is_drawn_in_every_way(capfd: pytest.CaptureFixture[str]) -> None:
     lm = ["train", "lm", "--data", "text.txt", "--model", "transformer", "--context", "16", *QUICK]
     assert main(lm) == 0

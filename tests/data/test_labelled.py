@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -30,6 +31,9 @@ def write(form: str, folder: Path) -> Path:
         texts = [text for text, other in ROWS if other == label]
         if form == "lines":
             (folder / f"{label}.txt").write_text("\n".join(texts))
+        elif form == "endings":
+            (folder / f"rows.{label}").write_text(" \n".join(texts) + " \n")
+            (folder / "README").write_text("what this is\n")
         else:
             (folder / label).mkdir()
             for number, text in enumerate(texts):
@@ -37,7 +41,7 @@ def write(form: str, folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "lines", "folders"])
+@pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "lines", "endings", "folders"])
 def test_every_form_gives_the_same_split(form: str, tmp_path: Path) -> None:
     (tmp_path / "this").mkdir()
     (tmp_path / "csv").mkdir()
@@ -65,6 +69,26 @@ def test_fewer_labels_are_a_part_of_more(tmp_path: Path) -> None:
     assert few.validation == many.validation
 
 
+def test_long_texts_and_foreign_ends_of_lines_are_whole(tmp_path: Path) -> None:
+    texts = ["a" * 200_000, "two\u2028lines", 'a "quoted",\nword']
+    rows = [{"text": text, "label": str(len(text))} for text in texts]
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, ["text", "label"])
+        table.writeheader()
+        table.writerows(rows)
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    for name in ("rows.csv", "rows.jsonl"):
+        data = load_labelled(tmp_path / name)
+        assert {text for text, _ in (*data.train, *data.validation)} == set(texts)
+
+
+def test_both_sides_hold_a_text(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("text,label\na,b\nc,d\n")
+    data = load_labelled(tmp_path / "rows.csv", validation=0.9)
+    assert (len(data.train), len(data.validation)) == (1, 1)
+
+
 def test_pairs_with_one_source_stay_together(tmp_path: Path) -> None:
     rows = [{"source": str(n // 4), "target": str(n)} for n in range(40)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -79,6 +103,9 @@ def test_pairs_with_one_source_stay_together(tmp_path: Path) -> None:
         ("rows.csv", "text,class\na,b\n", "must have the columns text and label"),
         ("rows.csv", "text,label\na,b\nc,b\n", "texts of 1 classes"),
         ("rows.csv", "text,label\na\n", "expected 2 columns"),
+        ("rows.csv", "text,label\na, b,c\n", "line 2: expected 2 columns; .*commas .* quotes"),
+        ("rows.csv", "text,label\na,b\nc,\n", "label of 'c' is empty"),
+        ("rows.jsonl", '{"text": "a", "label": null}\n', "line 1: expected an object"),
         ("rows.jsonl", '{"text": "a"}\n', "line 1: expected an object"),
         ("rows.jsonl", "[]\n", "line 1: expected an object"),
         ("rows.txt", "a\n", "neither a folder nor"),

@@ -45,14 +45,28 @@ class Steps:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LanguageModel(Steps):
+class Sizes:
+    """How large a new network is; with --start it is as large as that run's."""
+
+    layers: Annotated[int | None, hint("by the model")] = None
+    """Layers, one on the other."""
+    heads: Annotated[int | None, hint("4")] = None
+    """Attention heads of a Transformer or encoder."""
+    width: Annotated[int | None, hint("by the model")] = None
+    """Numbers of each token's state, and of its embedding."""
+    dropout: Annotated[float | None, hint("0.0")] = None
+    """Part of the units that is dropped while learning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel(Steps, Sizes):
     """Train a language model on a text."""
 
     data: Path
     """A UTF-8 text file, a folder of .txt files, or what `fusewire tokenize` made of either."""
     model: Literal["transformer", "encoder", "lstm", "gru", "rnn", "relu"] = "transformer"
     """What to train: an encoder fills in masked words, the others say what comes next."""
-    tokenizer: TokenizerName = "bytes"
+    tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
     """What a token is. Bytes can write any text; others are learnt from the file."""
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
@@ -65,17 +79,17 @@ class LanguageModel(Steps):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassifierTraining(Steps):
+class ClassifierTraining(Steps, Sizes):
     """Train a classifier of texts, on a pre-trained language model or from nothing."""
 
     data: Path
     """A .csv or .tsv file with the columns text and label, a .jsonl file with these keys, or a
-    folder with a folder of .txt files, or a .txt file of lines, for each class."""
+    folder with a folder of texts, or a file of lines, for each class."""
     start: Annotated[Path | None, hint("none")] = None
     """A pre-trained run (train lm) to go on from."""
     model: Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu"] = "encoder"
     """What reads the text, without --start."""
-    tokenizer: TokenizerName = "bytes"
+    tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
     """What a token is, without --start."""
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt."""

@@ -76,9 +76,9 @@ def _train_language_model(what: LanguageModel) -> RunResult:
     options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding")
     data, start, out = _absolute(what.data), _absolute(what.start), _out(what.out, what.model)
     if what.model == "encoder":
-        encoder = language.encoder(data, context=what.context, start=start)
+        encoder = _resized(language.encoder(data, context=what.context, start=start), what)
         return masked.train(_change(encoder, what, *options), out)
-    config = language.default(data, what.model, context=what.context, start=start)
+    config = _resized(language.default(data, what.model, context=what.context, start=start), what)
     return causal.train(_change(config, what, *options), out)
 
 
@@ -91,7 +91,7 @@ def _train_classifier(what: ClassifierTraining) -> RunResult:
         _absolute(what.data), what.model, most_tokens=what.most_tokens, start=start
     )
     own = ("tokenizer", "vocab_size", "embedding", "pooling", "tuning", "balanced", "labels")
-    config = _change(config, what, *_STEPS_OPTIONS, *own)
+    config = _change(_resized(config, what), what, *_STEPS_OPTIONS, *own)
     return classifier.train(config, _out(what.out, "classifier"))
 
 
@@ -146,6 +146,27 @@ def _absolute(path: Path | None) -> Path | None: ...
 def _absolute(path: Path | None) -> Path | None:
     """Runs are resumed from other folders too."""
     return None if path is None else path.absolute()
+
+
+def _resized(config: Config, what: LanguageModel | ClassifierTraining) -> Config:
+    """Replaces the sizes that were given; a run to start from has its own, and its tokenizer."""
+    from fusewire.models.language import RecurrentConfig
+
+    fields = {"layers": "layers", "heads": "heads", "width": "embed_dim", "dropout": "dropout"}
+    given = {name: getattr(what, name) for name in (*fields, "tokenizer", "vocab_size")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if what.start is not None and given:
+        option = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{option} is for new networks; leave it out with --start")
+    sizes = {field: given[name] for name, field in fields.items() if name in given}
+    found: Any = config
+    if isinstance(found.model, RecurrentConfig):
+        if "heads" in sizes:
+            raise InputError(f"--heads is for Transformers and encoders, not for {what.model}")
+        if "embed_dim" in sizes:
+            sizes["hidden_size"] = sizes["embed_dim"]
+    replaced: Config = dataclasses.replace(found, model=dataclasses.replace(found.model, **sizes))
+    return replaced
 
 
 def _change(config: Config, what: object, *names: str) -> Config:

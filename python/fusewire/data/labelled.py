@@ -6,12 +6,16 @@ import csv
 import hashlib
 import io
 import json
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusewire.data.text import read_text
 from fusewire.errors import InputError
+
+_EXPECTED = "; a folder holds a folder of texts or a file of lines for each class"
 
 
 @dataclass(frozen=True)
@@ -20,12 +24,14 @@ class Labelled:
 
     Attributes:
         classes: names, in order; a label is a place in it.
+        texts: all that are not measured on, whether their labels are in ``train`` or not.
         train: texts and labels to learn from.
         validation: texts and labels to measure on.
         fingerprint: SHA-256 of everything.
     """
 
     classes: tuple[str, ...]
+    texts: tuple[str, ...]
     train: tuple[tuple[str, int], ...]
     validation: tuple[tuple[str, int], ...]
     fingerprint: str
@@ -36,25 +42,29 @@ def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> L
 
     Args:
         path: a CSV file with the columns ``text`` and ``label``, a file of JSON objects with these
-            keys, one a line, or a folder with one folder of ``.txt`` files, or one ``.txt`` file of
-            lines, for each class.
+            keys, one a line, or a folder with something for each class: a folder of texts, a
+            ``.txt`` file of lines, or a file of lines named alike but for its ending, such as
+            ``reviews.neg`` and ``reviews.pos``.
         validation: part of the texts to measure on, chosen by their hash.
         labels: part of the other texts to learn from, chosen by their hash too.
 
     Raises:
         InputError: there are no such texts, or they have fewer than two labels.
     """
-    rows = dict.fromkeys(_rows(path, "text", "label"))
-    texts = {text: label for text, label in rows if text.strip()}
+    texts = {text: label for text, label in _rows(path, "text", "label") if text.strip()}
+    for text, label in texts.items():
+        if not label.strip():
+            raise InputError(f"{path}: the label of {text[:40]!r} is empty; give it one")
     classes = tuple(sorted(set(texts.values())))
     if len(classes) < 2:
-        raise InputError(f"{path} has texts of {len(classes)} classes; at least two are needed")
+        raise InputError(
+            f"{path} has texts of {len(classes)} classes, and at least two are needed"
+            + _EXPECTED * path.is_dir()
+        )
     places = {text: _hash(text) for text in texts}
     ordered = sorted(texts, key=places.__getitem__)
-    measured = max(1, round(validation * len(ordered)))
+    measured = min(max(1, round(validation * len(ordered))), len(ordered) - 1)
     learnt = max(1, round(labels * (len(ordered) - measured)))
-    if len(ordered) < 2:
-        raise InputError(f"{path} has too few texts: {len(ordered)}")
 
     def labelled(part: list[str]) -> tuple[tuple[str, int], ...]:
         return tuple((text, classes.index(texts[text])) for text in part)
@@ -62,6 +72,7 @@ def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> L
     digest = hashlib.sha256(json.dumps(sorted(texts.items())).encode()).hexdigest()
     return Labelled(
         classes,
+        tuple(ordered[measured:]),
         labelled(ordered[measured : measured + learnt]),
         labelled(ordered[:measured]),
         digest,
@@ -117,26 +128,42 @@ def _rows(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
 
 
 def _folder(path: Path) -> Iterator[tuple[str, str]]:
-    for entry in sorted(path.iterdir()):
-        if entry.is_dir():
-            for file in sorted(entry.glob("*.txt")):
-                yield read_text(file), entry.name
-        elif entry.suffix == ".txt":
-            for line in read_text(entry).splitlines():
-                yield line, entry.stem
+    entries = _visible(path)
+    if any(entry.is_dir() for entry in entries):
+        for folder in filter(Path.is_dir, entries):
+            for file in filter(Path.is_file, _visible(folder)):
+                yield read_text(file), folder.name
+        return
+    by_name = [entry for entry in entries if entry.suffix == ".txt"]
+    if len(by_name) > 1:
+        files = {entry: entry.stem for entry in by_name}
+    else:
+        stems = Counter(entry.stem for entry in entries)
+        files = {entry: entry.suffix[1:] for entry in entries if stems[entry.stem] > 1}
+    for file, label in files.items():
+        for line in read_text(file).split("\n"):
+            yield line.strip(), label
+
+
+def _visible(path: Path) -> list[Path]:
+    return [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
 
 
 def _json_lines(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    # Lines end with "\n" alone: other ends that `splitlines` knows may stand in a JSON string.
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            yield str(row[first]), str(row[second])
+            values = row[first], row[second]
+            if any(isinstance(value, (dict, list, type(None))) for value in values):
+                raise ValueError(f"got {json.dumps(values)}")
         except (ValueError, KeyError, TypeError, RecursionError) as damage:
             raise InputError(
                 f'{path}, line {number}: expected an object with "{first}" and "{second}": {damage}'
             ) from damage
+        yield str(values[0]), str(values[1])
 
 
 def _table(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
@@ -147,10 +174,19 @@ def _table(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
         raise InputError(
             f"{path} must have the columns {first} and {second}, but has {', '.join(names)}"
         )
-    for row in table:
-        if row[first] is None or row[second] is None:
-            raise InputError(f"{path}, line {table.line_num}: expected {len(names)} columns")
-        yield row[first], row[second]
+    before = csv.field_size_limit(sys.maxsize)  # a text may be longer than 128 KiB
+    try:
+        for row in table:
+            if None in row or None in row.values():
+                raise InputError(
+                    f"{path}, line {table.line_num}: expected {len(names)} columns; a text with "
+                    f"{'tabs' if delimiter == chr(9) else 'commas'} must stand in quotes"
+                )
+            yield row[first], row[second]
+    except csv.Error as damage:
+        raise InputError(f"{path}, line {table.line_num}: {damage}") from damage
+    finally:
+        csv.field_size_limit(before)
 
 
 def _hash(text: str) -> str:

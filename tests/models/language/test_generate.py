@@ -120,6 +120,13 @@ def test_temperature_sharpens() -> None:
     assert drawn.float().mean().item() == pytest.approx(0.16 / 0.52, abs=0.03)
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-40, 1e-320])
+def test_the_lowest_temperatures_take_the_likeliest(temperature: float) -> None:
+    model, prompt = FixedPrediction([0.3, 0.4, 0.3]), torch.zeros(20, 1, dtype=torch.long)
+    drawn = generate(model, prompt, length=1, temperature=temperature)[:, 1]
+    assert drawn.tolist() == [1] * 20
+
+
 def test_top_k_leaves_out_the_rest() -> None:
     model, prompt = FixedPrediction([0.4, 0.1, 0.3, 0.2]), torch.zeros(500, 1, dtype=torch.long)
     assert set(generate(model, prompt, length=1, top_k=2)[:, 1].tolist()) == {0, 2}

@@ -59,7 +59,10 @@ class Sampling:
         logits = self.penalised(logits, seen)
         if self.temperature == 0.0:
             return logits.argmax(dim=-1)
-        kept = self.truncated(logits.float().cpu() / self.temperature)
+        # From the largest down, so that no temperature is too low for float32.
+        below = logits.float().cpu()
+        below = below - below.amax(dim=-1, keepdim=True)
+        kept = self.truncated(below / max(self.temperature, 1e-30))
         drawn = torch.multinomial(kept.softmax(dim=-1), num_samples=1, generator=generator)
         return drawn.squeeze(1).to(logits.device)
 

@@ -104,6 +104,11 @@ class ClassifierRunConfig(TrainingConfig):
         )
         require_between(0.001, 1, shrinking=self.shrinking, labels=self.labels)
         require_between(0.001, 0.9, validation=self.validation)
+        if self.tuning == "lora" and isinstance(self.model, RecurrentConfig):
+            raise InputError(
+                "tuning must be full, frozen or gradual for a recurrent model, which has no "
+                "attention for lora to correct"
+            )
         if isinstance(self.model, TransformerConfig) and self.most_tokens > self.model.context:
             raise InputError(
                 f"most_tokens must be at most the model's context, {self.model.context}, "
@@ -271,7 +276,8 @@ def _load(config: ClassifierRunConfig) -> Material[ClassifierRunConfig]:
     if config.start is not None:
         tokenizer = tokenizer_of(config.start)
     else:
-        whole = "\n".join(text for text, _ in data.train)
+        # Of all texts, however few have labels: words without a label are words nevertheless.
+        whole = "\n".join(data.texts)
         tokenizer = make_tokenizer(config.tokenizer, [whole], config.vocab_size)
 
     def task(config: ClassifierRunConfig, processes: Processes) -> ClassifierTask:

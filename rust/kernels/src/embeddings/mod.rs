@@ -9,6 +9,7 @@
 //! window in parallel; then the updates are applied in the order of the text, each thread to columns of its
 //! own. So no two threads write the same number, and results do not depend on how many there are.
 
+mod parts;
 mod random;
 #[cfg(test)]
 mod reference;
@@ -25,6 +26,7 @@ use crate::scratch::Scratch;
 use crate::view::View;
 use crate::{Error, Result};
 
+use parts::Parts;
 use random::Noise;
 use windows::{Batch, Reader};
 
@@ -90,12 +92,6 @@ pub struct Text<'a> {
     pub words: View<'a, i64, 1>,
     /// `(sentences + 1)`, from 0 to the number of words.
     pub sentences: View<'a, i64, 1>,
-}
-
-/// The rows of the input table that make up each word: its own, and those of its parts.
-struct Parts {
-    offsets: Vec<usize>,
-    rows: Vec<u32>,
 }
 
 /// Both tables, and the vocabulary's frequencies.
@@ -167,15 +163,12 @@ impl<T: Elementary> Embeddings<T> {
         let mut reader = Reader::new(text, pass, [self.rows, self.words])?;
         let mut batch = Batch::default();
         let mut report = Report::default();
-        let mut coefficients = Scratch::take(pass.batch * pass.pairs())?;
         let mut losses = Scratch::take(pass.batch)?;
         while reader.fill(&mut batch, &self.keep, &self.noise, self.parts.as_ref()) {
             let count = batch.windows.len();
             let team: &dyn Team = if count < WINDOWS_FOR_A_TEAM { &Serial } else { team };
-            let coefficients = &mut coefficients[..count * pass.pairs()];
             let losses = &mut losses[..count];
-            self.score(&batch, pass, coefficients, losses, team)?;
-            self.update(&batch, pass, coefficients, team)?;
+            self.learn(&batch, pass, losses, team)?;
             report.loss += losses.iter().map(|loss: &T| loss.to_f64()).sum::<f64>();
             report.pairs += batch.pairs();
         }
@@ -239,41 +232,6 @@ impl Pass {
             true => Ok(()),
             false => Err(Error::Value("learning rates must be finite".into())),
         }
-    }
-}
-
-impl Parts {
-    fn new(
-        [offsets, rows]: [View<'_, i64, 1>; 2],
-        words: usize,
-        table_rows: usize,
-    ) -> Result<Self> {
-        let [count] = rows.shape();
-        if offsets.shape() != [words + 1] {
-            return Err(Error::shape("the parts' offsets", &[words + 1], &offsets.shape()));
-        }
-        let offsets: Option<Vec<usize>> =
-            (0..=words).map(|word| usize::try_from(offsets.get([word])).ok()).collect();
-        let offsets = offsets
-            .filter(|all| all[0] == 0 && all[words] == count && all.is_sorted_by(|a, b| a < b))
-            .ok_or_else(|| {
-                Error::Value(format!(
-                    "the parts' offsets must rise from 0 to {count}, at each word"
-                ))
-            })?;
-        let rows: Option<Vec<u32>> = (0..count)
-            .map(|place| u32::try_from(rows.get([place])).ok())
-            .map(|row| row.filter(|&row| (row as usize) < table_rows))
-            .collect();
-        let rows = rows.ok_or_else(|| {
-            Error::Value(format!("the parts' rows must be from 0 to {}", table_rows - 1))
-        })?;
-        Ok(Self { offsets, rows })
-    }
-
-    fn of(&self, word: u32) -> &[u32] {
-        let word = word as usize;
-        &self.rows[self.offsets[word]..self.offsets[word + 1]]
     }
 }
 

@@ -2,6 +2,7 @@
 
 use fusewire_simd::{Kernel, Lanes};
 
+use super::parts::{gather, scatter};
 use super::windows::{Batch, Window};
 use super::{COLUMNS, Embeddings, Pass};
 use crate::math::{Elementary, ln, sigmoid};
@@ -20,74 +21,111 @@ const TILE: usize = 4;
 pub(super) const LEAST_PROBABILITY: f64 = 1e-8;
 
 impl<T: Elementary> Embeddings<T> {
-    /// Computes `learning_rate · (label − σ(h_c·u_o))` for every pair, and the loss of every window.
-    ///
-    /// The coefficients of window `w` begin at `w · pass.pairs()`, those of its vector `c` at
-    /// `c · pass.outputs()` behind that.
-    pub(super) fn score(
-        &self,
-        batch: &Batch,
-        pass: Pass,
-        coefficients: &mut [T],
-        losses: &mut [T],
-        team: &dyn Team,
-    ) -> Result<()> {
-        let (count, stride) = (batch.windows.len(), self.stride());
-        let input = View::contiguous(&self.input, [self.rows, stride])?;
-        let output = View::contiguous(&self.output, [self.words, stride])?;
-        let coefficients = ViewMut::contiguous(coefficients, [count, pass.pairs()])?;
-        let losses = ViewMut::contiguous(losses, [count, 1])?;
-        let parts = (coefficients.blocks([WINDOWS, 0]), losses.blocks([WINDOWS, 0]));
-        try_for_each_part(team, parts, |index, (coefficients, losses)| {
-            let mut hidden = Scratch::take(pass.vectors() * stride)?;
-            let first = index * WINDOWS;
-            T::dispatch(Score {
-                batch,
-                windows: &batch.windows[first..first + losses.rows()],
-                input,
-                output,
-                coefficients,
-                losses,
-                row: pass.outputs(),
-                hidden: &mut hidden,
-            });
-            Ok(())
-        })
-    }
-
-    /// Applies every window's update, in the order of the text.
-    pub(super) fn update(
+    /// Learns from a batch; puts the loss of every window into `losses`.
+    pub(super) fn learn(
         &mut self,
         batch: &Batch,
         pass: Pass,
-        coefficients: &[T],
+        losses: &mut [T],
         team: &dyn Team,
     ) -> Result<()> {
-        let (count, stride) = (batch.windows.len(), self.stride());
-        let coefficients = View::contiguous(coefficients, [count, pass.pairs()])?;
-        // Columns do not depend on each other, so that their division changes no bit.
-        let width = (stride / COLUMNS).div_ceil(team.threads()) * COLUMNS;
+        let stride = self.stride();
         let input = ViewMut::contiguous(&mut self.input, [self.rows, stride])?;
         let output = ViewMut::contiguous(&mut self.output, [self.words, stride])?;
-        let parts = (input.blocks([0, width]), output.blocks([0, width]));
-        try_for_each_part(team, parts, |_, (input, output)| {
-            let columns = input.columns();
-            let mut hidden = Scratch::take(pass.vectors() * columns)?;
-            let mut slopes = Scratch::take(pass.vectors() * columns)?;
-            let mut outputs = Scratch::take(pass.outputs() * columns)?;
-            T::dispatch(Update {
-                batch,
-                input,
-                output,
-                coefficients,
-                row: pass.outputs(),
-                hidden: &mut hidden,
-                slopes: &mut slopes,
-                outputs: &mut outputs,
-            });
-            Ok::<(), Error>(())
-        })
+        let Some(parts) = &self.parts else {
+            return learn(batch, pass, input, output, losses, team);
+        };
+        // Every word of the batch is put together once, learns, and hands what it has learnt to its parts.
+        let shape = [batch.words.len(), stride];
+        let mut before = Scratch::take(shape[0] * stride)?;
+        let mut after = Scratch::take(shape[0] * stride)?;
+        gather(batch, parts, input.as_view(), ViewMut::contiguous(&mut before, shape)?, team);
+        after.copy_from_slice(&before);
+        learn(batch, pass, ViewMut::contiguous(&mut after, shape)?, output, losses, team)?;
+        let [before, after] = [&before, &after].map(|words| View::contiguous(words, shape));
+        scatter(batch, parts, [before?, after?], input, team);
+        Ok(())
     }
+}
+
+/// Scores all windows on the vectors as they stand, then applies every update.
+fn learn<T: Elementary>(
+    batch: &Batch,
+    pass: Pass,
+    input: ViewMut<'_, T, 2>,
+    output: ViewMut<'_, T, 2>,
+    losses: &mut [T],
+    team: &dyn Team,
+) -> Result<()> {
+    let shape = [batch.windows.len(), pass.pairs()];
+    let mut coefficients = Scratch::take(shape[0] * shape[1])?;
+    let scored = ViewMut::contiguous(&mut coefficients, shape)?;
+    score(batch, pass, [input.as_view(), output.as_view()], scored, losses, team)?;
+    update(batch, pass, [input, output], View::contiguous(&coefficients, shape)?, team)
+}
+
+/// Computes `learning_rate · (label − σ(h_c·u_o))` for every pair, and the loss of every window.
+///
+/// The coefficients of a window are a row; those of its vector `c` begin at `c · pass.outputs()`.
+fn score<T: Elementary>(
+    batch: &Batch,
+    pass: Pass,
+    [input, output]: [View<'_, T, 2>; 2],
+    coefficients: ViewMut<'_, T, 2>,
+    losses: &mut [T],
+    team: &dyn Team,
+) -> Result<()> {
+    let losses = ViewMut::contiguous(losses, [batch.windows.len(), 1])?;
+    let parts = (coefficients.blocks([WINDOWS, 0]), losses.blocks([WINDOWS, 0]));
+    try_for_each_part(team, parts, |index, (coefficients, losses)| {
+        let mut hidden = Scratch::take(pass.vectors() * input.columns())?;
+        let first = index * WINDOWS;
+        T::dispatch(Score {
+            batch,
+            windows: &batch.windows[first..first + losses.rows()],
+            input,
+            output,
+            coefficients,
+            losses,
+            row: pass.outputs(),
+            hidden: &mut hidden,
+        });
+        Ok(())
+    })
+}
+
+/// Applies every window's update, in the order of the text.
+fn update<T: Elementary>(
+    batch: &Batch,
+    pass: Pass,
+    [input, output]: [ViewMut<'_, T, 2>; 2],
+    coefficients: View<'_, T, 2>,
+    team: &dyn Team,
+) -> Result<()> {
+    let width = width(input.columns(), team);
+    let parts = (input.blocks([0, width]), output.blocks([0, width]));
+    try_for_each_part(team, parts, |_, (input, output)| {
+        let columns = input.columns();
+        let mut hidden = Scratch::take(pass.vectors() * columns)?;
+        let mut slopes = Scratch::take(pass.vectors() * columns)?;
+        let mut outputs = Scratch::take(pass.outputs() * columns)?;
+        T::dispatch(Update {
+            batch,
+            input,
+            output,
+            coefficients,
+            row: pass.outputs(),
+            hidden: &mut hidden,
+            slopes: &mut slopes,
+            outputs: &mut outputs,
+        });
+        Ok::<(), Error>(())
+    })
+}
+
+/// Columns for each thread. They do not depend on each other, so that their division changes no bit.
+pub(super) fn width(columns: usize, team: &dyn Team) -> usize {
+    (columns / COLUMNS).div_ceil(team.threads()) * COLUMNS
 }
 
 struct Score<'a, T> {
@@ -115,9 +153,8 @@ impl<T: Elementary> Kernel<T> for Score<'_, T> {
             }
             let vectors = window.vectors.len();
             for (place, vector) in window.vectors.clone().enumerate() {
-                let rows = &self.batch.rows[self.batch.vectors[vector].clone()];
                 let target = &mut self.hidden[place * stride..(place + 1) * stride];
-                mean_of_rows(isa, self.input, rows, target);
+                context(isa, self.batch, vector, self.input, target);
             }
             let hidden = &self.hidden[..vectors * stride];
             let coefficients = self.coefficients.row_mut(index);
@@ -155,8 +192,8 @@ impl<T: Elementary> Score<'_, T> {
     #[inline(always)]
     fn prefetch<I: Lanes<T>>(&self, isa: I, window: &Window) {
         for vector in window.vectors.clone() {
-            for &row in &self.batch.rows[self.batch.vectors[vector].clone()] {
-                prefetch_row(isa, self.input.row(row as usize));
+            for &member in &self.batch.members[self.batch.vectors[vector].clone()] {
+                prefetch_row(isa, self.input.row(member as usize));
             }
         }
         for &word in &self.batch.outputs[window.outputs.clone()] {
@@ -166,28 +203,30 @@ impl<T: Elementary> Score<'_, T> {
 }
 
 #[inline(always)]
-fn prefetch_row<T: Elementary, I: Lanes<T>>(isa: I, row: &[T]) {
+pub(super) fn prefetch_row<T: Elementary, I: Lanes<T>>(isa: I, row: &[T]) {
     for line in row.chunks(64 / size_of::<T>()) {
         isa.prefetch(line.as_ptr());
     }
 }
 
-/// The mean of rows of a table.
+/// A context vector: the mean of its words.
 #[inline(always)]
-fn mean_of_rows<T: Elementary, I: Lanes<T>>(
+fn context<T: Elementary, I: Lanes<T>>(
     isa: I,
-    table: View<'_, T, 2>,
-    rows: &[u32],
+    batch: &Batch,
+    vector: usize,
+    words: View<'_, T, 2>,
     target: &mut [T],
 ) {
-    let scale = isa.splat(T::from_f64(1.0 / rows.len() as f64));
-    for (index, &row) in rows.iter().enumerate() {
-        let source = table.row(row as usize);
+    let members = batch.vectors[vector].clone();
+    for place in members.clone() {
+        let share = isa.splat(T::from_f64(batch.shares[place]));
+        let source = words.row(batch.members[place] as usize);
         for (source, target) in source.chunks_exact(I::LANES).zip(target.chunks_exact_mut(I::LANES))
         {
-            let scaled = isa.mul(scale, isa.load(source));
-            let sum = if index == 0 { scaled } else { isa.add(isa.load(target), scaled) };
-            isa.store(target, sum);
+            let scaled = isa.mul(share, isa.load(source));
+            let first = place == members.start;
+            isa.store(target, if first { scaled } else { isa.add(isa.load(target), scaled) });
         }
     }
 }
@@ -267,9 +306,9 @@ impl<T: Elementary> Kernel<T> for Update<'_, T> {
                 target.copy_from_slice(self.output.row_mut(word as usize));
             }
             for (place, vector) in window.vectors.clone().enumerate() {
-                let rows = &self.batch.rows[self.batch.vectors[vector].clone()];
                 let own = place * columns..(place + 1) * columns;
-                mean_of_rows(isa, self.input.as_view(), rows, &mut self.hidden[own.clone()]);
+                let input = self.input.as_view();
+                context(isa, self.batch, vector, input, &mut self.hidden[own.clone()]);
                 // Of all outputs before any of them moves.
                 let coefficients = &coefficients[place * self.row..][..words.len()];
                 weighted_sum(isa, coefficients, 1, self.outputs, &mut self.slopes[own]);
@@ -281,10 +320,9 @@ impl<T: Elementary> Kernel<T> for Update<'_, T> {
                 add_weighted_sum(isa, coefficients, self.row, hidden, target);
             }
             for (place, vector) in window.vectors.clone().enumerate() {
-                let rows = &self.batch.rows[self.batch.vectors[vector].clone()];
                 let slope = &self.slopes[place * columns..(place + 1) * columns];
-                for &row in rows {
-                    add_weighted_sum(isa, &[T::ONE], 1, slope, self.input.row_mut(row as usize));
+                for &member in &self.batch.members[self.batch.vectors[vector].clone()] {
+                    add_weighted_sum(isa, &[T::ONE], 1, slope, self.input.row_mut(member as usize));
                 }
             }
         }

@@ -111,7 +111,8 @@ fn every_instruction_set_applies_the_reference() {
                 let (mut batch, mut loss, mut pairs) = (Batch::default(), 0.0, 0);
                 let fresh = case.embeddings();
                 while reader.fill(&mut batch, &fresh.keep, &fresh.noise, fresh.parts.as_ref()) {
-                    loss += reference::apply(&batch, &mut input, &mut output);
+                    let parts = fresh.parts.as_ref();
+                    loss += reference::apply(&batch, parts, &mut input, &mut output);
                     pairs += batch.pairs();
                 }
 

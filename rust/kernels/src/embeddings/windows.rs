@@ -24,9 +24,14 @@ pub(super) struct Batch {
     pub(super) windows: Vec<Window>,
     /// The rows of the output table: of each window the centre first, then what was drawn.
     pub(super) outputs: Vec<u32>,
-    /// The rows of the input table whose mean each context vector is, as ranges of `rows`.
+    /// The words whose mean each context vector is, as ranges of `members`.
     pub(super) vectors: Vec<Range<usize>>,
-    pub(super) rows: Vec<u32>,
+    /// Places in `words` where words have parts, else words.
+    pub(super) members: Vec<u32>,
+    /// What a member counts in its vector's mean.
+    pub(super) shares: Vec<f64>,
+    /// Where words have parts: those around the centres, each once.
+    pub(super) words: Vec<u32>,
     pub(super) learning_rate: f64,
 }
 
@@ -40,12 +45,72 @@ impl Batch {
         self.windows.clear();
         self.outputs.clear();
         self.vectors.clear();
-        self.rows.clear();
+        self.members.clear();
+        self.shares.clear();
+        self.words.clear();
     }
 
-    /// Ends the vector whose rows begin at `first`.
+    /// Ends the vector whose members begin at `first`; what they count becomes their share.
     fn close_vector(&mut self, first: usize) {
-        self.vectors.push(first..self.rows.len());
+        let shares = &mut self.shares[first..];
+        let scale = 1.0 / shares.iter().sum::<f64>();
+        shares.iter_mut().for_each(|share| *share *= scale);
+        self.vectors.push(first..self.members.len());
+    }
+}
+
+/// In how many pairs of a batch each vector is, which is how often it moves.
+#[derive(Debug)]
+struct Pairs {
+    contexts: Vec<f32>,
+    outputs: Vec<f32>,
+    /// Rows of parts move every word that has them, each by the part's share in it.
+    parts: Vec<f32>,
+    /// The most of any.
+    most: f32,
+}
+
+impl Pairs {
+    fn new(rows: usize, words: usize) -> Self {
+        let [contexts, outputs, parts] = [words, words, rows].map(|count| vec![0.0; count]);
+        Self { contexts, outputs, parts, most: 0.0 }
+    }
+
+    fn forget(&mut self, batch: &Batch, parts: Option<&Parts>) {
+        let contexts = if parts.is_some() { &batch.words } else { &batch.members };
+        for &word in contexts {
+            self.contexts[word as usize] = 0.0;
+            let rows = parts.map_or(&[][..], |parts| parts.of(word));
+            rows.iter().for_each(|&row| self.parts[row as usize] = 0.0);
+        }
+        batch.outputs.iter().for_each(|&word| self.outputs[word as usize] = 0.0);
+        self.most = 0.0;
+    }
+
+    fn add(&mut self, batch: &Batch, window: &Window, parts: Option<&Parts>) {
+        let mut add = |count: &mut f32, more: f32| {
+            *count += more;
+            self.most = self.most.max(*count);
+        };
+        for vector in window.vectors.clone() {
+            for member in batch.vectors[vector].clone() {
+                // By its share in the vector, which is what scores see of its movement.
+                let more = window.outputs.len() as f32 * batch.shares[member] as f32;
+                let member = batch.members[member];
+                let Some(parts) = parts else {
+                    add(&mut self.contexts[member as usize], more);
+                    continue;
+                };
+                let word = batch.words[member as usize];
+                add(&mut self.contexts[word as usize], more);
+                let rows = parts.of(word);
+                let more = more / rows.len() as f32;
+                rows.iter().for_each(|&row| add(&mut self.parts[row as usize], more));
+            }
+        }
+        for &word in &batch.outputs[window.outputs.clone()] {
+            add(&mut self.outputs[word as usize], window.vectors.len() as f32);
+        }
     }
 }
 
@@ -58,10 +123,9 @@ pub(super) struct Reader<'a> {
     sentence: usize,
     kept: Vec<u32>,
     centre: usize,
-    /// How often each row of the input table, and of the output table, is in a pair of the batch.
-    pairs: [Vec<f32>; 2],
-    /// The most of them.
-    most_pairs: f32,
+    /// The place of each word in the batch's list of words.
+    places: Vec<Option<u32>>,
+    pairs: Pairs,
 }
 
 impl<'a> Reader<'a> {
@@ -93,8 +157,8 @@ impl<'a> Reader<'a> {
             sentence: 0,
             kept: Vec::new(),
             centre: 0,
-            pairs: [vec![0.0; rows], vec![0.0; words]],
-            most_pairs: 0.0,
+            places: vec![None; words],
+            pairs: Pairs::new(rows, words),
         })
     }
 
@@ -106,11 +170,12 @@ impl<'a> Reader<'a> {
         noise: &Noise,
         parts: Option<&Parts>,
     ) -> bool {
-        self.forget(batch);
+        self.pairs.forget(batch, parts);
+        batch.words.iter().for_each(|&word| self.places[word as usize] = None);
         batch.clear();
         batch.learning_rate = self.learning_rate();
         let most_pairs = MOST_MOVEMENT / batch.learning_rate.abs() as f32;
-        while batch.windows.len() < self.pass.batch && self.most_pairs <= most_pairs {
+        while batch.windows.len() < self.pass.batch && self.pairs.most <= most_pairs {
             if self.centre < self.kept.len() {
                 self.push_window(batch, noise, parts);
                 self.centre += 1;
@@ -119,32 +184,6 @@ impl<'a> Reader<'a> {
             }
         }
         !batch.windows.is_empty()
-    }
-
-    /// Counts no more what was in the last batch.
-    fn forget(&mut self, batch: &Batch) {
-        let [input, output] = &mut self.pairs;
-        batch.rows.iter().for_each(|&row| input[row as usize] = 0.0);
-        batch.outputs.iter().for_each(|&word| output[word as usize] = 0.0);
-        self.most_pairs = 0.0;
-    }
-
-    /// Counts the pairs of a window; a row counts by its share in its context vector, which is what
-    /// scores see of its movement.
-    fn count(&mut self, batch: &Batch, window: &Window) {
-        let [input, output] = &mut self.pairs;
-        let mut add = |count: &mut f32, more: f32| {
-            *count += more;
-            self.most_pairs = self.most_pairs.max(*count);
-        };
-        for vector in window.vectors.clone() {
-            let rows = &batch.rows[batch.vectors[vector].clone()];
-            let share = window.outputs.len() as f32 / rows.len() as f32;
-            rows.iter().for_each(|&row| add(&mut input[row as usize], share));
-        }
-        for &word in &batch.outputs[window.outputs.clone()] {
-            add(&mut output[word as usize], window.vectors.len() as f32);
-        }
     }
 
     fn learning_rate(&self) -> f64 {
@@ -180,21 +219,25 @@ impl<'a> Reader<'a> {
             return;
         }
         let (first_vector, first_output) = (batch.vectors.len(), batch.outputs.len());
-        let mut first = batch.rows.len();
-        for place in around.filter(|&place| place != self.centre) {
-            match parts {
-                Some(parts) => batch.rows.extend_from_slice(parts.of(self.kept[place])),
-                None => batch.rows.push(self.kept[place]),
-            }
+        let mut first = batch.members.len();
+        let centre = self.centre;
+        for place in around.filter(|&place| place != centre) {
+            let word = self.kept[place];
+            let member = match parts {
+                Some(_) => self.place_of(word, batch),
+                None => word,
+            };
+            batch.members.push(member);
+            batch.shares.push(parts.map_or(1.0, |parts| parts.of(word).len() as f64));
             if self.pass.objective == Objective::SkipGram {
                 batch.close_vector(first);
-                first = batch.rows.len();
+                first = batch.members.len();
             }
         }
         if self.pass.objective == Objective::BagOfWords {
             batch.close_vector(first);
         }
-        let centre = self.kept[self.centre];
+        let centre = self.kept[centre];
         batch.outputs.push(centre);
         for _ in 0..self.pass.negatives {
             let drawn = noise.draw(&mut self.random);
@@ -206,7 +249,15 @@ impl<'a> Reader<'a> {
             vectors: first_vector..batch.vectors.len(),
             outputs: first_output..batch.outputs.len(),
         };
-        self.count(batch, &window);
+        self.pairs.add(batch, &window, parts);
         batch.windows.push(window);
+    }
+
+    /// Where a word stands in the batch's list, at its end if it is new.
+    fn place_of(&mut self, word: u32, batch: &mut Batch) -> u32 {
+        *self.places[word as usize].get_or_insert_with(|| {
+            batch.words.push(word);
+            batch.words.len() as u32 - 1
+        })
     }
 }
