@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -118,6 +119,17 @@ def test_sinusoids_are_those_of_the_paper() -> None:
     assert vector[2 * pair].item() == pytest.approx(math.sin(angle), abs=1e-6)
     assert vector[2 * pair + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)
     assert not AddedPositions(config).state_dict()
+
+
+@pytest.mark.parametrize("positions", ["learned", "sinusoidal"])
+def test_a_token_weighs_as_much_as_its_place(positions: Literal["learned", "sinusoidal"]) -> None:
+    model = Transformer(TransformerConfig(embed_dim=64, positions=positions), vocab_size=100)
+    entered: list[torch.Tensor] = []
+    model.dropout.register_forward_pre_hook(lambda _, arguments: entered.append(arguments[0]))
+    model(torch.tensor([[3] * 50, [4] * 50]))
+    places = model.positions(torch.arange(50))
+    tokens = entered[0] - places
+    assert 0.5 < (tokens.square().mean() / places.square().mean()).sqrt().item() < 2.0
 
 
 def test_attention_is_softmax_of_scaled_scores() -> None:

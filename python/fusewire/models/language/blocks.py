@@ -182,6 +182,8 @@ class Stack(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
+        # Sinusoids are as large as 1: an embedding that is not would drown in them.
+        self.scale = math.sqrt(config.embed_dim) if config.positions == "sinusoidal" else None
         self.positions = (RotaryPositions if config.positions == "rotary" else AddedPositions)(
             config
         )
@@ -208,6 +210,8 @@ class Stack(nn.Module):
         """What the last block says of each token (B, T), normalised: (B, T, E)."""
         positions = self.positions(layout.places)
         hidden, rotation = self.embedding(tokens), None
+        if self.scale is not None:
+            hidden = hidden * self.scale
         if isinstance(self.positions, RotaryPositions):
             rotation = positions
         else:
@@ -235,7 +239,8 @@ class Stack(nn.Module):
     def _initialise(self) -> None:
         """Normal weights of 0.02, the last layer of each branch shrunk by the number of branches.
 
-        GPT-2's rule: it keeps the variance of the residual stream independent of depth.
+        GPT-2's rule: it keeps the variance of the residual stream independent of depth. An
+        embedding that is scaled begins at a variance of 1 behind its scale.
         """
         branches = 2 * self.config.layers
         for name, parameter in self.named_parameters():
@@ -243,6 +248,8 @@ class Stack(nn.Module):
                 continue
             if name.endswith(("out_proj.weight", "contract.weight")):
                 nn.init.normal_(parameter, std=0.02 / math.sqrt(branches))
+            elif self.scale is not None and parameter is self.embedding.weight:
+                nn.init.normal_(parameter, std=1 / self.scale)
             elif parameter.dim() >= 2:
                 nn.init.normal_(parameter, std=0.02)
             elif name.endswith("bias"):
