@@ -3,6 +3,7 @@
 A new operator is one function that returns its `Case`s, decorated with `@operator`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +33,7 @@ class Case:
     rival: Callable[..., Tensors]
     dtype: torch.dtype = torch.float32
     bytes_read: float = 0.0
-    """What must be read where memory is the limit; such a case is compared with a plain read."""
+    """What must be read where that is the limit; such a case is compared with a plain read."""
     others: dict[str, Callable[[Tensors, int], Callable[[], Tensors]]] = field(default_factory=dict)
     """Further rivals by name, which are built from the inputs and a number of threads."""
 
@@ -282,7 +283,7 @@ def _recurrent(
     options: dict[str, Any] = {"num_layers": layers, "bidirectional": layers > 1}
     modules = {
         dtype: getattr(library, cell.upper())(*sizes, **options, dtype=dtype)
-        for dtype in (torch.float32, torch.float64)
+        for dtype in (torch.float32, torch.float64, torch.bfloat16)
     }
 
     def forward(input: torch.Tensor, *weights: torch.Tensor) -> torch.Tensor:
@@ -333,6 +334,11 @@ def _recurrent_cases(
     if onnx_runtime.is_installed():
         build = partial(onnx_runtime.recurrent, cell, lengths, layers)
         inference = replace(inference, others={"onnxruntime": build})
+    if seq_len == 1:
+        weights = sum(math.prod(shape) for shape in shapes if len(shape) == 2)
+        inference = replace(inference, bytes_read=4.0 * weights)
+        half = torch.bfloat16
+        yield replace(inference, dtype=half, bytes_read=2.0 * weights, others={})
     yield from (inference, training)
 
 

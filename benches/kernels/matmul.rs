@@ -29,6 +29,7 @@ fn seconds<E: Element>([rows, depth, columns]: [usize; 3], transposed: [bool; 2]
             c: ViewMut::contiguous(&mut c, [rows, columns]).expect("fits"),
             start: Start::Zero,
             epilogue: NoEpilogue,
+            chain: None,
         };
         let start = Instant::now();
         matmul(product, &Serial).expect("shapes fit");

@@ -21,6 +21,7 @@ __all__ = [
     "linear",
     "linear_backward",
     "peak_flops",
+    "peak_read",
     "replace_sdpa",
     "rnn_layer",
     "rnn_layer_backward",
@@ -108,6 +109,7 @@ def decode_attention(
 def get_num_threads() -> int: ...
 def set_num_threads(threads: int) -> None: ...
 def peak_flops(dtype: str) -> float: ...
+def peak_read(bytes: int) -> float: ...
 def linear(
     input: NDArray[_Real], weight: NDArray[_Real], bias: NDArray[_Real] | None, activation: str
 ) -> NDArray[_Real]: ...
@@ -135,7 +137,6 @@ def rnn_layer_backward(
 def rnn_layers(
     kind: str,
     batch_sizes: list[int],
-    layers: int,
     directions: int,
     input: torch.Tensor,
     states: list[torch.Tensor],

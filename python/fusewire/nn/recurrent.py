@@ -58,8 +58,10 @@ class Recurrent(torch.nn.Module):
     _extras: ClassVar[dict[str, Any]] = {}
     """A cell's own options that `repr` shows, with their defaults."""
 
-    # What `torch.nn`'s layers lack, for those that get this class from `fusewire.fuse`.
+    # What `torch.nn`'s layers lack, for those that get this class from `fusewire.fuse`; asking a
+    # module for an attribute that it does not have takes as long as a tenth of a step.
     layer_norm: bool = False
+    peepholes: bool = False
     locked: bool = False
     recurrent_dropout: float = 0.0
     zoneout: tuple[float, float] = (0.0, 0.0)
@@ -152,8 +154,7 @@ class Recurrent(torch.nn.Module):
     @property
     def _is_plain(self) -> bool:
         """Whether the parameters are those of `torch.nn`, which need no names."""
-        special = self.layer_norm or getattr(self, "peepholes", False)
-        return self._sees_state and not special
+        return self._sees_state and not (self.layer_norm or self.peepholes)
 
     def _options(self) -> Options:
         # By position, in half of the time: a step of a small layer takes hardly longer.
@@ -272,12 +273,11 @@ class Recurrent(torch.nn.Module):
         self, input: Any, states: list[torch.Tensor] | None
     ) -> tuple[Any, list[torch.Tensor]]:
         options = self._options()
-        # Quicker than an attribute, which a parametrization may have put in a parameter's place.
-        own = self._parameters
-        weights: list[Any] = [
-            [own[name] if name in own else getattr(self, name) for name in names]
-            for names in self._all_weights
-        ]
+        try:  # Quicker than attributes, which parametrizations put in parameters' places.
+            find = self._parameters.__getitem__
+            weights: list[Any] = [list(map(find, names)) for names in self._all_weights]
+        except KeyError:
+            weights = self.all_weights
         if not self._is_plain:
             weights = [
                 LayerWeights(**{name.partition("_l")[0]: weight for name, weight in entry})

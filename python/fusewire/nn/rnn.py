@@ -92,7 +92,6 @@ class LSTM(Recurrent):
     mode = "LSTM"
     _torchs = torch.nn.LSTM
     _extras: ClassVar[dict[str, Any]] = {"peepholes": False}
-    peepholes: bool = False
 
     def __init__(self, *arguments: Any, peepholes: bool = False, **options: Any) -> None:
         self.peepholes = peepholes

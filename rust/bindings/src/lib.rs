@@ -56,6 +56,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config::get_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::set_num_threads, module)?)?;
     module.add_function(wrap_pyfunction!(config::peak_flops, module)?)?;
+    module.add_function(wrap_pyfunction!(config::peak_read, module)?)?;
     module.add_class::<embeddings::WordTables>()?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;

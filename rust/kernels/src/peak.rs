@@ -1,4 +1,4 @@
-//! What the machine could do: the multiply-add throughput of one core, measured.
+//! What the machine could do, measured: the throughput of one core in multiply-adds, and in reading.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -48,4 +48,52 @@ impl<E: Element> Kernel<E> for MultiplyAdd {
 /// ```
 pub fn flops<E: Element>() -> f64 {
     E::dispatch(MultiplyAdd)
+}
+
+/// Vectors read at a time, each into a sum of its own.
+const STREAMS: usize = 8;
+/// Numbers of a cache line.
+const LINE: usize = 16;
+/// Bytes read in one burst at least: far more than the clock takes to be read.
+const BURST: usize = 1 << 20;
+
+struct Read<'a>(&'a [f32]);
+
+impl Kernel<f32> for Read<'_> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn run<I: Storage<f32>>(self, isa: I) -> f64 {
+        let passes = BURST.div_ceil(size_of_val(self.0));
+        let mut best = f64::INFINITY;
+        for _ in 0..BURSTS {
+            let mut sums = [isa.zero(); STREAMS];
+            let start = Instant::now();
+            for _ in 0..passes {
+                for numbers in black_box(self.0).chunks_exact(STREAMS * I::LANES) {
+                    for (stream, sum) in sums.iter_mut().enumerate() {
+                        *sum = isa.add(*sum, isa.load(&numbers[stream * I::LANES..]));
+                    }
+                }
+            }
+            let total = sums.into_iter().fold(isa.zero(), |total, sum| isa.add(total, sum));
+            black_box(isa.sum_lanes(total));
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        (passes * size_of_val(self.0)) as f64 / best
+    }
+}
+
+/// Bytes per second that one core reads of `bytes` which it has just read before, so that they come
+/// from the nearest cache that holds them all; takes some milliseconds where that is a cache.
+///
+/// ```
+/// assert!(fusewire_kernels::peak::read(1 << 20) > 1e6);
+/// ```
+pub fn read(bytes: usize) -> f64 {
+    let count = (bytes / size_of::<f32>()).next_multiple_of(STREAMS * LINE);
+    let numbers = vec![1.0_f32; count + LINE];
+    // A vector must not lie in two lines.
+    let first = numbers.as_ptr().align_offset(LINE * size_of::<f32>());
+    f32::dispatch(Read(&numbers[first..first + count]))
 }

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use fusewire_simd::Plain;
 
-use crate::{Error, Result};
+use crate::{Error, Result, pages};
 
 /// Bytes of a cache line; blocks start on one, so that no vector straddles two.
 const LINE: usize = 64;
@@ -49,6 +49,7 @@ impl<T: Plain> Scratch<T> {
         if words.len() < needed {
             words.clear();
             words.try_reserve_exact(needed).map_err(|_| no_memory())?;
+            pages::prefer_huge(words.as_mut_ptr().cast(), needed * 8);
             words.resize(needed, 0);
         }
         let offset = words.as_ptr().align_offset(LINE);

@@ -60,12 +60,11 @@ pub trait Real:
     fn to_f64(self) -> f64;
 }
 
-/// The bits of numbers, 32 to a word.
+/// The bytes that numbers are.
 #[inline(always)]
-pub fn words<T: Real>(numbers: &[T]) -> &[u32] {
-    const { assert!(align_of::<T>() >= align_of::<u32>()) };
-    // SAFETY: the same memory, aligned for words, of which every bit pattern is one.
-    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers) / 4) }
+pub fn bytes<T: Plain>(numbers: &[T]) -> &[u8] {
+    // SAFETY: the same memory, which has no padding.
+    unsafe { std::slice::from_raw_parts(numbers.as_ptr().cast(), size_of_val(numbers)) }
 }
 
 /// What a product multiplies in one lane: a number, or a few that are multiplied and summed.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -195,20 +196,16 @@ def run_plain(
     if options.training and options.dropout:
         return None
     initial = states or []
-    counts = torch.is_grad_enabled()
-    for operands in ((input, *initial), *entries):
-        for operand in operands:
-            if type(operand) not in dispatcher.PLAIN or (counts and operand.requires_grad):
-                return None
-    if dispatcher.is_watched():
+    operands = [input, *initial, *chain.from_iterable(entries)]
+    if not dispatcher.PLAIN.issuperset(map(type, operands)):
+        return None
+    if dispatcher.is_watched() or dispatcher.needs_gradient(*operands):
         return None
     swaps = options.batch_first and not batch_sizes
-    directions = options.directions
     results = _native.rnn_layers(
         options.kind,
         batch_sizes,
-        len(entries) // directions,
-        directions,
+        options.directions,
         input.transpose(0, 1) if swaps else input,
         initial,
         entries,

@@ -4,18 +4,20 @@ use fusewire_kernels::parallel::Team;
 use fusewire_kernels::rnn::{Cell, Elman, Gru, Lstm, Relu, Tanh};
 use fusewire_kernels::scratch::Scratch;
 use fusewire_kernels::view::{View, ViewMut};
+use fusewire_simd::Bf16;
 use pyo3::prelude::*;
 
 use super::{Layer, Layout, Results, weights_of, with_cell};
-use crate::array::{Array, Number, with_number};
+use crate::array::{Array, Float, Stored, with_number};
 use crate::gate::{self, Failure, Result};
 use crate::torch_abi::Tensor;
 
 /// Layers of one kind of cell.
 struct Stack<'a> {
     layout: Layout<'a>,
-    layers: usize,
     directions: usize,
+    /// Layers times directions.
+    count: usize,
     input: &'a Tensor,
     /// The initial states, or none for zeros.
     states: &'a [Tensor],
@@ -26,41 +28,44 @@ struct Stack<'a> {
 impl Stack<'_> {
     /// The highest layer's output, laid out like the input, and the final states of all layers: one,
     /// or two where the cell has a state beside the hidden one.
-    fn run<T: Number, C: Cell>(&self, team: &dyn Team) -> Result<Vec<Tensor>> {
+    fn run<E: Stored, C: Cell>(&self, team: &dyn Team) -> Result<Vec<Tensor>> {
         let layout = self.input.layout("input")?;
         let batch = match (layout.rank, self.layout.batch_sizes.first()) {
             (3, None) => layout.shape[1],
             (2, Some(&size)) => usize::try_from(size).map_err(|_| misfit())?,
             _ => return Err(misfit()),
         };
-        let count = self.layers * self.directions;
-        let weights = weights_of::<T, Tensor>(self.weights, count)?;
+        let count = self.count;
+        if !count.is_multiple_of(self.directions) {
+            return Err(misfit());
+        }
+        let weights = weights_of::<E, Tensor>(self.weights, count)?;
         let size = weights.first().ok_or_else(misfit)?.hidden.columns();
         let state_shape = [count, batch, size];
         let cell_shape = [count, batch, if C::HAS_CELL_STATE { size } else { 0 }];
-        let nothing = Scratch::<T>::zeros(batch.saturating_mul(size))?;
+        let nothing = Scratch::<E>::zeros(batch.saturating_mul(size))?;
         let initial = |index: usize, shape: [usize; 3]| match self.states.get(index) {
             None => {
                 let zeros = View::contiguous(&nothing[..batch * shape[2]], [1, batch, shape[2]])?;
                 Ok(zeros.broadcast(shape)?)
             }
-            Some(state) => Some(state.view::<T, 3>("the state")?)
+            Some(state) => Some(state.view::<E, 3>("the state")?)
                 .filter(|state| state.shape() == shape)
                 .ok_or_else(misfit),
         };
         let (hidden, cell) = (initial(0, state_shape)?, initial(1, cell_shape)?);
-        let mut final_hidden = Tensor::empty::<T>(&state_shape)?;
+        let mut final_hidden = Tensor::empty::<E>(&state_shape)?;
         // Only where there are any, because an empty tensor takes as long to make as another.
         let mut final_cell =
-            C::HAS_CELL_STATE.then(|| Tensor::empty::<T>(&cell_shape)).transpose()?;
+            C::HAS_CELL_STATE.then(|| Tensor::empty::<E>(&cell_shape)).transpose()?;
         let mut shape = layout.shape;
         shape[layout.rank - 1] = self.directions * size;
-        let total = rows::<T>(self.input)?.rows();
+        let total = rows::<E>(self.input)?.rows();
         let steps = self.layout.directions(self.directions, total, batch)?;
         let mut below: Option<Tensor> = None;
         for first in (0..count).step_by(self.directions) {
             let these = first..first + self.directions;
-            let mut output = Tensor::empty::<T>(&shape[..layout.rank])?;
+            let mut output = Tensor::empty::<E>(&shape[..layout.rank])?;
             let layer = Layer {
                 steps: &steps,
                 weights: &weights[these.clone()],
@@ -92,42 +97,42 @@ fn misfit() -> Failure {
 }
 
 /// Packed rows, or steps of which one follows the other.
-fn rows<T: Number>(tensor: &Tensor) -> Result<View<'_, T, 2>> {
+fn rows<E: Stored>(tensor: &Tensor) -> Result<View<'_, E, 2>> {
     match tensor.layout("input")?.rank {
-        3 => tensor.view::<T, 3>("input")?.merge_rows().ok_or_else(misfit),
+        3 => tensor.view::<E, 3>("input")?.merge_rows().ok_or_else(misfit),
         _ => tensor.view("input"),
     }
 }
 
-fn rows_mut<T: Number>(tensor: &mut Tensor) -> Result<ViewMut<'_, T, 2>> {
+fn rows_mut<E: Stored>(tensor: &mut Tensor) -> Result<ViewMut<'_, E, 2>> {
     match tensor.layout("output")?.rank {
-        3 => tensor.view_mut::<T, 3>("output")?.merge_rows().ok_or_else(misfit),
+        3 => tensor.view_mut::<E, 3>("output")?.merge_rows().ok_or_else(misfit),
         _ => tensor.view_mut("output"),
     }
 }
 
 /// Runs layers of tensors without gradients; nothing where they are not for our kernels as they are.
+///
+/// There is an entry of weights for each layer and direction.
 #[pyfunction]
-#[allow(clippy::too_many_arguments)] // operands and options of a stack
 pub(crate) fn rnn_layers(
     py: Python<'_>,
     kind: &str,
     batch_sizes: Vec<i64>,
-    layers: usize,
     directions: usize,
     input: Tensor,
     states: Vec<Tensor>,
     weights: Vec<Vec<Tensor>>,
 ) -> PyResult<Option<Vec<Tensor>>> {
     let layout = Layout::of_layer(kind, &batch_sizes);
+    let count = weights.len();
     let weights: Vec<Tensor> = weights.into_iter().flatten().collect();
     let (input, states, weights) = (&input, states.as_slice(), weights.as_slice());
-    let stack = Stack { layout, layers, directions, input, states, weights };
+    let stack = Stack { layout, directions, count, input, states, weights };
     gate::enter(py, |team| {
-        let run = || {
-            with_number!(input.dtype("input")?, T => {
-                with_cell!(kind, C => stack.run::<T, C>(team))
-            })
+        let run = || match input.dtype("input")? {
+            Float::BFloat16 => with_cell!(kind, C => stack.run::<Bf16, C>(team)),
+            dtype => with_number!(dtype, T => with_cell!(kind, C => stack.run::<T, C>(team))),
         };
         match run() {
             Err(Failure::Value(_) | Failure::Type(_)) => Ok(None),

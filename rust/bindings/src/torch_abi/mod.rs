@@ -8,7 +8,6 @@
 mod loaded;
 mod native;
 mod operator;
-mod pages;
 mod python;
 mod symbols;
 mod team;

@@ -69,7 +69,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Columns<'_, E, F> {
         let b = b.slice(0, first..first + columns);
         multiply_rows::<E, I>(isa, a, b, sums, Start::Zero);
         let sums = View::contiguous(&memory, [rows, columns])?;
-        isa.vectorize(Finish { epilogue, place: [0, first], sums, c });
+        isa.vectorize(Finish { epilogue, column: first, sums, c });
         Ok(())
     }
 }

@@ -15,9 +15,6 @@ use crate::{Error, Result};
 const DEPTH: usize = 384;
 /// Factors summed in one chain: rounding grows with the length of a chain, not with the depth.
 const CHAIN: usize = 128;
-/// Likewise where A is transposed, as in the gradients of weights, which are sums over rows of data:
-/// PyTorch sums those of recurrent weights step by step, in chains as short.
-const SHORT_CHAIN: usize = 64;
 /// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
 const ROWS: usize = 128;
 /// Columns that a thread works off at a time; with the rows above, their sums take half.
@@ -41,28 +38,30 @@ const ALIAS: usize = 4096;
 
 /// What happens to the finished product while it is in the nearest caches.
 ///
-/// Unlike [`Epilogue`](super::Epilogue) it is shared by threads, told absolute positions, and not
+/// Unlike [`Epilogue`](super::Epilogue) it is shared by threads, told absolute columns, and not
 /// compiled into every tile: activations are long.
 pub trait ColumnEpilogue<T: Real>: Sync {
     /// Whether it changes nothing.
     const IDENTITY: bool = false;
 
-    /// The value to store at `row` and the columns from `column` on, given the product there.
-    fn apply<I: Lanes<T>>(
-        &self,
-        isa: I,
-        row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector;
+    /// What is added to the columns from `column` on.
+    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector;
+
+    /// The value to store, given the product with its addend.
+    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector;
 }
 
 impl<T: Real> ColumnEpilogue<T> for NoEpilogue {
     const IDENTITY: bool = true;
 
     #[inline(always)]
-    fn apply<I: Lanes<T>>(&self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
-        product
+    fn addend<I: Lanes<T>>(&self, isa: I, _: usize) -> I::Vector {
+        isa.zero()
+    }
+
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(&self, _: I, sum: I::Vector) -> I::Vector {
+        sum
     }
 }
 
@@ -80,6 +79,8 @@ pub struct Matmul<'a, E: Element, F> {
     pub start: Start,
     /// What happens to the product before it is stored.
     pub epilogue: F,
+    /// The most factors that are summed in one chain, where less than usual.
+    pub chain: Option<usize>,
 }
 
 /// Computes a matrix product on a team of threads.
@@ -122,13 +123,15 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
-        let Self { product: Matmul { a, b, mut c, start, epilogue }, team } = self;
+        let Self { product: Matmul { a, b, mut c, start, epilogue, chain }, team } = self;
         let depth = b.rows().div_ceil(E::Factor::DEPTH).max(1);
         let packed = (PACKED / depth).max(1).next_multiple_of(PACKED_COLUMNS);
         for first in (0..b.columns()).step_by(packed) {
             let columns = first..b.columns().min(first + packed);
             let right = Right::new(isa, b.slice(1, columns.clone()), a.rows(), team)?;
-            let step = Step { a, right: &right, start, epilogue: &epilogue, first_column: first };
+            let chain = chain.unwrap_or(CHAIN);
+            let epilogue = &epilogue;
+            let step = Step { a, right: &right, start, epilogue, first_column: first, chain };
             step.run(isa, c.reborrow().slice(1, columns), team)?;
         }
         Ok(())
@@ -213,6 +216,7 @@ struct Step<'a, E: Element, F> {
     start: Start,
     epilogue: &'a F,
     first_column: usize,
+    chain: usize,
 }
 
 impl<E: Element, F: ColumnEpilogue<E::Real>> Step<'_, E, F> {
@@ -245,7 +249,8 @@ struct StepBlock<'a, 'b, E: Element, F> {
 /// Brings sums to C.
 pub(super) struct Finish<'a, E: Element, F> {
     pub(super) epilogue: &'a F,
-    pub(super) place: [usize; 2],
+    /// The first of C's columns in the whole product.
+    pub(super) column: usize,
     pub(super) sums: View<'a, E::Real, 2>,
     pub(super) c: ViewMut<'a, E, 2>,
 }
@@ -255,14 +260,17 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Finish<'_, E, F> {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
-        let Self { epilogue, place, sums, mut c } = self;
-        for row in 0..c.rows() {
-            let (sums, target) = (sums.row(row), c.row_mut(row));
-            let parts = sums.chunks(I::LANES).zip(target.chunks_mut(I::LANES)).enumerate();
-            for (part, (sums, target)) in parts {
-                let column = place[1] + part * I::LANES;
-                let sum = isa.load_first(sums);
-                isa.write_first(target, epilogue.apply(isa, place[0] + row, column, sum));
+        let Self { epilogue, column, sums, mut c } = self;
+        // Down the columns: rows are often a multiple of 4 KB apart, and a load of an addend between
+        // stores to the same place of other pages would wait for each of them.
+        for first in (0..c.columns()).step_by(I::LANES) {
+            let addend = epilogue.addend(isa, column + first);
+            for row in 0..c.rows() {
+                let mut sum = isa.load_first(&sums.row(row)[first..]);
+                if !F::IDENTITY {
+                    sum = epilogue.apply(isa, isa.add(sum, addend));
+                }
+                isa.write_first(&mut c.row_mut(row)[first..], sum);
             }
         }
     }
@@ -296,18 +304,18 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
                 let mut panel = c.reborrow().slice(1, done..done + b.columns());
                 let width = b.columns();
                 if let (true, Some(sums)) = (direct, sums_in_place(panel.reborrow())) {
-                    multiply::<E, I>(isa, a, b, sums, start);
+                    multiply::<E, I>(isa, a, b, sums, start, step.chain);
                 } else {
                     let sums = &mut memory[done * rows..][..rows * width];
                     if first == 0 && start == Start::Accumulate {
                         widen(isa, panel.as_view(), ViewMut::contiguous(sums, [rows, width])?);
                     }
                     let target = ViewMut::contiguous(sums, [rows, width])?;
-                    multiply::<E, I>(isa, a, b, target, start);
+                    multiply::<E, I>(isa, a, b, target, start, step.chain);
                     if range.end == depth {
                         let sums = View::contiguous(sums, [rows, width])?;
-                        let place = [row, step.first_column + from];
-                        isa.vectorize(Finish { epilogue: step.epilogue, place, sums, c: panel });
+                        let column = step.first_column + from;
+                        isa.vectorize(Finish { epilogue: step.epilogue, column, sums, c: panel });
                     }
                 }
                 done += width;
@@ -325,8 +333,8 @@ fn multiply<E: Element, I: Storage<E>>(
     b: View<'_, E::Factor, 2>,
     mut c: ViewMut<'_, E::Real, 2>,
     start: Start,
+    chain: usize,
 ) {
-    let chain = if a.has_unit_columns() { CHAIN } else { SHORT_CHAIN };
     for first in (0..a.columns().max(1)).step_by(chain) {
         let range = first..a.columns().min(first + chain);
         let (a, b) = (a.slice(1, range.clone()), b.slice(0, range));

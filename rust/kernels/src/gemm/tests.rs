@@ -148,7 +148,7 @@ fn product<T: Real>(a: View<'_, T, 2>, b: View<'_, T, 2>, start: Start, team: &d
     let mut output =
         vec![if start == Start::Zero { T::NAN } else { T::ONE }; a.rows() * b.columns()];
     let c = ViewMut::contiguous(&mut output, [a.rows(), b.columns()]).expect("fits");
-    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue }, team).expect("shapes fit");
+    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue, chain: None }, team).expect("shapes fit");
     output
 }
 
@@ -193,23 +193,22 @@ fn identity_matrices_change_nothing() {
     assert_eq!(product(identity, matrix, Start::Zero, &Serial), data);
 }
 
-/// Adds 1000 · row + column, to see that positions are absolute.
-struct AddPosition;
+/// Adds the column and then doubles, to see that columns are absolute.
+struct AddColumnAndDouble;
 
-impl<T: Real> ColumnEpilogue<T> for AddPosition {
+impl<T: Real> ColumnEpilogue<T> for AddColumnAndDouble {
     #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &self,
-        isa: I,
-        row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector {
-        let mut position = [T::ZERO; 16];
-        for (lane, value) in position.iter_mut().enumerate() {
-            *value = T::from_f64((1000 * row + column + lane) as f64);
+    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector {
+        let mut columns = [T::ZERO; 16];
+        for (lane, value) in columns.iter_mut().enumerate() {
+            *value = T::from_f64((column + lane) as f64);
         }
-        isa.add(product, isa.load(&position))
+        isa.load(&columns)
+    }
+
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector {
+        isa.add(sum, sum)
     }
 }
 
@@ -224,11 +223,12 @@ fn the_epilogue_comes_once_and_knows_its_place() {
         b: View::contiguous(&b, [depth, columns]).expect("fits"),
         c: ViewMut::contiguous(&mut output, [rows, columns]).expect("fits"),
         start: Start::Zero,
-        epilogue: AddPosition,
+        epilogue: AddColumnAndDouble,
+        chain: None,
     };
     matmul(product, &Pool::new(2)).expect("shapes fit");
     for (i, &value) in output.iter().enumerate() {
-        assert_eq!(value, (1000 * (i / columns) + i % columns) as f32);
+        assert_eq!(value, (2 * (i % columns)) as f32);
     }
 }
 
@@ -240,7 +240,8 @@ fn an_empty_sum_is_zero_and_shapes_are_checked() {
     assert_eq!(product(a, b, Start::Zero, &Serial), [0.0; 6]);
     let mut output = [0.0_f32; 6];
     let c = ViewMut::contiguous(&mut output, [2, 3]).expect("fits");
-    let outcome = matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, &Serial);
+    let (start, epilogue) = (Start::Zero, NoEpilogue);
+    let outcome = matmul(Matmul { a, b, c, start, epilogue, chain: None }, &Serial);
     let message = outcome.expect_err("2×3 is not 3×2").to_string();
     assert!(message.contains("[3, 2]") && message.contains("[2, 3]"), "{message}");
 }

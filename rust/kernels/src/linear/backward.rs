@@ -152,5 +152,6 @@ fn multiply<E: Element>(
     c: ViewMut<'_, E, 2>,
     team: &dyn Team,
 ) -> Result<()> {
-    matmul(Matmul { a, b, c, start: Start::Zero, epilogue: NoEpilogue }, team)
+    let (start, epilogue) = (Start::Zero, NoEpilogue);
+    matmul(Matmul { a, b, c, start, epilogue, chain: None }, team)
 }

@@ -66,7 +66,8 @@ impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
         let (a, b, start) = (self.input, self.weight.transpose(), Start::Zero);
         if self.bias.is_none() && activation == Activation::Identity {
             // Nothing is fused behind it, so sums may go where they belong at once.
-            return matmul(Matmul { a, b, c: output, start, epilogue: NoEpilogue }, team);
+            let (c, epilogue) = (output, NoEpilogue);
+            return matmul(Matmul { a, b, c, start, epilogue, chain: None }, team);
         }
         // A bias is short beside the product; widened and contiguous, it is loaded as vectors.
         let mut bias = Vec::new();
@@ -74,7 +75,7 @@ impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
             bias.extend((0..view.shape()[0]).map(|unit| view.get([unit]).to_real()));
         }
         let epilogue = AddBiasAndActivate { bias, activation };
-        matmul(Matmul { a, b, c: output, start, epilogue }, team)
+        matmul(Matmul { a, b, c: output, start, epilogue, chain: None }, team)
     }
 }
 
@@ -86,19 +87,13 @@ struct AddBiasAndActivate<T> {
 
 impl<T: Elementary> ColumnEpilogue<T> for AddBiasAndActivate<T> {
     #[inline(always)]
-    fn apply<I: Lanes<T>>(
-        &self,
-        isa: I,
-        _row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector {
+    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector {
         // A load without lanes from nowhere would be cheap to write, and costs hundreds of cycles.
-        let sum = if self.bias.is_empty() {
-            product
-        } else {
-            isa.add(product, isa.load_first(&self.bias[column..]))
-        };
+        if self.bias.is_empty() { isa.zero() } else { isa.load_first(&self.bias[column..]) }
+    }
+
+    #[inline(always)]
+    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector {
         self.activation.apply(isa, sum)
     }
 }

@@ -7,7 +7,7 @@
 use std::any::{Any, TypeId};
 use std::sync::{Arc, Mutex};
 
-use fusewire_simd::{Kernel, Lanes, Real, words};
+use fusewire_simd::{Element, Kernel, Storage, bytes};
 
 use crate::Result;
 use crate::view::View;
@@ -25,23 +25,26 @@ const CHAINS: usize = 128;
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Fingerprint([u32; CHAINS]);
 
-struct Reader<'a, T>(View<'a, T, 2>);
+struct Reader<'a, E>(View<'a, E, 2>);
 
-impl<T: Real> Kernel<T> for Reader<'_, T> {
+impl<E: Element> Kernel<E> for Reader<'_, E> {
     type Output = Fingerprint;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, _isa: I) -> Fingerprint {
+    fn run<I: Storage<E>>(self, _isa: I) -> Fingerprint {
         let mut chains = [0; CHAINS];
         for row in 0..self.0.rows() {
-            let (whole, rest) = words(self.0.row(row)).as_chunks::<CHAINS>();
+            let (words, rest) = bytes(self.0.row(row)).as_chunks::<4>();
+            let (whole, others) = words.as_chunks::<CHAINS>();
             for words in whole {
                 for (chain, &word) in chains.iter_mut().zip(words) {
-                    *chain = step(*chain, word);
+                    *chain = step(*chain, u32::from_ne_bytes(word));
                 }
             }
-            for (chain, &word) in chains.iter_mut().zip(rest) {
-                *chain = step(*chain, word);
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            for (chain, &word) in chains.iter_mut().zip(others.iter().chain([&last])) {
+                *chain = step(*chain, u32::from_ne_bytes(word));
             }
         }
         Fingerprint(chains)
@@ -80,9 +83,9 @@ static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 /// Those of `pack`.
-pub(super) fn packed<P: Send + Sync + 'static, T: Real, I: Lanes<T>>(
+pub(super) fn packed<P: Send + Sync + 'static, E: Element, I: Storage<E>>(
     isa: I,
-    weight: View<'_, T, 2>,
+    weight: View<'_, E, 2>,
     pack: impl FnOnce() -> Result<P>,
 ) -> Result<Arc<P>> {
     if !weight.has_unit_columns() {
@@ -99,7 +102,7 @@ pub(super) fn packed<P: Send + Sync + 'static, T: Real, I: Lanes<T>>(
         return Ok(packed);
     }
     let packed = Arc::new(pack()?);
-    let bytes = weight.rows() * weight.columns() * size_of::<T>();
+    let bytes = weight.rows() * weight.columns() * size_of::<E>();
     if bytes <= MOST_BYTES {
         keep(Entry { key, fingerprint, packed: Arc::clone(&packed) as _, bytes });
     }

@@ -5,6 +5,7 @@
 
 mod backward;
 mod cell;
+mod copies;
 mod cut;
 mod forward;
 mod kept;

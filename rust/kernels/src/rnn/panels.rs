@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
 use super::cell::Cell;
 use super::kept;
@@ -24,84 +24,98 @@ const REST: usize = 32;
 /// Numbers that are packed in so little time, some ten microseconds, that a team would not gain any.
 const WORTH_A_TEAM: usize = 1 << 18;
 
-/// Matrices `(depth, width)`, one behind the other, which products read as one stream.
-struct Panels<T: Real> {
-    numbers: Scratch<T>,
+/// Matrices `(depth, width)` of factors, one behind the other, which products read as one stream.
+struct Panels<E: Element> {
+    factors: Scratch<E::Factor>,
     depth: usize,
     width: usize,
 }
 
-impl<T: Real> Panels<T> {
+impl<E: Element> Panels<E> {
     /// Fills `count` panels, each by `pack` with its index.
     fn fill(
         [count, depth, width]: [usize; 3],
         team: &dyn Team,
-        pack: impl Fn(usize, ViewMut<'_, T, 2>) + Sync,
+        pack: impl Fn(usize, ViewMut<'_, E::Factor, 2>) + Sync,
     ) -> Result<Self> {
-        let mut numbers = Scratch::take(count * depth * width)?;
+        let mut factors = Scratch::take(count * depth * width)?;
         if depth > 0 {
-            let team = if numbers.len() < WORTH_A_TEAM { &Serial } else { team };
-            let target = ViewMut::contiguous(&mut numbers, [count, depth, width])?;
+            let team = if factors.len() < WORTH_A_TEAM { &Serial } else { team };
+            let target = ViewMut::contiguous(&mut factors, [count, depth, width])?;
             for_each_part(team, target.blocks([1, depth, width]), |index, panel| {
                 pack(index, panel.inner([0]));
             });
         }
-        Ok(Self { numbers, depth, width })
+        Ok(Self { factors, depth, width })
     }
 
     /// `C (+)= A ·` one panel, of which `c` has the first columns.
     #[inline(always)]
-    fn multiply<I: Lanes<T>>(
+    fn multiply<I: Storage<E>>(
         &self,
         isa: I,
         panel: usize,
-        a: View<'_, T, 2>,
-        mut c: ViewMut<'_, T, 2>,
+        a: View<'_, E::Factor, 2>,
+        mut c: ViewMut<'_, E::Real, 2>,
         start: Start,
     ) -> Result<()> {
         let size = self.depth * self.width;
-        let numbers = &self.numbers[panel * size..][..size];
-        let panel = View::contiguous(numbers, [self.depth, self.width])?.slice(1, 0..c.columns());
+        let factors = &self.factors[panel * size..][..size];
+        let panel = View::contiguous(factors, [self.depth, self.width])?.slice(1, 0..c.columns());
         let passes = self.depth.saturating_sub(REST).div_ceil(DEPTH).max(1);
         for first in (0..self.depth.max(1)).step_by(self.depth.div_ceil(passes).max(1)) {
             let depth = first..self.depth.min(first + self.depth.div_ceil(passes));
             let (a, b) = (a.slice(1, depth.clone()), panel.slice(0, depth));
             let start = if first == 0 { start } else { Start::Accumulate };
-            multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+            multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
         }
         Ok(())
     }
 }
 
+/// The rows of a weight `(gates · size, …)` gate by gate in each of `blocks` of units, with the place of
+/// the first in the order `[block][gate][unit]`.
+fn gate_rows<C: Cell>(
+    size: usize,
+    blocks: Range<usize>,
+) -> impl Iterator<Item = (usize, Range<usize>)> + Clone + Sync {
+    blocks.flat_map(move |block| {
+        let units = block * C::UNITS..size.min((block + 1) * C::UNITS);
+        (0..C::GATES).map(move |gate| {
+            let place = block * C::COLUMNS + gate * C::UNITS;
+            (place, gate * size + units.start..gate * size + units.end)
+        })
+    })
+}
+
 /// A weight `(gates · size, depth)` whose product makes the gates' sums.
-pub(super) enum GateWeight<'a, T: Real, C> {
+pub(super) enum GateWeight<'a, E: Element, C> {
     /// As it lies.
-    Plain(View<'a, T, 2>),
+    Plain(View<'a, E, 2>),
     /// Panels `[block of units][depth][gate][unit]`: all gates of a block side by side, so that the
     /// cell can run on it right after the panel's product. Units beyond the last are 0.
-    Packed(Arc<PackedGates<T, C>>),
+    Packed(Arc<PackedGates<E, C>>),
 }
 
 /// See [`GateWeight::Packed`].
-pub(super) struct PackedGates<T: Real, C>(Panels<T>, PhantomData<C>);
+pub(super) struct PackedGates<E: Element, C>(Panels<E>, PhantomData<C>);
 
-impl<'a, T: Real, C: Cell> GateWeight<'a, T, C> {
+impl<'a, E: Element, C: Cell> GateWeight<'a, E, C> {
     /// Packs `weight` unless so `few` rows are multiplied with it that this would not be repaid.
-    pub(super) fn new<I: Lanes<T>>(
+    pub(super) fn new<I: Storage<E>>(
         isa: I,
-        weight: View<'a, T, 2>,
+        weight: View<'a, E, 2>,
         few: bool,
         team: &dyn Team,
     ) -> Result<Self> {
         if few && weight.has_unit_columns() {
             return Ok(Self::Plain(weight));
         }
-        let size = weight.rows() / C::GATES;
-        let shape = [size.div_ceil(C::UNITS), weight.columns(), C::COLUMNS];
+        let blocks = (weight.rows() / C::GATES).div_ceil(C::UNITS);
+        let shape = [blocks, weight.columns().div_ceil(E::Factor::DEPTH), C::COLUMNS];
         let pack = || {
             let panels = Panels::fill(shape, team, |block, panel| {
-                let gates = gate_rows::<C>(size, block);
-                isa.vectorize(PackGates { weight, gates, units: C::UNITS, panel });
+                isa.vectorize(PackGates { weight, block, panel, cell: PhantomData::<C> });
             })?;
             Ok(PackedGates(panels, PhantomData))
         };
@@ -111,12 +125,12 @@ impl<'a, T: Real, C: Cell> GateWeight<'a, T, C> {
     /// `C (+)= A · Wᵀ` for blocks of units, in columns `[block][gate][unit]`; columns of missing units
     /// may stay as they are.
     #[inline(always)]
-    pub(super) fn multiply<I: Lanes<T>>(
+    pub(super) fn multiply<I: Storage<E>>(
         &self,
         isa: I,
         blocks: Range<usize>,
-        a: View<'_, T, 2>,
-        mut c: ViewMut<'_, T, 2>,
+        a: View<'_, E::Factor, 2>,
+        mut c: ViewMut<'_, E::Real, 2>,
         start: Start,
     ) -> Result<()> {
         match self {
@@ -134,7 +148,7 @@ impl<'a, T: Real, C: Cell> GateWeight<'a, T, C> {
                     let rows = gate * size + units.start..gate * size + units.end;
                     let c = c.reborrow().split_columns(C::COLUMNS);
                     let c = c.slice(2, gate * C::UNITS..(gate + 1) * C::UNITS);
-                    multiply_rows::<T, I>(isa, a, weight.slice(0, rows), c, start);
+                    multiply_rows::<E, I>(isa, a, weight.slice(0, rows), c, start);
                 }
             }
         }
@@ -142,35 +156,28 @@ impl<'a, T: Real, C: Cell> GateWeight<'a, T, C> {
     }
 }
 
-/// The rows of a weight `(gates · size, …)` that belong to a block of units, gate by gate.
-fn gate_rows<C: Cell>(
-    size: usize,
+struct PackGates<'a, E: Element, C> {
+    weight: View<'a, E, 2>,
     block: usize,
-) -> impl ExactSizeIterator<Item = Range<usize>> + Clone + Sync {
-    let units = block * C::UNITS..size.min((block + 1) * C::UNITS);
-    (0..C::GATES).map(move |gate| gate * size + units.start..gate * size + units.end)
+    panel: ViewMut<'a, E::Factor, 2>,
+    cell: PhantomData<C>,
 }
 
-struct PackGates<'a, T, G> {
-    weight: View<'a, T, 2>,
-    gates: G,
-    units: usize,
-    panel: ViewMut<'a, T, 2>,
-}
-
-impl<T: Real, G: Iterator<Item = Range<usize>>> Kernel<T> for PackGates<'_, T, G> {
+impl<E: Element, C: Cell> Kernel<E> for PackGates<'_, E, C> {
     type Output = ();
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(mut self, isa: I) {
-        for (gate, rows) in self.gates.enumerate() {
-            let first = gate * self.units;
-            let columns = first..first + rows.len();
-            let source = self.weight.slice(0, rows).transpose();
-            copy_rows(isa, source, self.panel.reborrow().slice(1, columns.clone()));
-            if columns.end < first + self.units {
-                for row in 0..self.panel.rows() {
-                    self.panel.row_mut(row)[columns.end..first + self.units].fill(T::ZERO);
+    fn run<I: Storage<E>>(self, isa: I) {
+        let Self { weight, block, mut panel, .. } = self;
+        let size = weight.rows() / C::GATES;
+        for (place, rows) in gate_rows::<C>(size, block..block + 1) {
+            let first = place - block * C::COLUMNS;
+            let end = first + rows.len();
+            let source = weight.slice(0, rows).transpose();
+            copy_rows(isa, source, panel.reborrow().slice(1, first..end));
+            if end < first + C::UNITS {
+                for row in 0..panel.rows() {
+                    panel.row_mut(row)[end..first + C::UNITS].fill(E::Factor::default());
                 }
             }
         }
@@ -237,14 +244,11 @@ impl<'a, T: Real, C: Cell> BackWeight<'a, T, C> {
             }
             Self::Plain(weight) => {
                 let size = weight.rows() / C::GATES;
-                for block in 0..size.div_ceil(C::UNITS) {
-                    for (gate, rows) in gate_rows::<C>(size, block).enumerate() {
-                        let first = block * C::COLUMNS + gate * C::UNITS;
-                        let a = a.slice(1, first..first + rows.len());
-                        let b = weight.slice(0, rows).slice(1, columns.clone());
-                        let start = Start::Accumulate;
-                        multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
-                    }
+                for (first, rows) in gate_rows::<C>(size, 0..size.div_ceil(C::UNITS)) {
+                    let a = a.slice(1, first..first + rows.len());
+                    let b = weight.slice(0, rows).slice(1, columns.clone());
+                    let start = Start::Accumulate;
+                    multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
                 }
             }
         }
@@ -265,26 +269,11 @@ impl<T: Real, C: Cell> Kernel<T> for PackColumns<'_, T, C> {
     fn run<I: Lanes<T>>(self, isa: I) {
         let Self { weight, mut panel, .. } = self;
         let size = weight.rows() / C::GATES;
-        for block in 0..size.div_ceil(C::UNITS) {
-            for (gate, rows) in gate_rows::<C>(size, block).enumerate() {
-                let first = block * C::COLUMNS + gate * C::UNITS;
-                let end = first + rows.len();
-                let target = panel.reborrow().slice(0, first..end).slice(1, 0..weight.columns());
-                copy_rows(isa, weight.slice(0, rows), target);
-                (end..first + C::UNITS).for_each(|row| panel.row_mut(row).fill(T::ZERO));
-            }
+        for (first, rows) in gate_rows::<C>(size, 0..size.div_ceil(C::UNITS)) {
+            let end = first + rows.len();
+            let target = panel.reborrow().slice(0, first..end).slice(1, 0..weight.columns());
+            copy_rows(isa, weight.slice(0, rows), target);
+            (end..first + C::UNITS).for_each(|row| panel.row_mut(row).fill(T::ZERO));
         }
-    }
-}
-
-/// A copy of rows, compiled once for all cells.
-pub(super) struct CopyRows<'a, T>(pub(super) View<'a, T, 2>, pub(super) ViewMut<'a, T, 2>);
-
-impl<T: Real> Kernel<T> for CopyRows<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) {
-        copy_rows(isa, self.0, self.1);
     }
 }

@@ -1,7 +1,5 @@
 //! The parameters of one layer in one direction, and the shapes that must agree.
 
-use fusewire_simd::Real;
-
 use super::{Cell, Steps};
 use crate::parallel::{Serial, Team};
 use crate::view::View;
@@ -59,7 +57,7 @@ impl Sizes {
     }
 
     /// The sizes of a call, once the operands that forward and backward share have been checked.
-    pub(super) fn check<C: Cell, T: Real>(
+    pub(super) fn check<C: Cell, T>(
         steps: &Steps,
         input: View<'_, T, 2>,
         states: [View<'_, T, 2>; 2],

@@ -120,7 +120,7 @@ fn whole<E: Element>(
     let before = if start == Start::Zero { E::Real::NAN } else { E::Real::ONE };
     let mut output = vec![E::from_real(before); a.rows() * b.columns()];
     let c = ViewMut::contiguous(&mut output, [a.rows(), b.columns()]).expect("fits");
-    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue }, team).expect("shapes fit");
+    matmul(Matmul { a, b, c, start, epilogue: NoEpilogue, chain: None }, team).expect("shapes fit");
     output
 }
 

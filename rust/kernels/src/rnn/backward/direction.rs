@@ -12,8 +12,9 @@ use crate::gemm::{ColumnSums, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::{PackedRows, Phases, Serial, Task, Team, all_parts};
 use crate::rnn::cell::Cell;
+use crate::rnn::copies::copy;
 use crate::rnn::cut::Cut;
-use crate::rnn::panels::{BackWeight, CopyRows};
+use crate::rnn::panels::BackWeight;
 use crate::rnn::weights::Sizes;
 use crate::rnn::{Steps, padded};
 use crate::scratch::Scratch;
@@ -23,8 +24,12 @@ use crate::view::{View, ViewMut};
 /// few enough to be still in the last cache. A multiple of what a product sums in one chain.
 const CHUNK_ROWS: usize = 1152;
 
-/// Rows of a product's task are a multiple of this: of a cache block of the product.
-const PRODUCT_ROWS: usize = 192;
+/// Rows of a product's task are a multiple of this: few enough that threads get equal shares.
+const PRODUCT_ROWS: usize = 64;
+
+/// Rows whose products are summed in one chain for the gradient of a weight: PyTorch sums those of the
+/// recurrent weights step by step, in chains as short.
+const WEIGHT_CHAIN: usize = 64;
 
 /// Columns of a task of sums are a multiple of this: whole lines of several rows.
 const SUMMED_COLUMNS: usize = 256;
@@ -94,7 +99,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
             let parts = (0..cut.parts)
                 .map(|part| {
                     let units = cut.part(part, sizes.hidden_size);
-                    State::new::<C, I>(isa, sequences.clone(), units, finals)
+                    State::new::<C>(sequences.clone(), units, finals)
                 })
                 .collect::<Result<_>>()?;
             let exchange = Scratch::zeros(2 * sequences.len() * layer.exchange_stride())?;
@@ -178,7 +183,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
             return Ok(());
         }
         if self.weight_gradients.is_some() {
-            self.gather_previous(isa, index)?;
+            self.gather_previous(index)?;
         }
         let hidden_size = self.layer.sizes.hidden_size;
         let chunk = &self.chunks[index];
@@ -189,14 +194,15 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
         if let Some(gradient) = &mut self.input_gradient {
             let c = gradient.reborrow().slice(0, chunk.rows.clone());
             let b = self.input_weight;
-            let product = Matmul { a: input_sums, b, c, start: Start::Zero, epilogue: NoEpilogue };
-            add_product(tasks, threads, product);
+            let (a, start, epilogue) = (input_sums, Start::Zero, NoEpilogue);
+            add_product(tasks, threads, Matmul { a, b, c, start, epilogue, chain: None });
         }
         let Some(gradients) = &mut self.weight_gradients else { return Ok(()) };
         let start = if index == 0 { Start::Zero } else { Start::Accumulate };
+        let chain = Some(WEIGHT_CHAIN);
         let (a, b) = (input_sums.transpose(), self.input.slice(0, chunk.rows.clone()));
         let c = gradients.input.reborrow();
-        add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue });
+        add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue, chain });
         let shape = [rows, padded(hidden_size)];
         let previous = View::contiguous(&self.previous[..shape[0] * shape[1]], shape)?;
         let b = previous.slice(1, 0..hidden_size);
@@ -204,7 +210,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
         for (slots, c) in gate_runs::<C>().zip(weights) {
             let columns = slots.start * hidden_size..slots.end * hidden_size;
             let a = sums.slice(1, columns).transpose();
-            add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue });
+            add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue, chain });
         }
         let rows = sums.slice(1, 0..C::GRADIENTS * hidden_size);
         let width = self.bias_sums.len().div_ceil(threads).next_multiple_of(SUMMED_COLUMNS);
@@ -216,7 +222,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
     }
 
     /// Collects the hidden states before the steps of a chunk.
-    fn gather_previous<I: Lanes<T>>(&mut self, isa: I, index: usize) -> Result<()> {
+    fn gather_previous(&mut self, index: usize) -> Result<()> {
         let Sizes { batch, hidden_size, .. } = self.layer.sizes;
         let chunk = &self.chunks[index];
         let shape = [chunk.rows.len(), padded(hidden_size)];
@@ -227,14 +233,14 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
                 let target = &mut self.previous[..shape[0] * shape[1]];
                 let target = ViewMut::contiguous(target, shape)?;
                 let target = target.slice(0, first..first + states.rows());
-                isa.vectorize(CopyRows(states, target.slice(1, 0..hidden_size)));
+                copy(states, target.slice(1, 0..hidden_size));
             }
         }
         Ok(())
     }
 
     /// Stores what is known behind the last chunk: the gradients of biases and initial states.
-    pub(super) fn finish<I: Lanes<T>>(&mut self, isa: I) -> Result<()> {
+    pub(super) fn finish(&mut self) -> Result<()> {
         if let Some(gradients) = &mut self.weight_gradients {
             let hidden_size = self.layer.sizes.hidden_size;
             for (index, &sum) in self.bias_sums.iter().enumerate() {
@@ -249,19 +255,19 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
                 }
             }
         }
-        self.store_states(isa)
+        self.store_states()
     }
 
-    fn store_states<I: Lanes<T>>(&mut self, isa: I) -> Result<()> {
+    fn store_states(&mut self) -> Result<()> {
         let [hidden, cell] = &mut self.state_gradients;
         for run in &self.runs {
             for state in &run.parts {
                 let (sequences, units) = (run.sequences.clone(), state.units.clone());
                 let target = hidden.reborrow().slice(0, sequences.clone()).slice(1, units.clone());
-                isa.vectorize(CopyRows(state.hidden()?, target));
+                copy(state.hidden()?, target);
                 if C::HAS_CELL_STATE {
                     let target = cell.reborrow().slice(0, sequences).slice(1, units);
-                    isa.vectorize(CopyRows(state.cell()?, target));
+                    copy(state.cell()?, target);
                 }
             }
         }
@@ -275,11 +281,12 @@ fn add_product<'d, T: Elementary>(
     threads: usize,
     product: Matmul<'d, T, NoEpilogue>,
 ) {
-    let Matmul { a, b, c, start, epilogue } = product;
+    let Matmul { a, b, c, start, epilogue, chain } = product;
     let height = c.rows().div_ceil(threads).next_multiple_of(PRODUCT_ROWS);
     for (part, c) in all_parts(c.blocks([height, 0])).into_iter().enumerate() {
         let a = a.slice(0, part * height..part * height + c.rows());
-        tasks.push(Box::new(move || matmul(Matmul { a, b, c, start, epilogue }, &Serial)));
+        let product = Matmul { a, b, c, start, epilogue, chain };
+        tasks.push(Box::new(move || matmul(product, &Serial)));
     }
 }
 

@@ -156,6 +156,6 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
             }
             run_tasks(team, tasks)?;
         }
-        directions.iter_mut().try_for_each(|direction| direction.finish(isa))
+        directions.iter_mut().try_for_each(Direction::finish)
     }
 }

@@ -9,7 +9,8 @@ use crate::Result;
 use crate::math::Elementary;
 use crate::parallel::{PackedPart, Shift};
 use crate::rnn::cell::{BackwardStep, Cell};
-use crate::rnn::panels::{BackWeight, CopyRows};
+use crate::rnn::copies::copy;
+use crate::rnn::panels::BackWeight;
 use crate::rnn::weights::Sizes;
 use crate::rnn::{Steps, padded};
 use crate::scratch::Scratch;
@@ -68,8 +69,7 @@ pub(super) struct State<T: Real> {
 
 impl<T: Elementary> State<T> {
     /// The gradients of the final states.
-    pub(super) fn new<C: Cell, I: Lanes<T>>(
-        isa: I,
+    pub(super) fn new<C: Cell>(
         sequences: Range<usize>,
         units: Range<usize>,
         [final_hidden, final_cell]: [Option<View<'_, T, 2>>; 2],
@@ -82,7 +82,7 @@ impl<T: Elementary> State<T> {
             if let (Some(gradient), true) = (gradient, stride > 0) {
                 let target = ViewMut::contiguous(&mut numbers, [rows, stride])?;
                 let source = gradient.slice(0, sequences.clone()).slice(1, units.clone());
-                isa.vectorize(CopyRows(source, target.slice(1, 0..units.len())));
+                copy(source, target.slice(1, 0..units.len()));
             }
             Ok(numbers)
         };

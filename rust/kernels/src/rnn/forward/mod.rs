@@ -5,12 +5,13 @@ mod run;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Kernel, Storage};
 
 use self::run::{Own, Run};
 use super::cell::Cell;
+use super::copies::Widen;
 use super::cut::Cut;
-use super::panels::{CopyRows, GateWeight};
+use super::panels::GateWeight;
 use super::weights::{Sizes, expect};
 use super::{Steps, Weights, saved_columns};
 use crate::math::Elementary;
@@ -21,44 +22,47 @@ use crate::{Error, Result};
 
 /// One layer in one direction. Rows are packed as [`Steps`] tells; cells without a cell state have
 /// one of 0 columns.
-pub struct Forward<'a, T> {
+///
+/// Cells compute with [`Element::Real`]; of other types, hidden states are rounded to factors for the
+/// products with them, and results once at the end.
+pub struct Forward<'a, E: Element> {
     /// How rows are packed, and in what order they come.
     pub steps: &'a Steps,
     /// The parameters.
-    pub weights: Weights<'a, T>,
+    pub weights: Weights<'a, E>,
     /// `(total, input_size)`.
-    pub input: View<'a, T, 2>,
+    pub input: View<'a, E, 2>,
     /// The initial hidden state, `(batch, hidden_size)`.
-    pub hidden: View<'a, T, 2>,
+    pub hidden: View<'a, E, 2>,
     /// The initial cell state, `(batch, hidden_size)`.
-    pub cell: View<'a, T, 2>,
+    pub cell: View<'a, E, 2>,
     /// The hidden state after each step, `(total, hidden_size)`.
-    pub output: ViewMut<'a, T, 2>,
+    pub output: ViewMut<'a, E, 2>,
     /// The hidden state after each sequence's last step, `(batch, hidden_size)`.
-    pub final_hidden: ViewMut<'a, T, 2>,
+    pub final_hidden: ViewMut<'a, E, 2>,
     /// The cell state there, `(batch, hidden_size)`.
-    pub final_cell: ViewMut<'a, T, 2>,
+    pub final_cell: ViewMut<'a, E, 2>,
     /// What [`backward`](super::backward()) needs, `(total, saved_columns)`; `None` keeps nothing.
-    pub saved: Option<ViewMut<'a, T, 2>>,
+    pub saved: Option<ViewMut<'a, E::Real, 2>>,
 }
 
 /// Runs the directions of a layer over whole sequences, at the same time where there are threads.
 ///
 /// # Errors
 /// If shapes do not fit together, rows of outputs are not contiguous, or memory is short.
-pub fn forward<T: Elementary, C: Cell>(
-    directions: Vec<Forward<'_, T>>,
+pub fn forward<E: Element<Real: Elementary>, C: Cell>(
+    directions: Vec<Forward<'_, E>>,
     team: &dyn Team,
 ) -> Result<()> {
     for call in &directions {
-        check::<T, C>(call)?;
+        check::<E, C>(call)?;
     }
     flushing_denormals(team, |team| {
-        T::dispatch(Directions { directions, team, kind: PhantomData::<C> })
+        E::dispatch(Directions { directions, team, kind: PhantomData::<C> })
     })
 }
 
-fn check<T: Elementary, C: Cell>(call: &Forward<'_, T>) -> Result<()> {
+fn check<E: Element, C: Cell>(call: &Forward<'_, E>) -> Result<()> {
     let sizes = call.sizes::<C>()?;
     expect("output", call.output.shape(), [sizes.total, sizes.hidden_size])?;
     expect("the final hidden state", call.final_hidden.shape(), [sizes.batch, sizes.hidden_size])?;
@@ -67,48 +71,49 @@ fn check<T: Elementary, C: Cell>(call: &Forward<'_, T>) -> Result<()> {
         let columns = saved_columns::<C>(sizes.hidden_size);
         expect("what is saved", saved.shape(), [sizes.total, columns])?;
     }
-    let outputs = [Some(&call.output), Some(&call.final_hidden), Some(&call.final_cell)];
-    if outputs.into_iter().chain([call.saved.as_ref()]).flatten().any(|o| !o.has_unit_columns()) {
+    let outputs = [&call.output, &call.final_hidden, &call.final_cell];
+    let saved = call.saved.as_ref().is_none_or(ViewMut::has_unit_columns);
+    if !(saved && outputs.into_iter().all(ViewMut::has_unit_columns)) {
         return Err(Error::Value("rows of outputs must be contiguous".into()));
     }
     Ok(())
 }
 
-impl<T: Real> Forward<'_, T> {
+impl<E: Element> Forward<'_, E> {
     fn sizes<C: Cell>(&self) -> Result<Sizes> {
-        Sizes::check::<C, T>(self.steps, self.input, [self.hidden, self.cell], &self.weights)
+        Sizes::check::<C, E>(self.steps, self.input, [self.hidden, self.cell], &self.weights)
     }
 }
 
-struct Directions<'a, T: Real, C> {
-    directions: Vec<Forward<'a, T>>,
+struct Directions<'a, E: Element, C> {
+    directions: Vec<Forward<'a, E>>,
     team: &'a dyn Team,
     kind: PhantomData<C>,
 }
 
 /// What the runs of one direction share.
-struct Layer<'a, T: Real, C> {
+struct Layer<'a, E: Element, C> {
     steps: &'a Steps,
     sizes: Sizes,
-    input: View<'a, T, 2>,
-    hidden: View<'a, T, 2>,
-    cell: View<'a, T, 2>,
-    input_weight: GateWeight<'a, T, C>,
-    hidden_weight: GateWeight<'a, T, C>,
+    input: View<'a, E, 2>,
+    hidden: View<'a, E, 2>,
+    cell: View<'a, E, 2>,
+    input_weight: GateWeight<'a, E, C>,
+    hidden_weight: GateWeight<'a, E, C>,
     /// Per block, gate and unit: what is added to the input's product.
-    input_bias: Scratch<T>,
+    input_bias: Scratch<E::Real>,
     /// What is added to the hidden state's product alone.
-    hidden_bias: Scratch<T>,
+    hidden_bias: Scratch<E::Real>,
     saves: bool,
     /// Where the rows of the final states, a single time's, begin and end.
     state_offsets: [usize; 2],
 }
 
-impl<'a, T: Elementary, C: Cell> Layer<'a, T, C> {
-    fn new<I: Lanes<T>>(isa: I, call: &Forward<'a, T>, team: &dyn Team) -> Result<Self> {
+impl<'a, E: Element<Real: Elementary>, C: Cell> Layer<'a, E, C> {
+    fn new<I: Storage<E>>(isa: I, call: &Forward<'a, E>, team: &dyn Team) -> Result<Self> {
         let sizes = call.sizes::<C>()?;
-        let (input_bias, hidden_bias) =
-            arrange_biases::<T, C, I>(isa, &call.weights, sizes.hidden_size)?;
+        let [input_bias, hidden_bias] =
+            arrange_biases::<E, C, I>(isa, &call.weights, sizes.hidden_size)?;
         let weight = |weight, few| GateWeight::new(isa, weight, few, team);
         Ok(Self {
             steps: call.steps,
@@ -126,17 +131,17 @@ impl<'a, T: Elementary, C: Cell> Layer<'a, T, C> {
     }
 }
 
-impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
+impl<E: Element<Real: Elementary>, C: Cell> Kernel<E> for Directions<'_, E, C> {
     type Output = Result<()>;
 
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) -> Result<()> {
+    fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { directions, team, .. } = self;
         let Some(first) = directions.first() else { return Ok(()) };
         let team = first.sizes::<C>()?.team(team);
         let layers = directions
             .iter()
-            .map(|call| Layer::<T, C>::new(isa, call, team))
+            .map(|call| Layer::<E, C>::new(isa, call, team))
             .collect::<Result<Vec<_>>>()?;
         let count = layers.len();
         let mut runs = Vec::new();
@@ -149,13 +154,14 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
                 None => ViewMut::contiguous(&mut [], [total, 0])?,
             };
             let pack = |view, offsets| all_parts(PackedRows::new(view, offsets, batch, cut.rows));
+            let saved = PackedRows::new(saved, layer.steps.offsets(), batch, cut.rows);
             let outputs = pack(call.output, layer.steps.offsets())
                 .into_iter()
-                .zip(pack(saved, layer.steps.offsets()))
+                .zip(all_parts(saved))
                 .zip(pack(call.final_hidden, &layer.state_offsets))
                 .zip(pack(call.final_cell, &layer.state_offsets));
             for (index, (((output, saved), final_hidden), final_cell)) in outputs.enumerate() {
-                let run = Run::<T, C>::new(layer, cut.sequences(index, batch));
+                let run = Run::<E, C>::new(layer, cut.sequences(index, batch));
                 let columns = cut.units;
                 let own = output
                     .cut(cut.parts, columns)
@@ -166,8 +172,7 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
                     .enumerate()
                     .map(|(part, (((output, saved), final_hidden), final_cell))| {
                         let units = cut.part(part, hidden_size);
-                        let outputs = [output, saved, final_hidden, final_cell];
-                        Own::new(isa, &run, units, outputs)
+                        Own::new(isa, &run, units, saved, [output, final_hidden, final_cell])
                     })
                     .collect::<Result<Vec<_>>>()?;
                 owners.push((own, cut.units, run.exchange(isa)?));
@@ -186,18 +191,18 @@ impl<T: Elementary, C: Cell> Kernel<T> for Directions<'_, T, C> {
 }
 
 /// The biases in the order of the blocks; those of shared gates are added up in the first.
-fn arrange_biases<T: Elementary, C: Cell, I: Lanes<T>>(
+fn arrange_biases<E: Element, C: Cell, I: Storage<E>>(
     isa: I,
-    weights: &Weights<'_, T>,
+    weights: &Weights<'_, E>,
     hidden_size: usize,
-) -> Result<(Scratch<T>, Scratch<T>)> {
+) -> Result<[Scratch<E::Real>; 2]> {
     let columns = hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
-    let (mut input, mut hidden) = (Scratch::zeros(columns)?, Scratch::zeros(columns)?);
+    let [mut input, mut hidden] = [Scratch::zeros(columns)?, Scratch::zeros(columns)?];
     let mut numbers = Scratch::take(C::GATES * hidden_size)?;
-    let mut add = |bias: Option<View<'_, T, 1>>, target: &mut [T], gates: Range<usize>| {
+    let mut add = |bias: Option<View<'_, E, 1>>, target: &mut [E::Real], gates: Range<usize>| {
         let Some(bias) = bias else { return Ok(()) };
         let row = ViewMut::contiguous(&mut numbers, [1, C::GATES * hidden_size])?;
-        isa.vectorize(CopyRows(bias.alone(), row));
+        isa.vectorize(Widen(bias.alone(), row));
         for gate in gates {
             let from = numbers[gate * hidden_size..][..hidden_size].chunks(C::UNITS);
             for (units, target) in from.zip(target.chunks_exact_mut(C::COLUMNS)) {
@@ -210,5 +215,5 @@ fn arrange_biases<T: Elementary, C: Cell, I: Lanes<T>>(
     add(weights.input_bias, &mut input, 0..C::GATES)?;
     add(weights.hidden_bias, &mut input, 0..C::SHARED)?;
     add(weights.hidden_bias, &mut hidden, C::SHARED..C::GATES)?;
-    Ok((input, hidden))
+    Ok([input, hidden])
 }

@@ -3,16 +3,16 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
 use super::Layer;
 use crate::Result;
-use crate::gemm::Start;
+use crate::gemm::{Start, stored_factors};
 use crate::math::Elementary;
 use crate::parallel::{PackedPart, Shift};
 use crate::rnn::cell::{Cell, ForwardStep};
+use crate::rnn::copies::{Factorise, Round, RoundToFactors, Widen, copy};
 use crate::rnn::padded;
-use crate::rnn::panels::CopyRows;
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
@@ -26,12 +26,13 @@ const PROJECTED_ROWS: usize = 64;
 /// cache in float32.
 const PRODUCT: usize = 4 << 10;
 
-/// Blocks of it at most: every other step begins with the last ones.
+/// Blocks of it at most: every other step begins with the last ones. A single step reads its weight
+/// in as few pieces as can be.
 const MOST_BLOCKS: usize = 4;
 
 /// Neighbouring sequences of the batch in one direction.
-pub(super) struct Run<'p, 'a, T: Real, C> {
-    pub(super) layer: &'p Layer<'a, T, C>,
+pub(super) struct Run<'p, 'a, E: Element, C> {
+    pub(super) layer: &'p Layer<'a, E, C>,
     sequences: Range<usize>,
     /// Steps whose input is multiplied at a time.
     chunk: usize,
@@ -39,63 +40,70 @@ pub(super) struct Run<'p, 'a, T: Real, C> {
 }
 
 /// What belongs to one part of a run's units: where its results go, and what only it works with.
-pub(super) struct Own<'p, T: Real> {
+pub(super) struct Own<'p, E: Element> {
     units: Range<usize>,
-    output: PackedPart<'p, T>,
-    saved: PackedPart<'p, T>,
-    final_hidden: PackedPart<'p, T>,
-    final_cell: PackedPart<'p, T>,
-    /// The input of a chunk of steps, in rows of `padded(input_size)` numbers.
-    inputs: Scratch<T>,
+    output: PackedPart<'p, E>,
+    saved: PackedPart<'p, E::Real>,
+    final_hidden: PackedPart<'p, E>,
+    final_cell: PackedPart<'p, E>,
+    /// The input of a chunk of steps, in rows of `padded` as many factors.
+    inputs: Scratch<E::Factor>,
     /// Its product, in rows of `projected_stride` numbers `[block][gate][unit]`.
-    projected: Scratch<T>,
+    projected: Scratch<E::Real>,
     projected_stride: usize,
     /// Rows of the chunk whose steps are done.
     done: usize,
     /// Blocks whose cells run together.
     group: usize,
+    /// The last hidden state as factors; empty where its numbers are factors as they are.
+    previous: Scratch<E::Factor>,
     /// The hidden state's product of a group of blocks.
-    product: Scratch<T>,
+    product: Scratch<E::Real>,
     /// The cell state in rows of whole blocks.
-    cell: Scratch<T>,
+    cell: Scratch<E::Real>,
     cell_stride: usize,
     /// What is written where nothing is kept for the backward pass.
-    unsaved: Scratch<T>,
+    unsaved: Scratch<E::Real>,
 }
 
-impl<'p, T: Elementary> Own<'p, T> {
+impl<'p, E: Element<Real: Elementary>> Own<'p, E> {
     /// A part's states before the first step, which are also the final ones of sequences without one.
-    pub(super) fn new<C: Cell, I: Lanes<T>>(
+    pub(super) fn new<C: Cell, I: Storage<E>>(
         isa: I,
-        run: &Run<'_, '_, T, C>,
+        run: &Run<'_, '_, E, C>,
         units: Range<usize>,
-        [output, saved, mut final_hidden, mut final_cell]: [PackedPart<'p, T>; 4],
+        saved: PackedPart<'p, E::Real>,
+        [output, mut final_hidden, mut final_cell]: [PackedPart<'p, E>; 3],
     ) -> Result<Self> {
         let Layer { sizes, hidden, cell, .. } = run.layer;
         let rows = run.rows();
         let blocks = units.len().div_ceil(C::UNITS);
-        let group = (PRODUCT / (rows * C::COLUMNS)).clamp(1, blocks.min(MOST_BLOCKS));
+        let most = if run.layer.steps.seq_len() > 1 { blocks.min(MOST_BLOCKS) } else { blocks };
+        let group = (PRODUCT / (rows * C::COLUMNS)).clamp(1, most);
         let projected_stride = padded(blocks * C::COLUMNS);
         let cell_stride = if C::HAS_CELL_STATE { padded(blocks * C::UNITS) } else { 0 };
-        let hidden = hidden.slice(0, run.sequences.clone()).slice(1, units.clone());
-        isa.vectorize(CopyRows(hidden, final_hidden.step(0)));
+        copy(hidden.slice(0, run.sequences.clone()).slice(1, units.clone()), final_hidden.step(0));
         let mut own_cell = Scratch::zeros(rows * cell_stride)?;
         if C::HAS_CELL_STATE {
             let target = ViewMut::contiguous(&mut own_cell, [rows, cell_stride])?;
             let cell = cell.slice(0, run.sequences.clone()).slice(1, units.clone());
-            isa.vectorize(CopyRows(cell, target.slice(1, 0..units.len())));
-            isa.vectorize(CopyRows(cell, final_cell.step(0)));
+            isa.vectorize(Widen(cell, target.slice(1, 0..units.len())));
+            copy(cell, final_cell.step(0));
         }
         Ok(Self {
             output,
             saved,
             final_hidden,
             final_cell,
-            inputs: Scratch::take(run.chunk * rows * padded(sizes.input_size))?,
+            inputs: Scratch::take(run.chunk * rows * run.input_stride())?,
             projected: Scratch::take(run.chunk * rows * projected_stride)?,
             projected_stride,
             done: 0,
             group,
+            previous: Scratch::take(match E::Factor::DEPTH {
+                1 => 0,
+                depth => rows * sizes.hidden_size.div_ceil(depth),
+            })?,
             product: Scratch::zeros(rows * group * C::COLUMNS)?,
             cell: own_cell,
             cell_stride,
@@ -105,13 +113,18 @@ impl<'p, T: Elementary> Own<'p, T> {
     }
 }
 
-impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
-    pub(super) fn new(layer: &'p Layer<'a, T, C>, sequences: Range<usize>) -> Self {
+impl<'p, 'a, E: Element<Real: Elementary>, C: Cell> Run<'p, 'a, E, C> {
+    pub(super) fn new(layer: &'p Layer<'a, E, C>, sequences: Range<usize>) -> Self {
         let columns = layer.sizes.hidden_size.div_ceil(C::UNITS) * C::COLUMNS;
         let rows = sequences.len().max(1);
         let chunk = (PROJECTED / (rows * padded(columns))).max(PROJECTED_ROWS.div_ceil(rows));
         let chunk = chunk.min(layer.steps.seq_len().max(1));
         Self { layer, sequences, chunk, kind: PhantomData }
+    }
+
+    /// Factors from row to row of the input.
+    fn input_stride(&self) -> usize {
+        padded(self.layer.sizes.input_size.div_ceil(E::Factor::DEPTH))
     }
 
     /// Sequences of the run.
@@ -126,19 +139,23 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
 
     /// The hidden state before and after a step, both of them the initial one, because in a run from
     /// the last step to the first sequences join later.
-    pub(super) fn exchange<I: Lanes<T>>(&self, isa: I) -> Result<Scratch<T>> {
+    pub(super) fn exchange<I: Storage<E>>(&self, isa: I) -> Result<Scratch<E::Real>> {
         let (rows, stride) = (self.rows(), self.stride());
         let mut states = Scratch::zeros(2 * rows * stride)?;
         let source = self.layer.hidden.slice(0, self.sequences.clone());
         for state in states.chunks_exact_mut((rows * stride).max(1)) {
             let target = ViewMut::contiguous(state, [rows, stride])?;
-            isa.vectorize(CopyRows(source, target.slice(1, 0..source.columns())));
+            isa.vectorize(Widen(source, target.slice(1, 0..source.columns())));
         }
         Ok(states)
     }
 
     /// One part of one step; what is worth vectors is compiled for them block by block.
-    pub(super) fn shift<I: Lanes<T>>(&self, isa: I, shift: Shift<'_, T, Own<'_, T>>) -> Result<()> {
+    pub(super) fn shift<I: Storage<E>>(
+        &self,
+        isa: I,
+        shift: Shift<'_, E::Real, Own<'_, E>>,
+    ) -> Result<()> {
         let Shift { phase: step, last, mut next, own } = shift;
         let Layer { steps, sizes, hidden_weight, hidden_bias, .. } = self.layer;
         if step % self.chunk == 0 {
@@ -146,6 +163,15 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
         }
         let active = steps.active(Some(step), self.sequences.clone());
         let previous = last.slice(0, 0..active);
+        let hidden = previous.slice(1, 0..sizes.hidden_size);
+        let shape = [active, sizes.hidden_size.div_ceil(E::Factor::DEPTH)];
+        let hidden = if E::Factor::DEPTH == 1 {
+            stored_factors::<E::Factor>(hidden)
+        } else {
+            let factors = &mut own.previous[..shape[0] * shape[1]];
+            isa.vectorize(RoundToFactors(hidden, ViewMut::contiguous(factors, shape)?));
+            View::contiguous(factors, shape)?
+        };
         let first_block = own.units.start / C::UNITS;
         let mut saved = own.saved.step(steps.time(step));
         let blocks = own.units.len().div_ceil(C::UNITS);
@@ -159,11 +185,11 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
             hidden_weight.multiply(
                 isa,
                 first_block + group.start..first_block + group.end,
-                previous.slice(1, 0..sizes.hidden_size),
+                hidden,
                 ViewMut::contiguous(product, [active, columns])?,
                 Start::Zero,
             )?;
-            isa.vectorize(Cells::<T, C> {
+            isa.vectorize::<E::Real, _>(Cells::<E::Real, C> {
                 projected: &own.projected[own.done * own.projected_stride..],
                 projected_stride: own.projected_stride,
                 product: &own.product[..active * columns],
@@ -182,27 +208,27 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
         if self.layer.saves {
             // Padding as well: a result has no number that was not written.
             let kept = blocks * C::SAVED * C::UNITS;
-            (0..active).for_each(|row| saved.row_mut(row)[kept..].fill(T::ZERO));
+            (0..active).for_each(|row| saved.row_mut(row)[kept..].fill(E::Real::ZERO));
         }
         self.store(isa, step, next.as_view().slice(1, 0..own.units.len()), own)
     }
 
     /// Multiplies the input of a chunk of steps.
-    fn project<I: Lanes<T>>(&self, isa: I, step: usize, own: &mut Own<'_, T>) -> Result<()> {
+    fn project<I: Storage<E>>(&self, isa: I, step: usize, own: &mut Own<'_, E>) -> Result<()> {
         let Layer { steps, sizes, input, input_weight, input_bias, .. } = self.layer;
-        let stride = padded(sizes.input_size);
+        let (stride, columns) = (self.input_stride(), sizes.input_size.div_ceil(E::Factor::DEPTH));
         let mut count = 0;
         for step in step..steps.seq_len().min(step + self.chunk) {
             let from = steps.rows(steps.time(step), self.sequences.clone());
             let active = from.len();
             let rows = &mut own.inputs[count * stride..][..active * stride];
-            let rows = ViewMut::contiguous(rows, [active, stride])?.slice(1, 0..sizes.input_size);
-            isa.vectorize(CopyRows(input.slice(0, from), rows));
+            let rows = ViewMut::contiguous(rows, [active, stride])?.slice(1, 0..columns);
+            isa.vectorize(Factorise(input.slice(0, from), rows));
             count += active;
         }
         own.done = 0;
         let inputs = View::contiguous(&own.inputs[..count * stride], [count, stride])?;
-        let inputs = inputs.slice(1, 0..sizes.input_size);
+        let inputs = inputs.slice(1, 0..columns);
         let target = &mut own.projected[..count * own.projected_stride];
         let blocks = own.units.len().div_ceil(C::UNITS);
         let first_block = own.units.start / C::UNITS;
@@ -217,26 +243,26 @@ impl<'p, 'a, T: Elementary, C: Cell> Run<'p, 'a, T, C> {
     }
 
     /// Stores the new hidden states, and those of the sequences that end here once more.
-    fn store<I: Lanes<T>>(
+    fn store<I: Storage<E>>(
         &self,
         isa: I,
         step: usize,
-        hidden: View<'_, T, 2>,
-        own: &mut Own<'_, T>,
+        hidden: View<'_, E::Real, 2>,
+        own: &mut Own<'_, E>,
     ) -> Result<()> {
         let steps = self.layer.steps;
         let active = steps.active(Some(step), self.sequences.clone());
-        isa.vectorize(CopyRows(hidden.slice(0, 0..active), own.output.step(steps.time(step))));
+        isa.vectorize(Round(hidden.slice(0, 0..active), own.output.step(steps.time(step))));
         let ending = steps.active(Some(step + 1), self.sequences.clone()).min(active)..active;
         if ending.is_empty() {
             return Ok(());
         }
         let target = own.final_hidden.step(0).slice(0, ending.clone());
-        isa.vectorize(CopyRows(hidden.slice(0, ending.clone()), target));
+        isa.vectorize(Round(hidden.slice(0, ending.clone()), target));
         if C::HAS_CELL_STATE {
             let cell = View::contiguous(&own.cell, [self.rows(), own.cell_stride])?;
             let cell = cell.slice(1, 0..own.units.len()).slice(0, ending.clone());
-            isa.vectorize(CopyRows(cell, own.final_cell.step(0).slice(0, ending)));
+            isa.vectorize(Round(cell, own.final_cell.step(0).slice(0, ending)));
         }
         Ok(())
     }

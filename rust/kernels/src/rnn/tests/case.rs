@@ -1,6 +1,6 @@
 //! A call by the kernel and by the definition, with every gradient by both.
 
-use fusewire_simd::{Real, on_each_isa};
+use fusewire_simd::{Bf16, Element, Real, on_each_isa};
 
 use crate::math::Elementary;
 use crate::parallel::{Pool, Team};
@@ -156,41 +156,20 @@ impl Case {
         let steps = self.steps();
         let operands = convert::<T>(operands);
         let outer = convert::<T>(outer);
-        let mut results: Vec<Vec<T>> = nan(&self.result_shapes());
         let mut gradients: Vec<Vec<T>> = nan(&self.operand_shapes());
         let saved_shape = [self.total(), saved_columns::<C>(self.hidden_size)];
         let mut saved = vec![T::NAN; saved_shape[0] * saved_shape[1]];
         let shapes = self.operand_shapes();
         let view = |i: usize| View::contiguous(&operands[i], shapes[i]).expect("fits");
-        let weights = Weights {
-            input: view(INPUT_WEIGHT),
-            hidden: view(HIDDEN_WEIGHT),
-            input_bias: Some(view(INPUT_BIAS).inner([0])),
-            hidden_bias: Some(view(HIDDEN_BIAS).inner([0])),
-        };
-        for keep in [false, true] {
-            let [output, hidden, cell] = views_mut(&mut results, self.result_shapes());
-            let saved = ViewMut::contiguous(&mut saved, saved_shape).expect("fits");
-            let call = Forward {
-                steps: &steps,
-                weights,
-                input: view(INPUT),
-                hidden: view(HIDDEN),
-                cell: view(CELL),
-                output,
-                final_hidden: hidden,
-                final_cell: cell,
-                saved: keep.then_some(saved),
-            };
-            forward::<T, C>(vec![call], team).expect("shapes fit");
-        }
+        let results = self.forward_cell::<T, C>(&operands, None, team);
+        assert_eq!(results, self.forward_cell::<T, C>(&operands, Some(&mut saved), team));
         let result_shapes = self.result_shapes();
         let outer = |i: usize| View::contiguous(&outer[i], result_shapes[i]).expect("fits");
         let [input, hidden, cell, input_weight, hidden_weight, input_bias, hidden_bias] =
             views_mut(&mut gradients, shapes);
         let call = Backward {
             steps: &steps,
-            weights,
+            weights: self.weights(&operands),
             input: view(INPUT),
             hidden: view(HIDDEN),
             output: View::contiguous(&results[0], result_shapes[0]).expect("fits"),
@@ -214,6 +193,66 @@ impl Case {
         (widen(&results), widen(&gradients))
     }
 
+    fn weights<'a, E>(&self, operands: &'a [Vec<E>]) -> Weights<'a, E> {
+        let shapes = self.operand_shapes();
+        let view = |i: usize| View::contiguous(&operands[i], shapes[i]).expect("fits");
+        Weights {
+            input: view(INPUT_WEIGHT),
+            hidden: view(HIDDEN_WEIGHT),
+            input_bias: Some(view(INPUT_BIAS).inner([0])),
+            hidden_bias: Some(view(HIDDEN_BIAS).inner([0])),
+        }
+    }
+
+    /// The results, and what is kept where there is room for it.
+    fn forward_cell<E: Element<Real: Elementary>, C: Cell>(
+        &self,
+        operands: &[Vec<E>],
+        saved: Option<&mut [E::Real]>,
+        team: &dyn Team,
+    ) -> Vec<Vec<E>> {
+        let shapes = self.operand_shapes();
+        let view = |i: usize| View::contiguous(&operands[i], shapes[i]).expect("fits");
+        let mut results: Vec<Vec<E>> = nan(&self.result_shapes());
+        let [output, hidden, cell] = views_mut(&mut results, self.result_shapes());
+        let saved_shape = [self.total(), saved_columns::<C>(self.hidden_size)];
+        let call = Forward {
+            steps: &self.steps(),
+            weights: self.weights(operands),
+            input: view(INPUT),
+            hidden: view(HIDDEN),
+            cell: view(CELL),
+            output,
+            final_hidden: hidden,
+            final_cell: cell,
+            saved: saved.map(|saved| ViewMut::contiguous(saved, saved_shape).expect("fits")),
+        };
+        forward::<E, C>(vec![call], team).expect("shapes fit");
+        results
+    }
+
+    /// The results for operands as they are stored.
+    fn infer<E: Element<Real: Elementary>>(&self, operands: &[Vec<E>], team: &dyn Team) -> Numbers {
+        let results = match self.kind {
+            Kind::Tanh => self.forward_cell::<E, Elman<Tanh>>(operands, None, team),
+            Kind::Relu => self.forward_cell::<E, Elman<Relu>>(operands, None, team),
+            Kind::Lstm => self.forward_cell::<E, Lstm>(operands, None, team),
+            Kind::Gru => self.forward_cell::<E, Gru>(operands, None, team),
+        };
+        widen(&results)
+    }
+
+    /// Inference in 16 bits: hidden states are rounded for each product, and results once.
+    fn check_halves(&self, isa: &str) {
+        let operands = convert::<Bf16>(&self.operands(1));
+        let expected = self.reference(&widen(&operands));
+        let results = self.infer(&operands, &Pool::new(1));
+        assert_near(&results, &expected, 4e-3, &format!("{isa} {self:?} of 16 bits"));
+        for threads in [2, 5] {
+            assert_eq!(results, self.infer(&operands, &Pool::new(threads)), "{isa} {self:?}");
+        }
+    }
+
     pub(super) fn check(&self) {
         let operands = self.operands(1);
         let shapes = self.result_shapes();
@@ -222,6 +261,7 @@ impl Case {
         let expected = self.reference(&operands);
         let mut gradients: Option<Numbers> = None;
         on_each_isa(|isa| {
+            self.check_halves(isa.as_str());
             let context = format!("{isa} {self:?}");
             let double = self.run::<f64>(&operands, &outer, &Pool::new(1));
             assert_near(&double.0, &expected, 1e-13, &context);
@@ -284,16 +324,18 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-fn convert<T: Real>(numbers: &Numbers) -> Vec<Vec<T>> {
-    numbers.iter().map(|numbers| numbers.iter().map(|&x| T::from_f64(x)).collect()).collect()
+fn convert<E: Element>(numbers: &Numbers) -> Vec<Vec<E>> {
+    let number = |&x| E::from_real(E::Real::from_f64(x));
+    numbers.iter().map(|numbers| numbers.iter().map(number).collect()).collect()
 }
 
-fn widen<T: Real>(numbers: &[Vec<T>]) -> Numbers {
-    numbers.iter().map(|numbers| numbers.iter().map(|x| x.to_f64()).collect()).collect()
+fn widen<E: Element>(numbers: &[Vec<E>]) -> Numbers {
+    let number = |&x: &E| x.to_real().to_f64();
+    numbers.iter().map(|numbers| numbers.iter().map(number).collect()).collect()
 }
 
-fn nan<T: Real>(shapes: &[[usize; 2]]) -> Vec<Vec<T>> {
-    shapes.iter().map(|[rows, columns]| vec![T::NAN; rows * columns]).collect()
+fn nan<E: Element>(shapes: &[[usize; 2]]) -> Vec<Vec<E>> {
+    shapes.iter().map(|[rows, columns]| vec![E::from_real(E::Real::NAN); rows * columns]).collect()
 }
 
 fn views_mut<T, const N: usize>(
