@@ -147,6 +147,14 @@ def test_bad_tensors_are_told():
         ),
         (TypeError, "float64 like", lambda: fw.lstm(x, (hidden.float(), cell), [weights])),
         (
+            TypeError,
+            "state must be .* is NoneType",
+            lambda: fw.lstm(x, (None, cell), [weights]),
+        ),
+        (TypeError, "weight_hh of entry 0", lambda: fw.lstm(x, None, [(weights[0], None)])),
+        (TypeError, "but is int32", lambda: fw.lstm(x.int(), None, [weights])),
+        (ValueError, "dropout must be from 0 to 1", lambda: fw.lstm(x, None, [weights], dropout=2)),
+        (
             ValueError,
             "bias_ih must have shape",
             lambda: fw.lstm(x, None, [[*weights[:2], weights[2][1:], weights[3]]]),

@@ -85,6 +85,18 @@ def test_threads_change_nothing_and_changed_weights_are_noticed(cell):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_layouts_of_the_input_change_nothing(cell):
+    ours, _, _ = modules_of(cell, 6, 9)
+    x = torch.randn(5, 3, 6).bfloat16()
+    with torch.no_grad():
+        expected = ours(x)[0]
+        assert torch.equal(ours(x.transpose(0, 1).contiguous().transpose(0, 1))[0], expected)
+        assert torch.equal(ours(x.permute(2, 1, 0).contiguous().permute(2, 1, 0))[0], expected)
+        ours.batch_first = True
+        assert torch.equal(ours(x.transpose(0, 1))[0].transpose(0, 1), expected)
+
+
 def test_mixed_types_are_told():
     ours, _, _ = modules_of("LSTM", 4, 5)
     with torch.no_grad(), pytest.raises((TypeError, ValueError, RuntimeError), match="bfloat16"):

@@ -201,12 +201,13 @@ def run_plain(
         return None
     if dispatcher.is_watched() or dispatcher.needs_gradient(*operands):
         return None
-    swaps = options.batch_first and not batch_sizes
+    swaps = options.batch_first and not batch_sizes and input.ndim == 3
+    rows = (input.transpose(0, 1) if swaps else input).contiguous()
     results = _native.rnn_layers(
         options.kind,
         batch_sizes,
         options.directions,
-        input.transpose(0, 1) if swaps else input,
+        rows,
         initial,
         entries,
     )
@@ -225,6 +226,9 @@ def run(
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     if (results := run_plain(options, input, [], states, weights)) is not None:
         return results
+    if not input.is_floating_point():
+        named = str(input.dtype).removeprefix("torch.")
+        raise TypeError(f"input must be float32, float64, bfloat16 or float16, but is {named}")
     return _autocast(
         options,
         lambda x, states: sequences.run(_Engine(options), options, x, states, weights),

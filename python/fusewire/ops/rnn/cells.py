@@ -9,7 +9,7 @@ import numpy as np
 
 from fusewire.ops.door import is_tensor
 from fusewire.ops.rnn import array
-from fusewire.ops.rnn.options import Options
+from fusewire.ops.rnn.options import Options, check_options
 
 Nonlinearity = Literal["tanh", "relu"]
 
@@ -224,6 +224,7 @@ def run(
     options: Options, input: Any, states: list[Any] | None, weights: Sequence[Sequence[Any]]
 ) -> tuple[Any, list[Any]]:
     """Runs layers by the engine that the input asks for."""
+    check_options(options)
     if is_tensor(input):
         from fusewire.ops.rnn import autograd
 

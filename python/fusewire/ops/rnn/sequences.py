@@ -109,6 +109,11 @@ def initial_states(
         return [engine.zeros(like, shape) for shape in shapes]
     for state, shape in zip(states, shapes, strict=True):
         expected = shape if batched else (shape[0], shape[2])
+        if not hasattr(state, "shape"):
+            raise TypeError(
+                f"the state must be an array or a tensor like the input, but is "
+                f"{type(state).__name__}"
+            )
         if tuple(state.shape) != expected:
             raise ValueError(f"the state must have shape {expected}, but has {tuple(state.shape)}")
     return [state.reshape(shape) for state, shape in zip(states, shapes, strict=True)]

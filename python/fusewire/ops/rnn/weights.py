@@ -62,6 +62,10 @@ def _check_shapes(options: Options, entry: LayerWeights, index: int) -> None:
     """Checks the weights' shapes as far as kernels do not."""
     gates = GATES[options.kind]
     first = "weight_ih" if options.is_minimal else "weight_hh"
+    for name in ("weight_ih", first):
+        if not hasattr(getattr(entry, name), "shape"):
+            kind = type(getattr(entry, name)).__name__
+            raise TypeError(f"{name} of entry {index} must be an array or a tensor, but is {kind}")
     shape = tuple(getattr(entry, first).shape)
     columns = {True: "input_size", False: "hidden_size" if entry.weight_hr is None else "proj_size"}
     fits = len(shape) == 2 and shape[0] % gates == 0
