@@ -10,7 +10,6 @@ mod error;
 pub mod gemm;
 pub mod linear;
 pub mod math;
-pub mod pages;
 pub mod parallel;
 pub mod peak;
 pub mod rnn;

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use fusewire_simd::Plain;
 
-use crate::{Error, Result, pages};
+use crate::{Error, Result};
 
 /// Bytes of a cache line; blocks start on one, so that no vector straddles two.
 const LINE: usize = 64;
@@ -49,7 +49,6 @@ impl<T: Plain> Scratch<T> {
         if words.len() < needed {
             words.clear();
             words.try_reserve_exact(needed).map_err(|_| no_memory())?;
-            pages::prefer_huge(words.as_mut_ptr().cast(), needed * 8);
             words.resize(needed, 0);
         }
         let offset = words.as_ptr().align_offset(LINE);

@@ -8,6 +8,7 @@
 mod loaded;
 mod native;
 mod operator;
+mod pages;
 mod python;
 mod symbols;
 mod team;

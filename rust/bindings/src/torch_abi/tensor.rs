@@ -2,10 +2,8 @@
 
 use std::ptr::null_mut;
 
-use fusewire_kernels::pages;
-
-use super::Handle;
 use super::symbols::{check, symbols};
+use super::{Handle, pages};
 use crate::array::{Array, Dtype, FLOATS, Float, Layout, MAX_RANK, Stored};
 use crate::gate::{Failure, Result};
 

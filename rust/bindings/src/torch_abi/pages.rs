@@ -1,9 +1,7 @@
-//! Huge pages for large blocks of memory, as NumPy asks for them for large arrays.
+//! Huge pages for large tensors, as NumPy asks for them for large arrays.
 //!
-//! The system hands out memory in pages of 4 KB at their first use, and takes it back with a tensor:
-//! for what a backward pass needs that takes a tenth of a training step. And a CPU knows the places of
-//! a few thousand pages; a weight of 16 MB that is read at each step has more.
-#![allow(unsafe_code)]
+//! The system hands out memory in pages of 4 KB at their first use, and takes it back with the tensor:
+//! for what a backward pass needs that takes a tenth of a training step.
 
 use std::ffi::c_void;
 
@@ -25,7 +23,7 @@ mod system {
 }
 
 /// Asks that `bytes` from `start` on lie in huge pages where those fit whole; nothing depends on it.
-pub fn prefer_huge(start: *mut c_void, bytes: usize) {
+pub(super) fn prefer_huge(start: *mut c_void, bytes: usize) {
     let skipped = start.addr().wrapping_neg() % PAGE;
     let whole = bytes.saturating_sub(skipped) / PAGE * PAGE;
     if bytes < WORTH_A_CALL || whole == 0 {
