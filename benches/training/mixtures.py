@@ -5,36 +5,42 @@ python -m benches.training.mixtures
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import itertools
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 
-from benches.training.stages import arguments, run_stages
+from benches.training.stages import Record, train_to
 from fusewire.models.gan import LossName
 from fusewire.recipes import gan
 from fusewire.training.adversarial.data import DataConfig, DataKind
 from fusewire.training.evaluation.report import evaluate
 
+_LOSSES: tuple[LossName, ...] = typing.get_args(LossName)
+_KINDS: tuple[DataKind, ...] = ("ring8", "grid25")
+
 
 def main() -> None:
-    options = arguments(__doc__, [60]).parse_args()
-    kinds: tuple[DataKind, ...] = ("ring8", "grid25")
-    losses: tuple[LossName, ...] = typing.get_args(LossName)
-    configs = {
-        f"{kind}-{loss}": gan.default(DataConfig(kind), "mlp", loss)
-        for kind in kinds
-        for loss in losses
-    }
-
-    def score(path: Path) -> Mapping[str, object]:
-        result = evaluate(path, min(options.count, 2500))
-        return {
-            "modes": result.scores["modes"],
-            "near_a_mode": result.scores["near_a_mode"],
-            "told": result.conditions["modes"],
-        }
-
-    run_stages("mixtures", configs, options, score)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/shown"), help="where runs live")
+    parser.add_argument("--losses", nargs="+", choices=_LOSSES, default=_LOSSES)
+    parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=_KINDS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--count", type=int, default=2500, help="points to count")
+    parser.add_argument("--record", type=Path, help="file to write; by default in benches/record")
+    options = parser.parse_args()
+    record = Record("mixtures", options.record)
+    for seed, kind, loss in itertools.product(options.seeds, options.kinds, options.losses):
+        key = {"data": kind, "loss": loss, "seed": seed}
+        if record.has(**key):
+            continue
+        config = dataclasses.replace(gan.default(DataConfig(kind), "mlp", loss), seed=seed)
+        path = options.runs / "mixtures" / f"{kind}-{loss}-{seed}"
+        train_to(config, path, config.steps)
+        result = evaluate(path, options.count)
+        told = {name: result.scores[name] for name in ("modes", "near_a_mode")}
+        record.add(key | {"steps": config.steps} | told | {"told": result.conditions["modes"]})
 
 
 if __name__ == "__main__":

@@ -17,11 +17,11 @@ from fusewire.training.evaluation.report import evaluate
 
 
 def main() -> None:
-    options = arguments(__doc__, [300, 900, 1800]).parse_args()
+    options = arguments(__doc__, [5, 15, 30]).parse_args()
     data = DataConfig("audio", data_folder("fsdd"), length=4096)
     configs = {
-        "waves-wasserstein": gan.default(data),
-        "waves-relativistic": gan.default(data, "convolutional", "relativistic"),
+        "waves-relativistic": gan.default(data),
+        "waves-wasserstein": gan.default(data, "convolutional", "wasserstein"),
     }
 
     def score(path: Path) -> Mapping[str, object]:

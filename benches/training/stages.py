@@ -1,16 +1,24 @@
-"""Training in stages of time, with scores after each, kept in a record as they come."""
+"""Training in stages, with scores after each, kept in a record as they come.
+
+A minute is as many steps as the two cores make in one: speed is measured on the CPU, alone, and
+written down; from then on steps are counted, so that the same stages can be trained on a machine
+that has other work, or on a GPU.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import datetime as dt
+import itertools
 import json
 import os
 import platform
 import subprocess
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,39 +29,42 @@ from fusewire.training.checkpoint import checkpoint_steps
 from fusewire.training.metrics import read_metrics
 
 RECORDS = Path(__file__).parents[1] / "record"
-_FIRST_STEPS = 20
-_SPENT = "seconds.json"
+_INTERVALS = 6  # whose median is the speed
 
 
-def arguments(description: str | None, seconds: Sequence[float]) -> argparse.ArgumentParser:
+def arguments(description: str | None, minutes: Sequence[float]) -> argparse.ArgumentParser:
     """The options that all of these commands have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=Path, default=Path("runs/shown"), help="where runs live")
     parser.add_argument(
-        "--seconds", type=float, nargs="+", default=list(seconds), help="of training, at each stage"
-    )
+        "--minutes", type=float, nargs="*", default=list(minutes),
+        help="of training on the CPU, at each stage; none to measure speeds only",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=5000, help="samples to score")
     parser.add_argument("--only", nargs="*", help="names of runs; all by default")
     parser.add_argument("--record", type=Path, help="file to write; by default in benches/record")
+    parser.add_argument("--device", default="cpu", help="where the steps are made")
     return parser
 
 
 class Record:
-    """A JSON file of rows, written whenever one is added."""
+    """A JSON file of rows and speeds, written whenever one is added."""
 
     def __init__(self, name: str, path: Path | None) -> None:
         machine = platform.node() or "machine"
         day = dt.datetime.now(dt.UTC).date()
         self.path = path or RECORDS / f"{day}-{machine}-{name}.json"
-        self.content: dict[str, Any] = {"name": name, "rows": []}
-        if self.path.exists():
-            self.content = json.loads(self.path.read_text())
-        self.content |= {
+        self.content: dict[str, Any] = {
+            "name": name,
             "date": str(day),
-            "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores",
+            "machine": f"{_processor()}, {os.cpu_count()} cores",
             "torch": torch.__version__,
             "commit": _commit(),
+            "speeds": {},
+            "rows": [],
         }
+        if self.path.exists():
+            self.content |= json.loads(self.path.read_text())
 
     def has(self, **key: object) -> bool:
         """Whether there is a row with these values."""
@@ -62,32 +73,43 @@ class Record:
     def add(self, row: Mapping[str, object]) -> None:
         """Adds a row, prints it, and writes the file."""
         self.content["rows"].append(dict(row))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        self._write()
         numbers = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items())
         print(", ".join(numbers), flush=True)
 
+    def seconds_per_step(self, run: str, config: GanConfig) -> float:
+        """Seconds of a step on the CPU, measured where this has not been done."""
+        speeds = self.content["speeds"]
+        if run not in speeds:
+            threads = config.threads or (1 if config.model.flat else torch.get_num_threads())
+            speeds[run] = {"seconds_per_step": measure(config), "threads": threads}
+            self._write()
+            print(run, speeds[run], flush=True)
+        return float(speeds[run]["seconds_per_step"])
 
-def train_until(config: GanConfig, path: Path, seconds: float) -> tuple[int, float]:
-    """Trains, or goes on, until so many seconds of training have passed in all.
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
 
-    Returns:
-        The steps done, and the seconds.
-    """
-    checkpoints = path / "checkpoint"
-    spent = json.loads((path / _SPENT).read_text()) if (path / _SPENT).exists() else 0.0
-    while spent < seconds:
-        done = (checkpoint_steps(checkpoints) or [0])[-1]
-        more = _FIRST_STEPS if not done else max(1, round(done / spent * (seconds - spent)))
-        # A first guess of the speed is poor, so that stages approach their end.
-        more = max(_FIRST_STEPS, min(more, 4 * done))
-        if done:
-            resume(path, done + more)
-        else:
-            train(_with_steps(config, more), path)
-        spent += _seconds_since(path, done)
-        (path / _SPENT).write_text(json.dumps(spent))
-    return checkpoint_steps(checkpoints)[-1], spent
+
+def measure(config: GanConfig) -> float:
+    """Seconds of a step of a run on the CPU, without its start and its checkpoints."""
+    every = 50 if config.model.flat else 1
+    steps = every * (_INTERVALS + 2)
+    config = dataclasses.replace(config, steps=steps, log_every=every, checkpoint_every=steps)
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(config, Path(folder) / "run")
+        times = [row["time"] for row in read_metrics(result.path / "metrics.jsonl")]
+    return median((b - a) / every for a, b in itertools.pairwise(times[1:]))
+
+
+def train_to(config: GanConfig, path: Path, steps: int) -> None:
+    """Trains, or goes on, until a run has made so many steps."""
+    done = (checkpoint_steps(path / "checkpoint") or [0])[-1]
+    if done and done < steps:
+        resume(path, steps)
+    elif not done:
+        train(dataclasses.replace(config, steps=steps), path)
 
 
 def run_stages(
@@ -101,26 +123,26 @@ def run_stages(
     for run, config in configs.items():
         if options.only and run not in options.only:
             continue
-        for seconds in options.seconds:
-            if record.has(run=run, stage=seconds):
+        seconds = record.seconds_per_step(run, config)
+        for minutes in options.minutes:
+            if record.has(run=run, minutes=minutes):
                 continue
-            steps, spent = train_until(config, options.runs / name / run, seconds)
-            scores = score(options.runs / name / run)
-            row = {"run": run, "stage": seconds, "steps": steps, "seconds": spent}
-            record.add(row | {"steps_per_second": steps / spent} | dict(scores))
+            steps = round(60 * minutes / seconds)
+            there = dataclasses.replace(config, device=options.device)
+            train_to(there, options.runs / name / run, steps)
+            row = {"run": run, "minutes": minutes, "steps": steps, "trained_on": options.device}
+            record.add(row | dict(score(options.runs / name / run)))
     return record
 
 
-def _seconds_since(path: Path, done: int) -> float:
-    """Seconds of the steps after `done`, without the start of the run and its last checkpoint."""
-    rows = [row for row in read_metrics(path / "metrics.jsonl") if row["step"] > done]
-    between = (rows[-1]["time"] - rows[0]["time"]) / (rows[-1]["step"] - rows[0]["step"])
-    return between * (rows[-1]["step"] - done)
-
-
-def _with_steps(config: GanConfig, steps: int) -> GanConfig:
-    # Checkpoints are made where stages end.
-    return dataclasses.replace(config, steps=steps, checkpoint_every=1_000_000)
+def _processor() -> str:
+    try:
+        pairs = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    except OSError:
+        return platform.processor() or platform.machine()
+    told = {name.strip(): value.strip() for name, _, value in pairs}
+    family = f"family {told.get('cpu family')}, model {told.get('model')}"
+    return f"{told.get('model name', platform.machine())} ({family})"
 
 
 def _commit() -> str:

@@ -162,6 +162,27 @@ def as_raised(error: Exception, **operands: object) -> Exception:
     return error
 
 
+def needed_now(ctx: Any, wanted: Sequence[bool]) -> tuple[bool, ...]:
+    """Which of the gradients that may be wanted the running backward pass really asks for.
+
+    A Function is told when it is called what requires a gradient. `torch.autograd.grad` of the
+    input alone, as in a gradient penalty, needs no gradient of the weights.
+
+    Args:
+        ctx: Of the Function, whose tensors come first.
+        wanted: `ctx.needs_input_grad` of these tensors.
+    """
+    nodes = iter(node for node, _ in ctx.next_functions)
+    return tuple(needed and _is_run(next(nodes)) for needed in wanted)
+
+
+def _is_run(node: Any) -> bool:
+    try:
+        return bool(torch._C._will_engine_execute_node(node))
+    except RuntimeError:  # a leaf, and just what was asked for
+        return True
+
+
 def differentiable_gradients(
     composed: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
     operands: Sequence[torch.Tensor | None],

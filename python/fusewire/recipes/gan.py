@@ -62,8 +62,9 @@ def mlp(data: DataConfig) -> GanConfig:
     if data.kind in _POINTS:
         # Few numbers of noise: two dimensions of data fold a space of many into bridges.
         model = MlpConfig(noise_size=4, hidden_sizes=(128, 128, 128), head="identity")
-        config = GanConfig(data=data, model=model, steps=10_000, batch=256, average_decay=0.999)
-        return with_loss(config, "relativistic")
+        # Rates that shrink to nothing: steps of full size throw points past the narrow modes.
+        config = GanConfig(data=data, model=model, steps=10_000, batch=256, last_rate=0.0)
+        return with_loss(dataclasses.replace(config, average_decay=0.999), "relativistic")
     return GanConfig(data=data, model=MlpConfig(head=_head(data, "sigmoid")), penalties=(_R1,))
 
 
@@ -71,16 +72,18 @@ def convolutional(data: DataConfig) -> GanConfig:
     """DCGAN for images, WaveGAN for sound, the same in one dimension for words."""
     if data.kind == "images":
         return with_loss(GanConfig(data=data, model=ConvolutionalConfig()), "non_saturating")
-    shuffle = 2 if data.kind == "audio" else 0
     head = _head(data, "tanh")
-    model = ConvolutionalConfig(head=head, generator_norm="none", phase_shuffle=shuffle)
+    if data.kind == "audio":
+        model = ConvolutionalConfig(width=16, head=head, generator_norm="none", phase_shuffle=2)
+        return with_loss(GanConfig(data=data, model=model, batch=32), "relativistic")
+    model = ConvolutionalConfig(head=head, generator_norm="none")
     return with_loss(GanConfig(data=data, model=model), "wasserstein")
 
 
 def residual(data: DataConfig) -> GanConfig:
     """R3GAN's kind of networks with its loss."""
     model = ResidualConfig(head=_head(data, "tanh"))
-    return with_loss(GanConfig(data=data, model=model), "relativistic")
+    return with_loss(GanConfig(data=data, model=model, batch=32), "relativistic")
 
 
 def with_loss(config: GanConfig, loss: LossName) -> GanConfig:
@@ -134,7 +137,10 @@ _CONVOLUTION_SETTINGS: dict[str, _LossSettings] = {
     ),
     "wasserstein": _WASSERSTEIN,
     "relativistic": _LossSettings(
-        betas=(0.0, 0.99), penalties=(Penalty("real", 1.0), Penalty("fake", 1.0))
+        generator_learning_rate=1e-3,
+        discriminator_learning_rate=1e-3,
+        betas=(0.0, 0.99),
+        penalties=(Penalty("real", 1.0), Penalty("fake", 1.0)),
     ),
 }
 
@@ -156,7 +162,7 @@ _DENSE_SETTINGS: dict[str, _LossSettings] = {
     ),
 }
 
-# The plain games show what becomes of them; modes lie close, so that penalties are weak.
+# The plain games show what becomes of them.
 _PLAIN = dataclasses.replace(_DENSE, penalties=())
 
 _POINT_SETTINGS: dict[str, _LossSettings] = {
@@ -166,7 +172,7 @@ _POINT_SETTINGS: dict[str, _LossSettings] = {
     "hinge": _PLAIN,
     "wasserstein": dataclasses.replace(_WASSERSTEIN, penalties=(Penalty("between", 0.1),)),
     "relativistic": dataclasses.replace(
-        _DENSE, penalties=(Penalty("real", 0.005), Penalty("fake", 0.005))
+        _DENSE, penalties=(Penalty("real", 0.5), Penalty("fake", 0.5))
     ),
 }
 

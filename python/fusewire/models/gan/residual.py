@@ -36,7 +36,7 @@ class ResidualConfig:
     """
 
     noise_size: int = 64
-    width: int = 32
+    width: int = 16
     widest: int = 256
     blocks: int = 1
     expansion: int = 2

@@ -74,6 +74,8 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         input, weight, bias, output = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():
+            wanted = dispatcher.needed_now(ctx, wanted)
         if torch.is_grad_enabled() and ctx.activation == "identity":
             gradients = composed.gradients_of_identity(grad_output, input, weight, wanted)
         elif torch.is_grad_enabled():

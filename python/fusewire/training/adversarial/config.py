@@ -40,6 +40,8 @@ class GanConfig:
         generator_learning_rate: of Adam.
         discriminator_learning_rate: of Adam.
         betas: of Adam, for both.
+        last_rate: both learning rates at the last step, as a part of those at the first; they
+            change by equal amounts.
         loss: what both minimise.
         real_target: what the discriminator should say of real samples, for the losses "minimax"
             and "non_saturating"; below 1 smooths.
@@ -68,6 +70,7 @@ class GanConfig:
     generator_learning_rate: float = 1e-3
     discriminator_learning_rate: float = 2e-3
     betas: tuple[float, float] = (0.0, 0.99)
+    last_rate: float = 1.0
     loss: LossName = "non_saturating"
     real_target: float = 1.0
     penalties: tuple[Penalty, ...] = ()
@@ -100,7 +103,13 @@ class GanConfig:
         )
         for temperature in self.temperature:
             require_positive(temperature=temperature)
-        require_between(0, 1, real_target=self.real_target, average_decay=self.average_decay)
+        require_between(
+            0,
+            1,
+            real_target=self.real_target,
+            average_decay=self.average_decay,
+            last_rate=self.last_rate,
+        )
         if self.weight_clip is not None:
             require_positive(weight_clip=self.weight_clip)
         if not all(0 <= beta < 1 for beta in self.betas):
@@ -121,6 +130,10 @@ class GanConfig:
                 "penalties want each sample's own gradient, and batch norm in the discriminator "
                 'mixes them; set discriminator_norm to "none" or "spectral"'
             )
+
+    def rate_at(self, step: int) -> float:
+        """What both learning rates are multiplied with at a step, counted from 1."""
+        return 1 + (self.last_rate - 1) * (step - 1) / self.steps
 
     def temperature_at(self, step: int) -> float:
         """The temperature of a step: from the first to the last by equal factors."""

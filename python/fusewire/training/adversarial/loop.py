@@ -119,6 +119,7 @@ def _train(
     with Session(run, players, config, appearance, done, _threads(config, data)) as session:
         for step in session.steps():
             draws = Draws(config.seed, step, batch, players.rows, device)
+            players.set_rates(config.rate_at(step))
             players.set_temperature(config.temperature_at(step))
             for update in range(updates):
                 number = (step - 1) * updates + update

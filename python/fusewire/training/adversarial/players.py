@@ -49,6 +49,7 @@ class Players:
             config.betas,
             fused=True,
         )
+        self.rates = config.generator_learning_rate, config.discriminator_learning_rate
         self.baseline = Baseline().to(processes.device)
         self.streams.diverge(processes.rank)
 
@@ -67,6 +68,13 @@ class Players:
             update(list(self.average.parameters()), list(self.generator.parameters()), 0)
             for mean, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
                 mean.copy_(buffer)
+
+    def set_rates(self, part: float) -> None:
+        """Sets both learning rates to a part of those of the configuration."""
+        both = self.generator_optimizer, self.discriminator_optimizer
+        for optimizer, rate in zip(both, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * part
 
     def set_temperature(self, temperature: float) -> None:
         """Sets how soft the gradient of a discrete sample is."""
