@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -106,10 +107,11 @@ def measure(config: GanConfig) -> float:
 def train_to(config: GanConfig, path: Path, steps: int) -> None:
     """Trains, or goes on, until a run has made so many steps."""
     done = (checkpoint_steps(path / "checkpoint") or [0])[-1]
-    if done and done < steps:
-        resume(path, steps)
-    elif not done:
-        train(dataclasses.replace(config, steps=steps), path)
+    if done >= steps:
+        return
+    result = resume(path, steps) if done else train(dataclasses.replace(config, steps=steps), path)
+    if result.stopped_early:
+        sys.exit(130)
 
 
 def run_stages(

@@ -70,7 +70,10 @@ def _beside(name: str, config: GanConfig, record: Record, options: argparse.Name
         torch.set_num_threads(1)  # as our loop does for networks of this size
     samples = load_samples(config.data, config.model.head)
     order = ShuffledOrder(len(samples), config.batch, config.seed)
-    rivals = {"ours": Ours(config, samples.format), "plain": Twin(config, samples.format)}
+    rivals: dict[str, Ours | Twin] = {
+        "ours": Ours(config, samples.format),
+        "plain": Twin(config, samples.format),
+    }
     if name == _MISSION:
         rivals["faulty"] = Twin(config, samples.format, faulty=True)
     seconds: dict[str, list[float]] = {side: [] for side in rivals}

@@ -134,7 +134,7 @@ BAD_FILES = {
         "names 255 dimensions",
     ),
     "pipe": (os.mkfifo, "a pipe or a device"),
-    "empty folder": (lambda path: path.mkdir(), "holds no PNG files"),
+    "empty folder": (lambda path: path.mkdir(), r"holds no \.png"),
 }
 
 
@@ -170,6 +170,44 @@ def test_images_of_unequal_size_are_named(tmp_path: Path) -> None:
         Image.new("L", size).save(tmp_path / name)
     with pytest.raises(InputError, match=r"a\.png has 6 x 4 pixels, .*c\.png has 6 x 5 pixels"):
         load_images(tmp_path)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "JPEG"), ("webp", "WEBP"), ("bmp", "BMP")])
+def test_folders_of_other_formats(tmp_path: Path, suffix: str, kind: str) -> None:
+    Image.new("RGB", (6, 4), (200, 100, 50)).save(tmp_path / f"a.{suffix}", format=kind)
+    read = load_images(tmp_path).pixels
+    assert read.shape == (1, 3, 4, 6)
+    assert abs(read[0, :, 0, 0].astype(int) - [200, 100, 50]).max() < 12
+
+
+def test_pictures_of_any_size_are_brought_to_one(tmp_path: Path) -> None:
+    for name, size in [("a.png", (6, 4)), ("b.png", (30, 50))]:
+        Image.new("L", size, 77).save(tmp_path / name)
+    read = load_images(tmp_path, size=(8, 5)).pixels
+    assert read.shape == (2, 1, 8, 5)
+    assert (read == 77).all()
+    np.savez(tmp_path / "a.npz", images=pixels(3, 4, 4))
+    with pytest.raises(InputError, match="size is for folders"):
+        load_images(tmp_path / "a.npz", size=(8, 5))
+
+
+def test_a_photograph_is_turned_upright(tmp_path: Path) -> None:
+    picture = Image.new("L", (6, 4))
+    picture.getexif()[0x0112] = 6  # turned by a quarter
+    picture.save(tmp_path / "a.jpg", exif=picture.getexif())
+    assert load_images(tmp_path).shape == (1, 6, 4)
+
+
+def test_subfolders_are_classes(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "cat/2.png", "ant/old/9.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (6, 4)).save(tmp_path / name)
+    labels = load_images(tmp_path).labels
+    assert labels is not None
+    assert labels.tolist() == [0, 1, 1]
+    assert load_images(tmp_path / "cat").labels is None
+    Image.new("L", (6, 4)).save(tmp_path / "none.png")
+    assert load_images(tmp_path).labels is None
 
 
 def test_folders_named_like_pictures_are_searched(tmp_path: Path) -> None:

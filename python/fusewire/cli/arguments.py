@@ -44,12 +44,14 @@ class Gan:
     """Train a generative adversarial network on images, sound, points or words."""
 
     data: Annotated[Path | None, hint("a sample in the package")] = None
-    """Images: an IDX file, an .npz file or a folder of PNGs, all of one size. Audio: a folder of
-    WAV files. Vectors: an .npy file. Words: a UTF-8 text file."""
+    """Images: an IDX file, an .npz file or a folder of pictures. Audio: a folder of WAV files.
+    Subfolders are classes. Vectors: an .npy, .npz or .csv file. Words: a UTF-8 text file."""
     kind: Literal["images", "audio", "vectors", "ring8", "grid25", "words"] = "images"
     """What the data are; ring8 and grid25 are points around known centres, and need no file."""
     length: Annotated[int | None, hint("4096, 5")] = None
     """Numbers of each clip (audio), letters of each word (words)."""
+    size: Annotated[tuple[int, int] | None, hint("theirs, if it is one")] = None
+    """Height and width to bring the pictures of a folder to."""
     model: Annotated[
         Literal["mlp", "convolutional", "residual"] | None, hint("mlp, for audio convolutional")
     ] = None
@@ -78,6 +80,8 @@ class Gan:
     """Largest absolute weight of the discriminator."""
     augmentations: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ()
     """Changes to what the discriminator sees, for few images."""
+    last_rate: Annotated[float | None, hint("1, for points 0")] = None
+    """Both learning rates at the last step, as a part of those at the first."""
     conditioning: Annotated[Literal["concatenation", "projection"] | None, hint("none")] = None
     """How the networks are told the class, for data with labels."""
     estimator: Literal["gumbel", "reinforce"] = "gumbel"

@@ -37,6 +37,7 @@ _GAN_OPTIONS = (
     "generator_learning_rate",
     "discriminator_learning_rate",
     "discriminator_steps",
+    "last_rate",
     "real_target",
     "weight_clip",
     "augmentations",
@@ -128,7 +129,7 @@ def _train_gan(what: Gan) -> RunResult:
     from fusewire.training.adversarial.loop import train
 
     path = None if what.data is None else what.data.absolute()
-    config = gan.default(DataConfig(what.kind, path, what.length), what.model, what.loss)
+    config = gan.default(DataConfig(what.kind, path, what.length, what.size), what.model, what.loss)
     config = _change(config, what, *_GAN_OPTIONS)
     return train(config, what.out or free_path(Path("runs"), "gan"))
 

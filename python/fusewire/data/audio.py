@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import struct
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.data.files import read_regular_file
+from fusewire.data.files import classes_of_folders, read_regular_file
 from fusewire.errors import InputError
-
-_LARGEST = {1: 128.0, 2: 2.0**15, 3: 2.0**23, 4: 2.0**31}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ def load_clips(folder: Path, length: int) -> Clips:
 
     Several channels are averaged. A recording is cut at the end, or filled with silence, to
     `length`. Where every name begins with a number and an underscore, as `7_jackson_32.wav`, that
-    number is the label.
+    number is the label; else the subfolders are the classes, where every file is in one and there
+    are several.
 
     Args:
         folder: holds the files.
@@ -65,19 +66,22 @@ def load_clips(folder: Path, length: int) -> Clips:
         (a, first), (b, second) = list(rates.items())[:2]
         raise InputError(f"rates differ: {first} has {a} Hz, {second} has {b} Hz; make them equal")
     numbers = [re.match(r"(\d+)_", path.name) for path in paths]
-    labels = np.array([int(number[1]) for number in numbers if number], np.int64)
-    digest = hashlib.sha256(repr((waves.shape, labels.tolist())).encode())
+    told = [int(number[1]) for number in numbers if number]
+    labels = classes_of_folders(folder, paths)
+    if len(told) == len(paths):
+        labels = np.array(told, np.int64)
+    digest = hashlib.sha256(repr((waves.shape, told)).encode())
     digest.update(waves.data)
     return Clips(
         waves=waves,
-        labels=labels if len(labels) == len(paths) else None,
+        labels=labels,
         rate=next(iter(rates)),
         fingerprint=f"sha256:{digest.hexdigest()}",
     )
 
 
 def read_wav(path: Path) -> tuple[NDArray[np.float32], int]:
-    """Reads a WAV file of whole numbers, 8 to 32 bits.
+    """Reads a WAV file of whole numbers, 8 to 32 bits, or of floating point ones.
 
     Returns:
         The mean of its channels from -1 to 1, (numbers,), and how many there are per second.
@@ -86,24 +90,58 @@ def read_wav(path: Path) -> tuple[NDArray[np.float32], int]:
         InputError: the file is missing or not such a file.
     """
     try:
-        with wave.open(io.BytesIO(read_regular_file(path)), "rb") as file:
-            width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-            content = file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as damage:
-        raise InputError(f"{path} is not a WAV file of whole numbers: {damage}") from damage
+        chunks = _chunks(read_regular_file(path))
+        kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
+        if kind == _EXTENSIBLE:
+            (kind,) = struct.unpack_from("<H", chunks[b"fmt "], 24)
+        content = chunks[b"data"]
+    except (KeyError, struct.error):
+        raise InputError(f"{path} is not a WAV file, or is cut off") from None
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
-    if width not in _LARGEST or not content:
-        raise InputError(f"{path}: expected sound of 8, 16, 24 or 32 bits, got {8 * width} bits")
+    if (kind, bits) not in _FORMATS or not channels or not content:
+        raise InputError(
+            f"{path}: expected sound of 8, 16, 24 or 32 bits or floating point numbers, got "
+            f"{len(content)} bytes of format {kind}, {bits} bits, {channels} channels"
+        )
+    width = bits // 8
     numbers = np.frombuffer(content[: len(content) // (width * channels) * width * channels], "u1")
-    if width == 1:
-        values = numbers.astype(np.float32) - 128
-    else:
-        # The bytes become the upper ones of 32 bits, so that the sign comes by itself.
-        wide = np.zeros((len(numbers) // width, 4), np.uint8)
-        wide[:, 4 - width :] = numbers.reshape(-1, width)
-        values = (wide.view("<i4")[:, 0] >> (32 - 8 * width)).astype(np.float32)
-    return values.reshape(-1, channels).mean(1) / np.float32(_LARGEST[width]), rate
+    values = _FORMATS[kind, bits](numbers.reshape(-1, width))
+    mean = values.reshape(-1, channels).mean(1, dtype=np.float32)
+    if not np.isfinite(mean).all():
+        raise InputError(f"{path}: expected finite numbers")
+    return mean, rate
+
+
+def _chunks(content: bytes) -> dict[bytes, bytes]:
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return {}
+    found: dict[bytes, bytes] = {}
+    place = 12
+    while place + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, place)
+        # Recorders that write to a pipe promise more than they know; what is there counts.
+        found.setdefault(name, content[place + 8 : place + 8 + size])
+        place += 8 + size + size % 2
+    return found
+
+
+def _whole(numbers: NDArray[np.uint8]) -> NDArray[np.float32]:
+    # The bytes become the upper ones of 32 bits, so that the sign comes by itself.
+    wide = np.zeros((len(numbers), 4), np.uint8)
+    wide[:, 4 - numbers.shape[1] :] = numbers
+    return wide.view("<i4")[:, 0].astype(np.float32) / np.float32(2.0**31)
+
+
+_WHOLE, _REAL, _EXTENSIBLE = 1, 3, 0xFFFE
+_FORMATS: dict[tuple[int, int], Callable[[NDArray[np.uint8]], NDArray[np.float32]]] = {
+    (_WHOLE, 8): lambda numbers: (numbers.astype(np.float32) - 128) / np.float32(128),
+    (_WHOLE, 16): _whole,
+    (_WHOLE, 24): _whole,
+    (_WHOLE, 32): _whole,
+    (_REAL, 32): lambda numbers: numbers.copy().view("<f4"),
+    (_REAL, 64): lambda numbers: numbers.copy().view("<f8").astype(np.float32),
+}
 
 
 def wav_bytes(values: NDArray[np.float32], rate: int) -> bytes:

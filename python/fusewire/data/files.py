@@ -1,8 +1,12 @@
-"""Reading whole files that a person has named."""
+"""Whole files and folders of files that a person has named."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fusewire.errors import InputError
 
@@ -29,3 +33,12 @@ def require_regular(path: Path) -> None:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise InputError(f"{path} is not a file but a pipe or a device; save its content to a file")
+
+
+def classes_of_folders(folder: Path, paths: Sequence[Path]) -> NDArray[np.int64] | None:
+    """The number of each file's subfolder, where every file is in one and there are several."""
+    inside = [path.relative_to(folder).parts for path in paths]
+    names = sorted({parts[0] for parts in inside if len(parts) > 1})
+    if len(names) < 2 or any(len(parts) == 1 for parts in inside):
+        return None
+    return np.array([names.index(parts[0]) for parts in inside], np.int64)

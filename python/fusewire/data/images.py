@@ -1,4 +1,4 @@
-"""Training images from IDX files, `.npz` archives or folders of PNGs."""
+"""Training images from IDX files, `.npz` archives or folders of pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.data.files import read_regular_file
+from fusewire.data.files import classes_of_folders, read_regular_file
 from fusewire.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _ZIP_MAGIC = b"PK"
 _IDX_UINT8 = b"\x00\x00\x08"
 _MOST_DIMENSIONS = 32  # of any NumPy array, before NumPy 2
 _PREFERRED_NAMES = ("images", "x_train", "train_images", "x", "data")
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Images:
         return channels, height, width
 
 
-def load_images(path: Path) -> Images:
+def load_images(path: Path, size: tuple[int, int] | None = None) -> Images:
     """Reads images, whichever of the three forms they have.
 
     - An IDX file (the format of MNIST), also compressed with gzip. Labels are taken from the file
@@ -59,11 +60,14 @@ def load_images(path: Path) -> Images:
     - An `.npz` archive with one array of images, (images, height, width) with channels before or
       after or without; uint8, or real numbers between 0 and 1. An array with one whole number per
       image is taken as labels.
-    - A folder of PNGs of one size, in order of their names, subfolders included. When grey and
-      colour are mixed, all become colour; transparency is dropped.
+    - A folder of PNG, JPEG, WebP or BMP files, in order of their names, subfolders included. When
+      grey and colour are mixed, all become colour; transparency is dropped. Where every picture is
+      in a subfolder, and there are several, the subfolders are the classes.
 
     Args:
         path: the file or folder.
+        size: height and width to which the pictures of a folder are brought, cut off at two sides
+            where their shape is another; None expects pictures of one size.
 
     Returns:
         The images.
@@ -78,12 +82,14 @@ def load_images(path: Path) -> Images:
     """
     try:
         if path.is_dir():
-            pixels, labels = _read_png_folder(path), None
+            pixels, labels = _read_folder(path, size)
         else:
+            if size is not None:
+                raise InputError(f"size is for folders of pictures, and {path} is a file")
             pixels, labels = _read_file(path)
     except FileNotFoundError:
         raise InputError(
-            f"{path} does not exist; expected an IDX file, an .npz or a folder of PNGs"
+            f"{path} does not exist; expected an IDX file, an .npz or a folder of pictures"
         ) from None
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
@@ -129,7 +135,7 @@ def _read_idx(path: Path, content: bytes) -> NDArray[np.uint8]:
     if not content.startswith(_IDX_UINT8):
         raise InputError(
             f"{path} starts with the bytes {content[:4].hex(' ') or '(none)'}; "
-            "expected an IDX file of bytes (00 00 08 ..), an .npz or a folder of PNGs"
+            "expected an IDX file of bytes (00 00 08 ..), an .npz or a folder of pictures"
         )
     dimensions = content[3] if len(content) > 3 else 0
     if dimensions > _MOST_DIMENSIONS:
@@ -208,34 +214,45 @@ def _channels_first(array: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
     raise InputError(f"{where}: expected images with 1 or 3 channels, got the shape {array.shape}")
 
 
-def _read_png_folder(folder: Path) -> NDArray[np.uint8]:
+def _read_folder(
+    folder: Path, size: tuple[int, int] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     paths = sorted(
-        path for path in folder.rglob("*") if path.suffix.lower() == ".png" and not path.is_dir()
+        path for path in folder.rglob("*") if path.suffix.lower() in _FORMATS and not path.is_dir()
     )
     if not paths:
-        raise InputError(f"{folder} holds no PNG files")
-    images = [_read_png(path) for path in paths]
+        raise InputError(f"{folder} holds no {', '.join(_FORMATS)} files")
+    images = [_read_picture(path, size) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if image.shape[1:] != images[0].shape[1:]:
             raise InputError(
                 f"images differ in size: {paths[0]} has {_size(images[0])}, "
-                f"{path} has {_size(image)}; make them equal first"
+                f"{path} has {_size(image)}; give a size to bring them to"
             )
     if any(len(image) == 3 for image in images):
         images = [np.broadcast_to(image, (3, *image.shape[1:])) for image in images]
-    return np.stack(images)
+    return np.stack(images), classes_of_folders(folder, paths)
 
 
-def _read_png(path: Path) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError  # slow to import, and only this form needs it
+def _read_picture(path: Path, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    from PIL import Image, ImageOps, UnidentifiedImageError  # slow to import, and only used here
 
+    kind = _FORMATS[path.suffix.lower()]
     try:
-        with Image.open(io.BytesIO(read_regular_file(path)), formats=["PNG"]) as image:
-            return _pixels_of(image)
+        with Image.open(io.BytesIO(read_regular_file(path)), formats=[kind]) as image:
+            upright = ImageOps.exif_transpose(image)
+            pixels = _pixels_of(upright)
     except UnidentifiedImageError:
-        raise InputError(f"{path} is not a PNG") from None
+        raise InputError(f"{path} is not a {kind}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as damage:
-        raise InputError(f"{path} is not a readable PNG: {damage}") from damage
+        raise InputError(f"{path} is not a readable {kind}: {damage}") from damage
+    if size is None or pixels.shape[1:] == size:
+        return pixels
+    planes = [
+        np.asarray(ImageOps.fit(Image.fromarray(plane), size[::-1], Image.Resampling.LANCZOS))
+        for plane in pixels
+    ]
+    return np.stack(planes)
 
 
 def _pixels_of(image: Image.Image) -> NDArray[np.uint8]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,7 @@ from fusewire.data.files import read_regular_file
 from fusewire.errors import InputError
 
 _POINTS = 25_600
+_NPY_MAGIC = b"\x93NUMPY"
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,23 @@ def grid(side: int = 5) -> Mixture:
     return Mixture(np.stack(np.meshgrid(places, places), -1).reshape(-1, 2).astype("f4"), 0.05)
 
 
-def load_vectors(path: Path) -> NDArray[np.float32]:
-    """Reads vectors of one size from an `.npy` file, (vectors, size).
+def load_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+    """Reads vectors of one size, (vectors, size), and their classes where the file has them.
+
+    - An `.npy` file of one array.
+    - An `.npz` archive with one array of two dimensions; one whole number per vector beside it is
+      taken as its class.
+    - A `.csv` file with one vector per line; a first line of names is left out.
 
     Raises:
         InputError: the file is missing or holds something else.
     """
     try:
-        array = np.load(io.BytesIO(read_regular_file(path)), allow_pickle=False)
+        array, labels = _READERS.get(path.suffix.lower(), _read_npy)(read_regular_file(path))
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
-    except (ValueError, EOFError, MemoryError) as damage:
-        raise InputError(f"{path} is not an .npy file of plain numbers: {damage}") from damage
+    except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as bad:
+        raise InputError(f"{path} holds no plain numbers: {str(bad).splitlines()[0]}") from bad
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim != 2:
         raise InputError(f"{path}: expected one array of numbers, (vectors, size)")
     if 0 in array.shape:
@@ -67,7 +76,44 @@ def load_vectors(path: Path) -> NDArray[np.float32]:
     vectors = array.astype(np.float32)
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: expected finite numbers")
-    return vectors
+    return vectors, labels
+
+
+_Read: TypeAlias = tuple[object, NDArray[np.int64] | None]
+
+
+def _read_npy(content: bytes) -> _Read:
+    if not content.startswith(_NPY_MAGIC):
+        raise ValueError("expected an .npy, .npz or .csv file")
+    return np.load(io.BytesIO(content), allow_pickle=False), None
+
+
+def _read_npz(content: bytes) -> _Read:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        arrays = [np.asarray(archive[name]) for name in archive.files]
+    vectors = [array for array in arrays if array.ndim == 2]
+    if len(vectors) != 1:
+        raise ValueError(f"expected one array of two dimensions, got {len(vectors)}")
+    labels = [
+        array.astype(np.int64)
+        for array in arrays
+        if array.shape == vectors[0].shape[:1] and array.dtype.kind in "iu"
+    ]
+    return vectors[0], labels[0] if labels else None
+
+
+def _read_csv(content: bytes) -> _Read:
+    lines = content.decode("utf-8-sig").splitlines()
+    try:
+        [float(number) for number in (lines or [""])[0].split(",")]
+    except ValueError:
+        lines = lines[1:]
+    if not lines:
+        raise ValueError("expected a vector on each line")
+    return np.loadtxt(lines, np.float32, delimiter=",", ndmin=2), None
+
+
+_READERS = {".npz": _read_npz, ".csv": _read_csv}
 
 
 def fingerprint(array: NDArray[np.generic]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 import wave
 from pathlib import Path
 
@@ -147,6 +148,47 @@ def test_wav_files_of_every_width(tmp_path: Path, width: int, channels: int) -> 
     np.testing.assert_allclose(read, np.linspace(-0.9, 0.9, 50), atol=0.01)
 
 
+def test_wav_files_of_other_makers(tmp_path: Path) -> None:
+    """Floating point numbers, the extensible header, chunks before, and a wrong length."""
+    from fusewire.data.audio import read_wav
+
+    values = np.linspace(-0.9, 0.9, 51).astype("<f4")
+    real = struct.pack("<HHIIHH", 3, 1, RATE, 4 * RATE, 4, 32)
+    extensible = struct.pack("<HHIIHHHHIH14s", 65534, 1, RATE, 2 * RATE, 2, 16, 22, 16, 0, 1, b"")
+    whole = np.rint(values * 32767).astype("<i2")
+    for header, content in ((real, values.tobytes()), (extensible, whole.tobytes())):
+        parts = [(b"junk", b"abc\0"), (b"fmt ", header), (b"data", content)]
+        sizes = {b"junk": 3, b"data": 0xFFFFFFFF}
+        chunks = [
+            name + struct.pack("<I", sizes.get(name, len(inside))) + inside
+            for name, inside in parts
+        ]
+        (tmp_path / "a.wav").write_bytes(b"RIFF\0\0\0\0WAVE" + b"".join(chunks))
+        read, rate = read_wav(tmp_path / "a.wav")
+        assert rate == RATE
+        np.testing.assert_allclose(read, values, atol=1e-4)
+
+
+def test_vectors_from_tables_and_archives(tmp_path: Path) -> None:
+    vectors, labels = np.arange(12.0).reshape(6, 2), np.arange(6) % 3
+    np.savez(tmp_path / "a.npz", points=vectors, labels=labels)
+    (tmp_path / "a.csv").write_text("x,y\n" + "\n".join(f"{a},{b}" for a, b in vectors))
+    for name, classes in (("a.npz", 3), ("a.csv", 0)):
+        samples = load_samples(DataConfig("vectors", tmp_path / name), "identity")
+        assert torch.equal(samples.at(torch.arange(6)), torch.from_numpy(vectors).float())
+        assert samples.format.classes == classes
+
+
+def test_subfolders_of_sound_are_classes(data: Path) -> None:
+    for clip in (data / "sound").glob("*.wav"):
+        folder = data / "sound" / ("yes" if clip.name.startswith("0") else "no")
+        folder.mkdir(exist_ok=True)
+        clip.rename(folder / f"clip{clip.name}")
+    samples = load_samples(DataConfig("audio", data / "sound", 150), "tanh")
+    assert samples.labels is not None
+    assert samples.labels.tolist() == [0, 0, 0, 1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("kind", "file", "content", "message"),
     [
@@ -155,7 +197,10 @@ def test_wav_files_of_every_width(tmp_path: Path, width: int, channels: int) -> 
         ("audio", "sound/0_0.wav", b"RIFF", "is not a folder"),
         ("audio", "empty", "folder", "holds no WAV files"),
         ("vectors", "missing", None, "cannot read"),
-        ("vectors", "a.npy", b"hello", "is not an .npy file"),
+        ("vectors", "a.npy", b"hello", "expected an .npy, .npz or .csv file"),
+        ("vectors", "a.csv", b"x,y\n1,2\n3\n", "holds no plain numbers"),
+        ("vectors", "a.csv", b"", "expected a vector on each line"),
+        ("vectors", "images.npz", None, "expected one array of two dimensions, got 0"),
         ("words", "a.txt", b"1234", "holds no word of 5 letters"),
     ],
 )
@@ -196,6 +241,8 @@ def test_damaged_sound_is_named(data: Path) -> None:
         {"kind": "audio"},
         {"kind": "vectors"},
         {"kind": "words", "length": 0},
+        {"kind": "images", "size": (8, 8)},
+        {"kind": "images", "path": Path("a"), "size": (8, 0)},
     ],
 )
 def test_data_that_cannot_be_meant(choices: dict) -> None:

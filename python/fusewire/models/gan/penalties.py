@@ -85,7 +85,8 @@ class Penalty:
             value = (lengths - 1).square().mean()
         elif self.finite_difference is None:
             samples, logits = seen[self.at]
-            value = _gradient(logits, samples).square().sum(1).mean() / 2
+            gradient = _gradient(logits, samples).flatten()
+            value = torch.dot(gradient, gradient) / (2 * len(samples))
         else:
             samples, logits = seen[self.at]
             shift = self.finite_difference * draws.normal(*samples.shape[1:])

@@ -45,21 +45,27 @@ class DataConfig:
 
     Attributes:
         kind: "images" (see `fusewire.data.images.load_images`), "audio" (a folder of WAV files),
-            "vectors" (an .npy file), "ring8" and "grid25" (mixtures with known modes), or "words"
-            of one length (a text file).
+            "vectors" (see `fusewire.data.vectors.load_vectors`), "ring8" and "grid25" (mixtures
+            with known modes), or "words" of one length (a text file).
         path: the file or folder; None for mixtures, and for the samples in the package.
         length: numbers of a clip or letters of a word; None takes 4096 and 5.
+        size: height and width to which the pictures of a folder are brought; None leaves them.
     """
 
     kind: DataKind = "images"
     path: Path | None = None
     length: int | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.length is not None:
             require_counts(length=self.length)
             if self.kind not in ("audio", "words"):
                 raise InputError(f"length is for audio and words, not for {self.kind}")
+        if self.size is not None:
+            require_counts(height=self.size[0], width=self.size[1])
+            if self.kind != "images" or self.path is None:
+                raise InputError("size is for images from a folder")
         if self.path is None and self.kind in ("audio", "vectors"):
             raise InputError(f"data of kind {self.kind} need a path")
 
@@ -142,7 +148,7 @@ def load_samples(config: DataConfig, head: HeadKind) -> Samples:
 
 
 def _images(config: DataConfig) -> Samples:
-    images = load_images(config.path or FASHION_IMAGES)
+    images = load_images(config.path or FASHION_IMAGES, config.size)
     form = SampleFormat("images", images.shape)
     return _with_labels(
         Samples(form, torch.tensor(images.pixels), None, images.fingerprint), images.labels
@@ -174,7 +180,8 @@ def _with_labels(samples: Samples, labels: NDArray[np.int64] | None) -> Samples:
 
 def _vectors(config: DataConfig) -> Samples:
     assert config.path is not None
-    return _numbers(load_vectors(config.path), "vectors")
+    vectors, labels = load_vectors(config.path)
+    return _with_labels(_numbers(vectors, "vectors"), labels)
 
 
 def _numbers(vectors: np.ndarray, medium: Literal["vectors", "points"]) -> Samples:

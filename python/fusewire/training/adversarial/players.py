@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fusewire.errors import InputError
 from fusewire.models.gan import Discriminator, Generator, SoftmaxSampling, make_loss
@@ -63,9 +62,10 @@ class Players:
         """Moves the running mean towards the generator as it is after a step, counted from 1."""
         # A short memory at first, so that the random start is soon forgotten.
         decay = min(decay, step / (9 + step))
-        update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        means: list[Tensor] = [*self.average.parameters()]
+        weights: list[Tensor] = [*self.generator.parameters()]
         with torch.no_grad():
-            update(list(self.average.parameters()), list(self.generator.parameters()), 0)
+            torch._foreach_lerp_(means, weights, 1 - decay)
             for mean, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
                 mean.copy_(buffer)
 

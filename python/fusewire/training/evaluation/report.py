@@ -15,7 +15,7 @@ from fusewire.data.vectors import grid, ring
 from fusewire.data.words import spell
 from fusewire.errors import InputError
 from fusewire.training.adversarial.config import GanConfig
-from fusewire.training.adversarial.data import Samples, load_samples
+from fusewire.training.adversarial.data import DataConfig, Samples, load_samples
 from fusewire.training.adversarial.samples import KIND, TrainedGenerator, draw, write_samples
 from fusewire.training.devices import memory_refusals
 from fusewire.training.evaluation.distances import (
@@ -73,18 +73,25 @@ def evaluate(path: Path, count: int = 5_000, seed: int = 0, keep: Path | None = 
     run.require_same_data(samples.fingerprint)
     if samples.format.medium == "words":
         return _evaluate_words(trained, samples, count, seed)
-    return evaluate_samples(trained, samples, config.data.kind, count, seed, keep)
+    return evaluate_samples(trained, samples, config.data, count, seed, keep)
 
 
 def evaluate_samples(
-    trained: TrainedGenerator, samples: Samples, kind: str, count: int, seed: int, keep: Path | None
+    trained: TrainedGenerator,
+    samples: Samples,
+    data: DataConfig,
+    count: int,
+    seed: int,
+    keep: Path | None,
 ) -> Evaluation:
     """See `evaluate`; for data that have been read already."""
     fake = _draw(trained, count, seed)
     chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:count]
     real = samples.at(chosen)
     conditions = {"real samples": str(len(real)), "generated samples": str(count)}
-    conditions["resize"] = "none"
+    conditions["resize"] = (
+        "none" if data.size is None else f"real pictures to {data.size[0]} x {data.size[1]}"
+    )
     features: TrainedFeatures | None = None
     if samples.labels is None:
         conditions["features"] = "the numbers of a sample"
@@ -100,8 +107,8 @@ def evaluate_samples(
         made = features.net.last(seen_fake).argmax(1)
         classes = samples.format.classes
         scores["class_divergence"] = class_divergence(samples.labels[chosen], made, classes)
-    if kind in _MIXTURES:
-        modes = count_modes(fake.numpy(), _MIXTURES[kind])
+    if data.kind in _MIXTURES:
+        modes = count_modes(fake.numpy(), _MIXTURES[data.kind])
         scores |= {"modes": modes.covered, "near_a_mode": modes.near}
         conditions["modes"] = str(modes)
     return Evaluation(scores, conditions)
