@@ -43,3 +43,11 @@ def test_heads_fit_the_data(kind: str) -> None:
 def test_networks_that_do_not_read_points() -> None:
     with pytest.raises(InputError, match="for ring8 take mlp"):
         gan.default(DataConfig("ring8"), "residual")
+
+
+@pytest.mark.parametrize("model", ["mlp", "convolutional", "residual"])
+def test_images_get_the_relativistic_loss_with_both_penalties(model: gan.ModelKind) -> None:
+    config = gan.default(IMAGES, model)
+    assert config.loss == "relativistic"
+    assert [penalty.at for penalty in config.penalties] == ["real", "fake"]
+    assert gan.default(IMAGES, model, "hinge").loss == "hinge"

@@ -61,7 +61,7 @@ class Gan:
             "minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"
         ]
         | None,
-        hint("by the model"),
+        hint("relativistic for images, else by the model"),
     ] = None
     """What both networks minimise; norm, penalties and rates follow."""
     steps: Annotated[int | None, hint("20000, for points 10000")] = None

@@ -37,7 +37,8 @@ def default(
     Args:
         data: what to learn from.
         model: kind of networks; by default dense ones, and convolutions for sound.
-        loss: what both networks minimise; by default the one that suits them.
+        loss: what both networks minimise; by default the relativistic one for images, else what
+            suits the networks.
 
     Returns:
         The run.
@@ -49,6 +50,8 @@ def default(
     if model != "mlp" and data.kind in _POINTS:
         raise InputError(f"model {model} reads images and signals; for {data.kind} take mlp")
     config = _RECIPES[model](data)
+    if loss is None and data.kind == "images":
+        loss = "relativistic"
     return config if loss is None else with_loss(config, loss)
 
 

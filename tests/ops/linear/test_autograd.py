@@ -45,6 +45,27 @@ def test_gradients_of_some_operands():
     )
 
 
+def test_a_gradient_of_the_input_alone_computes_no_other(monkeypatch):
+    asked = []
+    original = composed.gradients_of_identity
+
+    def spy(grad_output, input, weight, wanted):
+        asked.append(tuple(wanted))
+        return original(grad_output, input, weight, wanted)
+
+    monkeypatch.setattr(composed, "gradients_of_identity", spy)
+    x = torch.rand(3, 4, requires_grad=True)
+    weight, bias = torch.rand(5, 4, requires_grad=True), torch.rand(5, requires_grad=True)
+    output = fw.linear(2 * x, weight, bias)
+    (gradient,) = torch.autograd.grad(output.sum(), x, create_graph=True)
+    assert asked == [(True, False, False)]
+    gradient.square().sum().backward()
+    expected = 2 * weight.detach().sum(0)
+    torch.testing.assert_close(weight.grad, (4 * 3 * expected).expand(5, 4))
+    torch.autograd.grad(fw.linear(x, weight, bias).sum(), (x, bias), create_graph=True)
+    assert asked[-1] == (True, False, True)
+
+
 def test_a_gradient_penalty_follows_only_its_own_operand():
     """A weight computed from the input must not count twice under create_graph."""
     (x, *_) = operands(rows=3, input_size=3)

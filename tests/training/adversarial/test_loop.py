@@ -117,6 +117,17 @@ def test_generator_learns_to_deceive(config: GanConfig) -> None:
     assert history[-1] < 0.8 * history[0]
 
 
+def test_rates_shrink_to_the_last_one(config: GanConfig) -> None:
+    config = dataclasses.replace(config, last_rate=0.2, steps=4)
+    assert [round(config.rate_at(step), 6) for step in (1, 3, 5)] == [1, 0.6, 0.2]
+    players = make_players(config)
+    players.set_rates(config.rate_at(3))
+    both = players.generator_optimizer, players.discriminator_optimizer
+    asked = config.generator_learning_rate, config.discriminator_learning_rate
+    for optimizer, rate in zip(both, asked, strict=True):
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(0.6 * rate)
+
+
 def test_every_epoch_shows_every_image_once() -> None:
     order = ShuffledOrder(count=10, batch_size=4, seed=3)
     seen = np.concatenate([order.batch(step) for step in range(5)])
