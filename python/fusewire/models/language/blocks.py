@@ -20,6 +20,8 @@ from fusewire.nn import Linear
 
 Rotation = tuple[Tensor, Tensor]
 
+_DEVIATION = 0.02  # of weights at first
+
 
 class SelfAttention(nn.Module):
     """Multi-head attention of tokens to tokens of the same sequence."""
@@ -182,8 +184,6 @@ class Stack(nn.Module):
         self.config = config
         self.vocab_size = vocab_size
         self.embedding = nn.Embedding(vocab_size, config.embed_dim)
-        # Sinusoids are as large as 1: an embedding that is not would drown in them.
-        self.scale = math.sqrt(config.embed_dim) if config.positions == "sinusoidal" else None
         self.positions = (RotaryPositions if config.positions == "rotary" else AddedPositions)(
             config
         )
@@ -210,12 +210,12 @@ class Stack(nn.Module):
         """What the last block says of each token (B, T), normalised: (B, T, E)."""
         positions = self.positions(layout.places)
         hidden, rotation = self.embedding(tokens), None
-        if self.scale is not None:
-            hidden = hidden * self.scale
         if isinstance(self.positions, RotaryPositions):
             rotation = positions
         else:
-            hidden = hidden + positions
+            # Sinusoids as large as learned places are at first: tokens would drown in larger ones.
+            fixed = self.config.positions == "sinusoidal"
+            hidden = hidden + (positions * (_DEVIATION * math.sqrt(2)) if fixed else positions)
         hidden = self.dropout(hidden)
         for block in self.blocks:
             hidden = block(hidden, layout, rotation, memory)
@@ -239,19 +239,16 @@ class Stack(nn.Module):
     def _initialise(self) -> None:
         """Normal weights of 0.02, the last layer of each branch shrunk by the number of branches.
 
-        GPT-2's rule: it keeps the variance of the residual stream independent of depth. An
-        embedding that is scaled begins at a variance of 1 behind its scale.
+        GPT-2's rule: it keeps the variance of the residual stream independent of depth.
         """
         branches = 2 * self.config.layers
         for name, parameter in self.named_parameters():
             if not parameter.requires_grad:
                 continue
             if name.endswith(("out_proj.weight", "contract.weight")):
-                nn.init.normal_(parameter, std=0.02 / math.sqrt(branches))
-            elif self.scale is not None and parameter is self.embedding.weight:
-                nn.init.normal_(parameter, std=1 / self.scale)
+                nn.init.normal_(parameter, std=_DEVIATION / math.sqrt(branches))
             elif parameter.dim() >= 2:
-                nn.init.normal_(parameter, std=0.02)
+                nn.init.normal_(parameter, std=_DEVIATION)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
