@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fusewire import _native
+from fusewire.training.run_directory import RunResult
 
 
 class Record:
@@ -36,6 +37,13 @@ class Record:
             self._path.write_text(json.dumps(content, indent=1) + "\n")
         print(f"{name}: {json.dumps(self.results[name])}", flush=True)
         return self.results[name]
+
+
+def whole(result: RunResult) -> RunResult:
+    """The result of a run, if no signal has ended it; else the command ends, to be called again."""
+    if result.stopped_early:
+        raise SystemExit(130)
+    return result
 
 
 def _machine() -> dict[str, Any]:

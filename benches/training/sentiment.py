@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benches.training.record import Record
+from benches.training.record import Record, whole
 from fusewire.data.folder import data_folder
 from fusewire.data.labelled import load_labelled
 from fusewire.models.language import RecurrentConfig
@@ -28,7 +28,7 @@ from fusewire.recipes import language
 from fusewire.training import embeddings
 from fusewire.training.sequence import classifier
 from fusewire.training.sequence.config import LanguageConfig
-from fusewire.training.sequence.language import train as train_language
+from fusewire.training.sequence.language import TRAINING
 
 STEPS = {0.01: 150, 0.1: 400, 1.0: 1200}
 """Optimiser steps of a classifier by the share of the labels."""
@@ -53,7 +53,8 @@ def vectors(folder: Path, text: Path, runs: Path) -> Path:
         config = embeddings.EmbeddingsConfig(
             data=both, dim=WIDTH, window=8, least_count=3, epochs=3, save_every=1000
         )
-        embeddings.train(config, out)
+        unfinished = (out / "config.json").exists()
+        whole(embeddings.resume(out) if unfinished else embeddings.train(config, out))
     return out.absolute()
 
 
@@ -77,7 +78,8 @@ def pretrained(folder: Path, start: Path, runs: Path, steps: int) -> Path:
             validate_every=steps,
             save_every=steps,
         )
-        train_language(config, out)
+        unfinished = (out / "config.json").exists()
+        whole(TRAINING.resume(out) if unfinished else TRAINING.train(config, out))
     return out.absolute()
 
 
@@ -113,7 +115,11 @@ def train(folder: Path, share: float, seeds: int, out: Path, **start: Any) -> di
     for seed in range(seeds):
         path = out.with_name(f"{out.name}-{seed}")
         if not (path / "evaluation.json").exists():
-            classifier.train(dataclasses.replace(config, seed=seed), path)
+            seeded, unfinished = (
+                dataclasses.replace(config, seed=seed),
+                (path / "config.json").exists(),
+            )
+            whole(classifier.resume(path) if unfinished else classifier.train(seeded, path))
         probabilities, labels = _probabilities(path)
         accuracies.append((probabilities.argmax(-1) == labels).float().mean().item())
         likely.append(probabilities)
@@ -137,7 +143,7 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="the dictionary, unpacked")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--shares", type=float, nargs="+", default=list(STEPS), choices=list(STEPS))
-    parser.add_argument("--language-steps", type=int, default=600)
+    parser.add_argument("--language-steps", type=int, default=300)
     arguments = parser.parse_args()
     folder, runs = data_folder("rt-polarity"), arguments.runs
     runs.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benches.training.record import Record
+from benches.training.record import Record, whole
 from fusewire.recipes import language
 from fusewire.training.sequence import seq2seq
 
@@ -103,7 +103,7 @@ def train(task: str, model: str, steps: int, folder: Path) -> dict[str, Any]:
     )
     out = folder / f"{task}-{model}"
     unfinished = (out / "config.json").exists()
-    result = seq2seq.resume(out, steps) if unfinished else seq2seq.train(config, out)
+    result = whole(seq2seq.resume(out, steps) if unfinished else seq2seq.train(config, out))
     return {
         "exact": seq2seq.evaluate(out)["exact"],
         "exact_with_another_source": _with_another_source(out),
@@ -128,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benches/record/transduction.json"))
     parser.add_argument("--runs", type=Path, default=Path("runs/transduction"))
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     arguments = parser.parse_args()
     record = Record(arguments.out)

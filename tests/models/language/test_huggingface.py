@@ -83,6 +83,20 @@ def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_weights_may_be_bfloat16_in_several_files(name: str, tmp_path: Path) -> None:
+    theirs = random_model(name)
+    for parameter in theirs.parameters():  # and not the angles of its positions
+        parameter.data = parameter.data.bfloat16()
+    theirs.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert not (tmp_path / "model.safetensors").exists()
+    tokens = torch.arange(24)[None]
+    with torch.no_grad():
+        expected = theirs.float()(tokens).logits
+        ours = load_huggingface(tmp_path).eval()(tokens)[0]
+    torch.testing.assert_close(ours, expected, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_greedy_generation_is_that_of_transformers(name: str) -> None:
     theirs = random_model(name)
     ours = from_huggingface(theirs.config.to_dict(), theirs.state_dict())
