@@ -57,10 +57,11 @@ def test_batches(options, lengths):
     query_len, key_len = lengths
     q = torch.randn(2, query_len, 4, 8, requires_grad=True)
     k, v = torch.randn(2, 2, key_len, 2, 8, requires_grad=True).unbind(0)
-    output, lse, none = flash_attn.flash_attn_func(
+    output, lse, probabilities = flash_attn.flash_attn_func(
         q, k, v, return_attn_probs=True, **named(options)
     )
-    assert none is None
+    assert probabilities.numel() == 0
+    assert torch.equal(flash_attn.flash_attn_func(q, k, v, **named(options)), output)
     expected = [reference(*operands, **options) for operands in zip(q, k, v, strict=True)]
     close(output, torch.stack([each for each, _ in expected]))
     close(lse, torch.stack([each for _, each in expected]))
@@ -129,14 +130,15 @@ def pages(rows, page_len):
 
 
 def test_sequences_in_pages():
-    k = torch.randn(2, 8, 2, 8)
+    k = torch.randn(2, 12, 2, 8)
     store, table = pages(k, 4)
+    table[:, 2] = torch.tensor([-1, 99])  # Beyond the lengths, so without a meaning.
     q, starts = torch.randn(5, 4, 8), (offsets([2, 3]), offsets([5, 8]))
     output = flash_attn.flash_attn_varlen_func(
         q, store, store, *starts, 3, 8, causal=True, block_table=table
     )
     close(output[:2], reference(q[:2], k[0, :5], k[0, :5], causal=True)[0])
-    close(output[2:], reference(q[2:], k[1], k[1], causal=True)[0])
+    close(output[2:], reference(q[2:], k[1, :8], k[1, :8], causal=True)[0])
 
 
 def rotated(x, cos, sin, first, interleaved, moves=True):
@@ -156,12 +158,14 @@ def rotated(x, cos, sin, first, interleaved, moves=True):
 
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("rotary", [None, False, True])
+@pytest.mark.parametrize("count", [2, 11], ids=["few", "many"])
 @pytest.mark.parametrize("options", [{"causal": True}, {"causal": True, "window": (3, 0)}, {}])
-def test_caches(paged, rotary, options):
+def test_caches(paged, rotary, count, options):
     held = [5, 0, 9]
-    cache_k, cache_v = torch.randn(3, 12, 2, 8), torch.randn(3, 12, 2, 8)
-    q, k, v = torch.randn(3, 2, 4, 8), torch.randn(3, 2, 2, 8), torch.randn(3, 2, 2, 8)
-    angles = torch.arange(12)[:, None] * torch.tensor([1.0, 0.3, 0.05])
+    cache_k, cache_v = torch.randn(3, 20, 2, 8), torch.randn(3, 20, 2, 8)
+    q = torch.randn(3, count, 4, 8)
+    k, v = torch.randn(3, count, 2, 8), torch.randn(3, count, 2, 8)
+    angles = torch.arange(20)[:, None] * torch.tensor([1.0, 0.3, 0.05])
     store_k, store_v, table = cache_k.clone(), cache_v.clone(), None
     if paged:
         (store_k, table), (store_v, _) = pages(cache_k, 4), pages(cache_v, 4)
@@ -197,9 +201,9 @@ def test_caches(paged, rotary, options):
         exact, exact_lse = reference(queries, keys, values, **options)
         close(output[row], exact)
         close(lse[row], exact_lse)
-        close(store_k[row, : length + 2], keys)
-        assert torch.equal(store_v[row, : length + 2], values)
-        assert torch.equal(store_v[row, length + 2 :], cache_v[row, length + 2 :])
+        close(store_k[row, : length + count], keys)
+        assert torch.equal(store_v[row, : length + count], values)
+        assert torch.equal(store_v[row, length + count :], cache_v[row, length + count :])
 
 
 def test_rows_elsewhere_in_the_cache_and_padding_on_the_left():
@@ -222,6 +226,15 @@ def test_a_full_cache_is_told():
         flash_attn.flash_attn_with_kvcache(new, cache, cache, new, new, cache_seqlens=3)
     with pytest.raises(ValueError, match="need values and cache_seqlens"):
         flash_attn.flash_attn_with_kvcache(new, cache, cache, new, cache_seqlens=0)
+    table = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match=r"a rotation needs .* new keys"):
+        flash_attn.flash_attn_with_kvcache(new, cache, cache, rotary_cos=table, rotary_sin=table)
+
+
+def test_operands_are_checked():
+    q = torch.zeros(5, 2, 8)
+    with pytest.raises(ValueError, match=r"q must be \(batch, length, heads, dim\), but"):
+        flash_attn.flash_attn_func(q, q, q)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

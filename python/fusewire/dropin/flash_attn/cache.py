@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from fusewire.dropin.flash_attn.padded import attend
+from fusewire.dropin.flash_attn.padded import attend, attend_padded
+from fusewire.ops.attention import paged_attention
+
+_FEW = 8
+"""Queries up to which pages are read where they lie, for each query anew."""
 
 
 def flash_attn_with_kvcache(
@@ -57,7 +63,8 @@ def flash_attn_with_kvcache(
         ``(batch, query_len, heads, value_dim)``; asked for, also ``(batch, heads, query_len)``.
 
     Raises:
-        ValueError: If new keys come without values or lengths, or the cache has no room for them.
+        ValueError: If new keys come without values or lengths, or the cache has no room for them;
+            if there is a rotation and there are no new keys.
 
     Example:
         >>> import torch
@@ -74,29 +81,34 @@ def flash_attn_with_kvcache(
         cache = _Cache(k_cache, v_cache, batch, cache_batch_idx, block_table)
         held = _lengths(cache_seqlens, cache.room, batch, q.device)
         first = torch.zeros_like(held) if cache_leftpad is None else cache_leftpad.long()
-        if rotary_cos is not None and rotary_sin is not None:
+        if k is not None and (v is None or cache_seqlens is None):
+            raise ValueError("new keys need values and cache_seqlens beside them")
+        if rotary_cos is not None or rotary_sin is not None:
+            if k is None or rotary_cos is None or rotary_sin is None:
+                raise ValueError("a rotation needs rotary_cos, rotary_sin and new keys")
             turn = _Rotation(rotary_cos, rotary_sin, rotary_interleaved)
             moves = causal or tuple(window_size) != (-1, -1)
             q = turn(q, held - first, moves)
-            k = None if k is None else turn(k, held - first, moves=True)
-        if k is not None:
-            if v is None or cache_seqlens is None:
-                raise ValueError("new keys need values and cache_seqlens beside them")
+            k = turn(k, held - first, moves=True)
+        if k is not None and v is not None:
             cache.append(k, v, held)
             held = held + k.shape[1]
-        keys, values = cache.rows(first if cache_leftpad is not None else None)
-        output, lse = attend(
-            q,
-            keys,
-            values,
-            softmax_scale=softmax_scale,
-            causal=causal,
-            window_size=window_size,
-            softcap=softcap,
-            alibi_slopes=alibi_slopes,
-            key_lengths=held - first,
-        )
-    return (output, lse) if return_softmax_lse else output
+        score: dict[str, Any] = {
+            "softmax_scale": softmax_scale,
+            "causal": causal,
+            "window_size": window_size,
+            "softcap": softcap,
+            "alibi_slopes": alibi_slopes,
+            "return_lse": return_softmax_lse,
+        }
+        if block_table is not None and cache_leftpad is None and q.shape[1] <= _FEW:
+            pages = (k_cache, v_cache, block_table.int(), held)
+            output, lse = attend(paged_attention, q.transpose(1, 2), *pages, **score)
+            output = output.transpose(1, 2)
+        else:
+            keys, values = cache.rows(first if cache_leftpad is not None else None)
+            output, lse = attend_padded(q, keys, values, key_lengths=held - first, **score)
+    return output if lse is None else (output, lse)
 
 
 def _lengths(
@@ -146,7 +158,9 @@ class _Cache:
         """Keys and values of each row of the batch, from `first` on."""
         keys, values = self.keys, self.values
         if self._pages is not None:
-            keys, values = keys[self._pages].flatten(1, 2), values[self._pages].flatten(1, 2)
+            # What the table says beyond a row's length means nothing.
+            pages = self._pages.clamp(0, len(keys) - 1)
+            keys, values = keys[pages].flatten(1, 2), values[pages].flatten(1, 2)
         elif self._places is not None:
             keys, values = keys[self._places], values[self._places]
         if first is not None:
@@ -170,12 +184,14 @@ class _Rotation:
         """
         steps = torch.arange(x.shape[1], device=x.device) * int(moves)
         positions = first[:, None] + steps
-        cos, sin = (table[positions][:, :, None].to(x.dtype) for table in (self._cos, self._sin))
+        cos, sin = (table[positions][:, :, None] for table in (self._cos, self._sin))
         turned, kept = x.split([2 * cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], -1)
+        if x.dtype in (torch.bfloat16, torch.float16):
+            turned, cos, sin = turned.float(), cos.float(), sin.float()
         if self._interleaved:
             a, b = turned.unflatten(-1, (-1, 2)).unbind(-1)
             turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
         else:
             a, b = turned.chunk(2, -1)
             turned = torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
-        return torch.cat([turned, kept], -1)
+        return torch.cat([turned.to(x.dtype), kept], -1)

@@ -2,50 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from fusewire.ops.attention import scaled_dot_product_attention
 
-Probabilities = tuple[torch.Tensor, torch.Tensor, None]
-"""The output, the logarithms, and no probabilities: no kernel keeps them."""
+Probabilities = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+"""The output, the logarithms, and a tensor of no probabilities: no kernel keeps them."""
+
+GROUPED: dict[str, Any] = {"enable_gqa": True, "causal_alignment": "bottom_right"}
+"""What flash-attn's functions do without being asked."""
 
 
 def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    dropout_p: float = 0.0,
+    attention: Callable[..., Any],
+    *operands: torch.Tensor,
     softmax_scale: float | None = None,
     causal: bool = False,
     window_size: tuple[int, int] = (-1, -1),
     softcap: float = 0.0,
-    alibi_slopes: torch.Tensor | None = None,
-    query_lengths: torch.Tensor | None = None,
-    key_lengths: torch.Tensor | None = None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The output ``(batch, query_len, heads, value_dim)`` and the logarithms.
+    return_lse: bool = False,
+    **options: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The output of one of our operators under flash-attn's options; asked for, the logarithms.
 
-    The logarithms are ``(batch, heads, query_len)``; plus infinity where there is no key.
+    Those are plus infinity where a query sees no key.
     """
-    output, lse = scaled_dot_product_attention(
-        q.transpose(1, 2),
-        k.transpose(1, 2),
-        v.transpose(1, 2),
-        None,
-        dropout_p,
-        causal,
-        softmax_scale,
-        enable_gqa=True,
-        causal_alignment="bottom_right",
-        window=(window_size[0], window_size[1]),
-        softcap=softcap or None,
-        alibi_slopes=alibi_slopes,
-        query_lengths=query_lengths,
-        key_lengths=key_lengths,
-        return_lse=True,
+    left, right = window_size
+    results = attention(
+        *operands,
+        is_causal=causal,
+        scale=softmax_scale,
+        window=(max(left, -1), max(right, -1)),
+        softcap=softcap if softcap > 0 else None,
+        return_lse=return_lse,
+        **options,
     )
-    return output.transpose(1, 2), lse.masked_fill(lse == -torch.inf, torch.inf)
+    output, lse = results if return_lse else (results, None)
+    return output, None if lse is None else lse.masked_fill(lse == -torch.inf, torch.inf)
+
+
+def attend_padded(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The same of ``(batch, length, heads, dim)``; logarithms are ``(batch, heads, query_len)``."""
+    for name, operand in (("q", q), ("k", k), ("v", v)):
+        if operand.dim() != 4:
+            raise ValueError(
+                f"{name} must be (batch, length, heads, dim), but has shape {list(operand.shape)}"
+            )
+    heads_first = (operand.transpose(1, 2) for operand in (q, k, v))
+    output, lse = attend(scaled_dot_product_attention, *heads_first, **GROUPED, **options)
+    return output.transpose(1, 2), lse
 
 
 def flash_attn_func(
@@ -75,11 +85,12 @@ def flash_attn_func(
         alibi_slopes: ``(heads)`` or ``(batch, heads)``, float32: ``slope * |i + key_len -
             query_len - j|`` is taken off the scores.
         deterministic: Without effect: our gradients always are.
-        return_attn_probs: Whether to return the logarithms, and None, too.
+        return_attn_probs: Whether to return the logarithms, and an empty tensor for the
+            probabilities, too.
 
     Returns:
         ``(batch, query_len, heads, value_dim)``; a query that sees no key gets 0. Asked for, also
-        ``log(sum(exp(scores)))``, ``(batch, heads, query_len)``, and None.
+        ``log(sum(exp(scores)))``, ``(batch, heads, query_len)``, and a tensor without numbers.
 
     Example:
         >>> import torch
@@ -88,7 +99,7 @@ def flash_attn_func(
         >>> flash_attn_func(q, k, k, causal=True).shape
         torch.Size([2, 3, 4, 8])
     """
-    output, lse = attend(
+    output, lse = attend_padded(
         q,
         k,
         v,
@@ -98,8 +109,9 @@ def flash_attn_func(
         window_size=window_size,
         softcap=softcap,
         alibi_slopes=alibi_slopes,
+        return_lse=return_attn_probs,
     )
-    return (output, lse, None) if return_attn_probs else output
+    return output if lse is None else (output, lse, q.new_empty(0))
 
 
 def flash_attn_qkvpacked_func(

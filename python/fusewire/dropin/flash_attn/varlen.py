@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from fusewire.dropin.flash_attn.padded import Probabilities, attend
+from fusewire.dropin.flash_attn.padded import GROUPED, Probabilities, attend
+from fusewire.ops.attention import varlen_attention
 
 
 def flash_attn_varlen_func(
@@ -13,8 +14,8 @@ def flash_attn_varlen_func(
     v: torch.Tensor,
     cu_seqlens_q: torch.Tensor,
     cu_seqlens_k: torch.Tensor,
-    max_seqlen_q: int,
-    max_seqlen_k: int,
+    max_seqlen_q: int,  # noqa: ARG001
+    max_seqlen_k: int,  # noqa: ARG001
     dropout_p: float = 0.0,
     softmax_scale: float | None = None,
     causal: bool = False,
@@ -34,8 +35,8 @@ def flash_attn_varlen_func(
         v: Like `k`, with value_dim.
         cu_seqlens_q: ``(batch + 1)``, int32: where each sequence's queries begin, and the total.
         cu_seqlens_k: ``(batch + 1)``, the same for keys.
-        max_seqlen_q: Queries of the longest sequence.
-        max_seqlen_k: Keys of the longest sequence.
+        max_seqlen_q: Queries of the longest sequence; without effect.
+        max_seqlen_k: Keys of the longest sequence; without effect.
         dropout_p: As for :func:`flash_attn_func`; so are the others that are not told here.
         softmax_scale: See there.
         causal: See there, with the lengths of each sequence.
@@ -48,7 +49,7 @@ def flash_attn_varlen_func(
 
     Returns:
         ``(total_queries, heads, value_dim)``; asked for, also the logarithms ``(heads,
-        total_queries)``, and None.
+        total_queries)``, and a tensor without numbers.
 
     Example:
         >>> import torch
@@ -58,35 +59,28 @@ def flash_attn_varlen_func(
         >>> flash_attn_varlen_func(q, q, q, starts, starts, 4, 4, causal=True).shape
         torch.Size([7, 2, 4])
     """
-    query_lengths, key_lengths = (starts.diff().long() for starts in (cu_seqlens_q, cu_seqlens_k))
-    if block_table is None:
-        keys, values = (_pad(x, cu_seqlens_k, max_seqlen_k) for x in (k, v))
-    else:
-        keys, values = (x[block_table.long()].flatten(1, 2) for x in (k, v))
+    if block_table is not None:
+        k, v = (_of_pages(pages, block_table, cu_seqlens_k) for pages in (k, v))
     output, lse = attend(
-        _pad(q, cu_seqlens_q, max_seqlen_q),
-        keys,
-        values,
+        varlen_attention,
+        *(q, k, v, cu_seqlens_q, cu_seqlens_k),
         dropout_p=dropout_p,
         softmax_scale=softmax_scale,
         causal=causal,
         window_size=window_size,
         softcap=softcap,
         alibi_slopes=alibi_slopes,
-        query_lengths=query_lengths,
-        key_lengths=key_lengths,
+        return_lse=return_attn_probs,
+        **GROUPED,
     )
-    there = torch.arange(max_seqlen_q, device=q.device) < query_lengths[:, None]
-    rows = output[there]
-    return (rows, lse.transpose(1, 2)[there].T, None) if return_attn_probs else rows
+    return output if lse is None else (output, lse, q.new_empty(0))
 
 
-def _pad(rows: torch.Tensor, starts: torch.Tensor, longest: int) -> torch.Tensor:
-    """``(total, ...)`` as ``(batch, longest, ...)``; what lies behind a sequence is any row."""
-    if not len(rows):
-        return rows.new_zeros(len(starts) - 1, longest, *rows.shape[1:])
-    places = starts[:-1, None].long() + torch.arange(longest, device=rows.device)
-    return rows[places.clamp(max=len(rows) - 1)]
+def _of_pages(pages: torch.Tensor, block_table: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The rows of all sequences, behind each other."""
+    # What the table says beyond a sequence's length means nothing.
+    rows = pages[block_table.long().clamp(0, len(pages) - 1)].flatten(1, 2)
+    return rows[torch.arange(rows.shape[1], device=rows.device) < starts.diff()[:, None]]
 
 
 def flash_attn_varlen_qkvpacked_func(
