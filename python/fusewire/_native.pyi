@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "WordTables",
+    "apply_linear",
+    "apply_linear_backward",
     "attach_torch",
     "attend",
     "attend_backward",
@@ -143,6 +145,21 @@ def rnn_layers(
     weights: Sequence[Sequence[torch.Tensor]],
 ) -> list[torch.Tensor] | None: ...
 def rnn_saved_columns(kind: str, hidden_size: int) -> int: ...
+def apply_linear(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+) -> torch.Tensor | None: ...
+def apply_linear_backward(
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    output: torch.Tensor | None,
+    activation: str,
+    gradients: tuple[bool, bool, bool],
+) -> list[torch.Tensor] | None: ...
 def attend(
     query: torch.Tensor,
     key: torch.Tensor,

@@ -26,8 +26,14 @@ STORED = REAL | {torch.bfloat16, torch.float16}
 PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 """Classes of tensors that nobody has given another meaning."""
 
+
+class NotServedError(Exception):
+    """The operands of a call past the dispatcher are for the dispatcher."""
+
+
 is_compiling = torch.compiler.is_compiling
 _level = torch._C._functorch.maybe_current_level
+_is_batch_of_gradients = torch._C._functorch.is_legacy_batchedtensor
 _modes = torch._C._len_torch_dispatch_stack
 _trace = torch._C._get_tracing_state
 _autocasts = torch._C._is_any_autocast_enabled
@@ -93,6 +99,14 @@ def is_direct(*operands: Any) -> bool:
         if type(operand) not in PLAIN:
             return False
     return not is_watched()
+
+
+def takes_gradient(gradient: torch.Tensor) -> bool:
+    """Whether a kernel past the dispatcher may take a gradient that came to a backward pass.
+
+    Batches of gradients (``is_grads_batched``) look plain, but have no memory of their own.
+    """
+    return is_direct(gradient) and not _is_batch_of_gradients(gradient)
 
 
 def is_watched() -> bool:

@@ -58,6 +58,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config::peak_flops, module)?)?;
     module.add_function(wrap_pyfunction!(config::peak_read, module)?)?;
     module.add_class::<embeddings::WordTables>()?;
+    module.add_function(wrap_pyfunction!(linear::apply_linear, module)?)?;
+    module.add_function(wrap_pyfunction!(linear::apply_linear_backward, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;

@@ -6,8 +6,8 @@ use fusewire_kernels::linear::{Gradients, Linear};
 use fusewire_kernels::parallel::Team;
 use pyo3::prelude::*;
 
-use crate::array::{Array, NumpyArray, Stored, with_stored};
-use crate::gate::{self, Result};
+use crate::array::{Array, Layout, NumpyArray, Stored, with_stored};
+use crate::gate::{self, Failure, Result};
 use crate::torch_abi::{Library, Operator, Tensor, Text};
 
 /// The layer's operands, still untyped.
@@ -22,8 +22,10 @@ impl<A: Array> Operands<'_, A> {
     fn forward(&self, team: &dyn Team) -> Result<A> {
         with_stored!(self.input.dtype("input")?, T => {
             let layer = self.layer::<T>()?;
-            let mut output = A::empty::<T>(&layer.output_shape())?;
-            layer.forward(output.view_mut("output")?, team)?;
+            let Layout { rank, mut shape, .. } = self.input.layout("input")?;
+            shape[rank - 1] = layer.output_shape()[1];
+            let mut output = A::empty::<T>(&shape[..rank])?;
+            layer.forward(output.view_rows_mut("output")?, team)?;
             Ok(output)
         })
     }
@@ -31,28 +33,28 @@ impl<A: Array> Operands<'_, A> {
     fn backward(&self, wanted: &Wanted<'_, A>, team: &dyn Team) -> Result<[A; 3]> {
         with_stored!(self.input.dtype("input")?, T => {
             let layer = self.layer::<T>()?;
-            let [rows, output_size] = layer.output_shape();
-            let input_size = self.weight.view::<T, 2>("weight")?.columns();
+            let Layout { rank, shape, .. } = self.input.layout("input")?;
+            let [output_size, input_size] = self.weight.view::<T, 2>("weight")?.shape();
             // What is not wanted comes back with no numbers in it.
             let [input, weight, bias] = wanted.gradients;
             let place = |wanted, shape: &[usize]| A::empty::<T>(if wanted { shape } else { &[0] });
-            let mut grad_input = place(input, &[rows, input_size])?;
+            let mut grad_input = place(input, &shape[..rank])?;
             let mut grad_weight = place(weight, &[output_size, input_size])?;
             let mut grad_bias = place(bias, &[output_size])?;
             let gradients = Gradients {
-                input: input.then(|| grad_input.view_mut("grad_input")).transpose()?,
+                input: input.then(|| grad_input.view_rows_mut("grad_input")).transpose()?,
                 weight: weight.then(|| grad_weight.view_mut("grad_weight")).transpose()?,
                 bias: bias.then(|| grad_bias.view_mut("grad_bias")).transpose()?,
             };
-            let output = wanted.output.map(|output| output.view("output")).transpose()?;
-            layer.backward(wanted.grad_output.view("grad_output")?, output, gradients, team)?;
+            let output = wanted.output.map(|output| output.view_rows("output")).transpose()?;
+            layer.backward(wanted.grad_output.view_rows("grad_output")?, output, gradients, team)?;
             Ok([grad_input, grad_weight, grad_bias])
         })
     }
 
     fn layer<T: Stored>(&self) -> Result<Linear<'_, T>> {
         let bias = self.bias.map(|bias| bias.view("bias")).transpose()?;
-        let (input, weight) = (self.input.view("input")?, self.weight.view("weight")?);
+        let (input, weight) = (self.input.view_rows("input")?, self.weight.view("weight")?);
         Ok(Linear::new(input, weight, bias, self.activation.parse()?)?)
     }
 }
@@ -91,6 +93,45 @@ pub(crate) fn linear_backward(
     let gradients = [true, true, bias.is_some()];
     let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
     gate::enter(py, |team| operands.backward(&wanted, team))
+}
+
+/// The layer of tensors, past the dispatcher; nothing where it must see them or say what is wrong.
+#[pyfunction]
+pub(crate) fn apply_linear(
+    py: Python<'_>,
+    input: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    activation: &str,
+) -> PyResult<Option<Tensor>> {
+    let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
+    gate::enter(py, |team| served(operands.forward(team)))
+}
+
+/// The gradients of [`apply_linear`]; what is not wanted comes out empty.
+#[pyfunction]
+#[allow(clippy::too_many_arguments)] // operands and results of the forward pass
+pub(crate) fn apply_linear_backward(
+    py: Python<'_>,
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    output: Option<Tensor>,
+    activation: &str,
+    gradients: [bool; 3],
+) -> PyResult<Option<[Tensor; 3]>> {
+    let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
+    let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
+    gate::enter(py, |team| served(operands.backward(&wanted, team)))
+}
+
+/// Nothing for operands that are not ours; who asks then goes through the dispatcher.
+fn served<R>(results: Result<R>) -> Result<Option<R>> {
+    match results {
+        Err(Failure::Value(_) | Failure::Type(_)) => Ok(None),
+        results => results.map(Some),
+    }
 }
 
 struct Forward;

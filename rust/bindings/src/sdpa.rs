@@ -9,10 +9,11 @@ use fusewire_kernels::attention::{
     Attention, Band, Gradients, Mask, Pass, Saved, Score, Sequences, Upstream, backward, forward,
 };
 use fusewire_kernels::parallel::Team;
+use fusewire_kernels::scratch::Scratch;
 use fusewire_kernels::view::ViewMut;
 use pyo3::prelude::*;
 
-use crate::array::{Array, Dtype, Float, Number, Real, Stored, with_stored};
+use crate::array::{Array, Dtype, Float, Number, Real, Seen, Stored, with_stored};
 use crate::gate::{self, Failure, Result};
 use crate::torch_abi::{
     self, FlashAttention, Library, Operator, Tensor, flash_attention, flash_attention_backward,
@@ -41,51 +42,58 @@ pub(crate) fn replace_sdpa(replaced: bool) -> PyResult<()> {
     Ok(replace()?)
 }
 
-/// The kind of number if our kernels compute with all operands, else nothing.
-fn served(of: &FlashAttention) -> Option<Float> {
-    let kind = |tensor: &Tensor| tensor.layout("operand").ok().map(|layout| layout.dtype);
-    let dtype = kind(&of.query);
-    let alike = kind(&of.key) == dtype && kind(&of.value) == dtype;
-    let mask = of.attn_mask.as_ref().map(kind);
-    let masked = mask.is_none_or(|mask| mask == dtype || mask == Some(Dtype::Bool));
-    match dtype {
-        Some(Dtype::Float(float)) if alike && masked && of.dropout_p == 0.0 => Some(float),
-        _ => None,
-    }
+/// The operands of attention whose layouts are known.
+struct Operands<'a> {
+    of: &'a FlashAttention,
+    float: Float,
+    query: Seen<'a>,
+    key: Seen<'a>,
+    value: Seen<'a>,
 }
 
-impl FlashAttention {
-    fn plain(
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        is_causal: bool,
-        scale: Option<f64>,
-    ) -> Self {
-        Self { query, key, value, dropout_p: 0.0, is_causal, attn_mask: None, scale }
+impl<'a> Operands<'a> {
+    /// The operands if our kernels compute with all of them, else nothing.
+    fn served(of: &'a FlashAttention) -> Option<Self> {
+        let seen = [of.query.seen("query"), of.key.seen("key"), of.value.seen("value")];
+        let [Ok(query), Ok(key), Ok(value)] = seen else { return None };
+        let dtype = query.dtype();
+        let alike = key.dtype() == dtype && value.dtype() == dtype;
+        let kind = |mask: &Tensor| mask.layout("attn_mask").ok().map(|layout| layout.dtype);
+        let mask = of.attn_mask.as_ref().map(kind);
+        let masked = mask.is_none_or(|mask| mask == Some(dtype) || mask == Some(Dtype::Bool));
+        match dtype {
+            Dtype::Float(float) if alike && masked && of.dropout_p == 0.0 => {
+                Some(Self { of, float, query, key, value })
+            }
+            _ => None,
+        }
     }
 
-    /// The heads of query and key, and whether all operands have their four dimensions.
-    fn heads(&self) -> Result<([usize; 2], bool)> {
-        let (query, key) = (self.query.layout("query")?, self.key.layout("key")?);
-        let ranks = [query.rank, key.rank, self.value.layout("value")?.rank];
-        Ok(([query.shape[1], key.shape[1]], ranks == [4; 3]))
+    /// Whether operands are in batches and heads, of which `grouped` ones may be fewer in the keys.
+    fn fits(&self, grouped: bool) -> bool {
+        let ([_, heads, _, _], [_, kv_heads, _, _], [_, _, _, _]) =
+            (self.query.shape(), self.key.shape(), self.value.shape())
+        else {
+            return false;
+        };
+        heads == kv_heads || grouped
     }
 
-    fn attention<T: Stored<Real: Stored>>(&self) -> Result<Attention<'_, T>> {
+    fn attention<T: Stored<Real: Stored>>(&self) -> Result<Attention<'a, T>> {
+        let of = self.of;
         let (query, key) = (self.query.view("query")?, self.key.view("key")?);
         let ([batch, heads, query_len, head_dim], [_, _, key_len, _]) =
             (query.shape(), key.shape());
         let scores = [batch, heads, query_len, key_len];
-        let mask = match &self.attn_mask {
+        let mask = match &of.attn_mask {
             None => Mask::Absent,
             Some(mask) if mask.layout("attn_mask")?.dtype == Dtype::Bool => {
                 Mask::Attend(mask.view_expanded("attn_mask", scores)?)
             }
             Some(mask) => Mask::Bias(mask.view_expanded("attn_mask", scores)?),
         };
-        let right = self.is_causal.then_some(0);
-        let scale = self.scale.unwrap_or_else(|| 1.0 / (head_dim.max(1) as f64).sqrt());
+        let right = of.is_causal.then_some(0);
+        let scale = of.scale.unwrap_or_else(|| 1.0 / (head_dim.max(1) as f64).sqrt());
         Ok(Attention {
             query,
             key,
@@ -96,17 +104,15 @@ impl FlashAttention {
             dropout: None,
         })
     }
-}
 
-impl FlashAttention {
-    fn forward(&self, float: Float, team: &dyn Team) -> Result<[Tensor; 2]> {
-        with_stored!(float, T => {
+    fn forward(&self, team: &dyn Team) -> Result<[Tensor; 2]> {
+        with_stored!(self.float, T => {
             let attention = self.attention::<T>()?;
             let [batch, heads, query_len] = attention.lse_shape();
             let steps = [(query_len * heads) as isize, 1, heads as isize];
             let mut lse = Tensor::empty_strided::<Real<T>>(&[batch, heads, query_len], &steps)?;
             let output = self.output(&attention, lse.view_mut("lse")?, team)?;
-            if self.attn_mask.is_some() {
+            if self.of.attn_mask.is_some() {
                 keep_finite::<Real<T>>(lse.view_mut("lse")?);
             }
             Ok([output, lse])
@@ -131,12 +137,11 @@ impl FlashAttention {
     /// comes out empty.
     fn backward(
         &self,
-        float: Float,
         [grad_output, output, lse]: [&Tensor; 3],
         (of_query, of_key, of_value): (bool, bool, bool),
         team: &dyn Team,
     ) -> Result<[Tensor; 3]> {
-        with_stored!(float, T => {
+        with_stored!(self.float, T => {
             let attention = self.attention::<T>()?;
             let empty = |wanted: bool, [batch, heads, length, size]: [usize; 4]| {
                 if !wanted {
@@ -159,6 +164,18 @@ impl FlashAttention {
             backward(&Pass { attention: &attention, saved, upstream }, gradients, team)?;
             Ok([query, key, value])
         })
+    }
+}
+
+impl FlashAttention {
+    fn plain(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        is_causal: bool,
+        scale: Option<f64>,
+    ) -> Self {
+        Self { query, key, value, dropout_p: 0.0, is_causal, attn_mask: None, scale }
     }
 }
 
@@ -185,20 +202,18 @@ pub(crate) fn attend(
 ) -> PyResult<Option<(Tensor, Option<Tensor>)>> {
     let of = FlashAttention::plain(query, key, value, is_causal, scale);
     gate::enter(py, |team| {
-        let Some(float) = served(&of) else { return Ok(None) };
-        let ([heads, kv_heads], in_batches) = of.heads()?;
-        if !in_batches || (heads != kv_heads && !enable_gqa) {
+        let Some(operands) = Operands::served(&of).filter(|of| of.fits(enable_gqa)) else {
             return Ok(None);
-        }
+        };
         if keep {
-            let [output, lse] = of.forward(float, team)?;
+            let [output, lse] = operands.forward(team)?;
             return Ok(Some((output, Some(lse))));
         }
-        with_stored!(float, T => {
-            let attention = of.attention::<T>()?;
-            let mut lse = vec![Real::<T>::default(); attention.lse_shape().iter().product()];
+        with_stored!(operands.float, T => {
+            let attention = operands.attention::<T>()?;
+            let mut lse = Scratch::<Real<T>>::take(attention.lse_shape().iter().product())?;
             let lse = ViewMut::contiguous(&mut lse, attention.lse_shape())?;
-            Ok(Some((of.output(&attention, lse, team)?, None)))
+            Ok(Some((operands.output(&attention, lse, team)?, None)))
         })
     })
 }
@@ -220,8 +235,9 @@ pub(crate) fn attend_backward(
 ) -> PyResult<Option<[Tensor; 3]>> {
     let of = FlashAttention::plain(query, key, value, is_causal, scale);
     gate::enter(py, |team| {
-        let gradients = |float| of.backward(float, [&grad_output, &output, &lse], wanted, team);
-        served(&of).map(gradients).transpose()
+        let results = [&grad_output, &output, &lse];
+        let operands = Operands::served(&of);
+        operands.map(|operands| operands.backward(results, wanted, team)).transpose()
     })
 }
 
@@ -235,7 +251,10 @@ impl Operator for Forward {
     fn call(arguments: Self::Arguments, team: &dyn Team) -> Result<[Tensor; 2]> {
         let (query, key, value, dropout_p, is_causal, attn_mask, scale) = arguments;
         let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
-        if let Some(float) = served(&of) { of.forward(float, team) } else { flash_attention(&of) }
+        match Operands::served(&of) {
+            Some(operands) => operands.forward(team),
+            None => flash_attention(&of),
+        }
     }
 }
 
@@ -253,9 +272,9 @@ impl Operator for Backward {
         let (grad_output, query, key, value, output, lse, ..) = arguments;
         let (.., dropout_p, is_causal, attn_mask, scale) = arguments;
         let of = FlashAttention { query, key, value, dropout_p, is_causal, attn_mask, scale };
-        match served(&of) {
-            Some(float) => {
-                of.backward(float, [&grad_output, &output, &lse], (true, true, true), team)
+        match Operands::served(&of) {
+            Some(operands) => {
+                operands.backward([&grad_output, &output, &lse], (true, true, true), team)
             }
             None => flash_attention_backward(&of, &grad_output, &output, &lse),
         }

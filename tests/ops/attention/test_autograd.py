@@ -353,3 +353,16 @@ def test_bad_input_is_told(arguments, options, kind, words):
     with pytest.raises(kind) as raised:
         fw.scaled_dot_product_attention(*arguments, **options)
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_batch_of_gradients_at_once():
+    query, key, value = torch.randn(3, 2, 2, 5, 4).unbind()
+    query.requires_grad_()
+    upstream = torch.randn(3, 2, 2, 5, 4)
+    output = fw.scaled_dot_product_attention(query, key, value, is_causal=True)
+    (actual,) = torch.autograd.grad(
+        output, query, upstream, retain_graph=True, is_grads_batched=True
+    )
+    each = [torch.autograd.grad(output, query, one, retain_graph=True)[0] for one in upstream]
+    torch.testing.assert_close(actual, torch.stack(each))

@@ -116,6 +116,28 @@ def test_the_operators_keep_the_dispatchers_rules(activation, bias):
     torch.library.opcheck(torch.ops.fusewire.linear_backward.default, backward)
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_a_batch_of_gradients_at_once():
+    x, weight = torch.randn(3, 4, 5, requires_grad=True), torch.randn(6, 5)
+    output, upstream = fw.linear(x, weight), torch.randn(2, 3, 4, 6)
+    (actual,) = torch.autograd.grad(output, x, upstream, is_grads_batched=True)
+    torch.testing.assert_close(actual, upstream @ weight)
+
+
+def test_rows_that_do_not_lie_as_rows():
+    x = torch.randn(4, 3, 5).transpose(0, 1).requires_grad_()
+    weight, bias = torch.randn(6, 5, requires_grad=True), torch.randn(6, requires_grad=True)
+    upstream = torch.randn(6, 4, 3).permute(2, 1, 0)
+    operands = (x, weight, bias)
+    actual = torch.autograd.grad(fw.linear(*operands), operands, upstream)
+    exact = torch.autograd.grad(torch.nn.functional.linear(*operands), operands, upstream)
+    torch.testing.assert_close(actual, exact)
+    # The same gradient where the input itself does lie as rows.
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    (actual,) = torch.autograd.grad(fw.linear(x, weight), x, upstream)
+    torch.testing.assert_close(actual, upstream @ weight)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compiles_without_a_graph_break(dynamic):
     def layer(x, weight, bias):

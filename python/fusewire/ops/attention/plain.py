@@ -16,10 +16,7 @@ from fusewire import _native
 from fusewire.ops import dispatcher
 
 _wants_gradients = torch.is_grad_enabled
-
-
-class _NotServedError(Exception):
-    """The operands are for the dispatcher."""
+_PLAIN = dispatcher.PLAIN
 
 
 class _Attention(torch.autograd.Function):
@@ -35,7 +32,7 @@ class _Attention(torch.autograd.Function):
     ) -> torch.Tensor:
         results = _native.attend(query, key, value, is_causal, scale, enable_gqa, True)
         if results is None:
-            raise _NotServedError
+            raise dispatcher.NotServedError
         ctx.save_for_backward(query, key, value, *results)
         ctx.options = (is_causal, scale)
         return results[0]
@@ -46,7 +43,7 @@ class _Attention(torch.autograd.Function):
         is_causal, scale = ctx.options
         wanted = ctx.needs_input_grad[:3]
         gradients: Any
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not dispatcher.takes_gradient(grad_output):
             gradients = dispatcher.differentiable_gradients(
                 partial(_by_dispatcher, is_causal=is_causal, scale=scale),
                 (query, key, value),
@@ -70,10 +67,11 @@ def _by_dispatcher(
 ) -> torch.Tensor:
     from fusewire.ops.attention import scaled_dot_product_attention
 
-    # Whoever asks for the logarithms is not served here.
-    return scaled_dot_product_attention(
-        query, key, value, None, 0.0, is_causal, scale, True, return_lse=True
-    )[0]
+    # What came here came without autocast; whoever asks for the logarithms is not served here.
+    with torch.autocast("cpu", enabled=False):
+        return scaled_dot_product_attention(
+            query, key, value, None, 0.0, is_causal, scale, True, return_lse=True
+        )[0]
 
 
 def attention(
@@ -85,12 +83,17 @@ def attention(
     enable_gqa: bool,
 ) -> torch.Tensor | None:
     """The output, or None where the dispatcher must see the call or say what is wrong with it."""
-    if not dispatcher.is_direct(query, key, value):
+    if (
+        type(query) not in _PLAIN
+        or type(key) not in _PLAIN
+        or type(value) not in _PLAIN
+        or dispatcher.is_watched()
+    ):
         return None
     if _wants_gradients() and (query.requires_grad or key.requires_grad or value.requires_grad):
         try:
             output: torch.Tensor = _Attention.apply(query, key, value, is_causal, scale, enable_gqa)
-        except _NotServedError:
+        except dispatcher.NotServedError:
             return None
         return output
     results = _native.attend(query, key, value, is_causal, scale, enable_gqa, False)

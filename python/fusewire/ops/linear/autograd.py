@@ -6,11 +6,13 @@ costs half of what a derivative registered with the dispatcher costs, and nothin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 
+from fusewire import _native
 from fusewire.ops import dispatcher
 from fusewire.ops.linear import composed
 
@@ -54,6 +56,9 @@ _backward = dispatcher.declare(
     _backward_fake,
 )
 
+_TAKES_TENSORS = _native.takes_tensors()
+"""Whether this PyTorch hands tensors to the extension module past its dispatcher."""
+
 
 class _Linear(torch.autograd.Function):
     @staticmethod
@@ -63,8 +68,12 @@ class _Linear(torch.autograd.Function):
         weight: torch.Tensor,
         bias: torch.Tensor | None,
         activation: str,
+        direct: bool,
     ) -> torch.Tensor:
-        output: torch.Tensor = _forward(input, weight, bias, activation)
+        apply = _native.apply_linear if direct else _forward
+        output: torch.Tensor | None = apply(input, weight, bias, activation)
+        if output is None:
+            raise dispatcher.NotServedError
         ctx.activation = activation
         saved = output if activation in _DIFFERENTIATES_OUTPUT else None
         ctx.save_for_backward(input, weight, bias, saved)
@@ -76,8 +85,12 @@ class _Linear(torch.autograd.Function):
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
             wanted = dispatcher.needed_now(ctx, wanted)
+        gradients: Sequence[torch.Tensor | None]
         if torch.is_grad_enabled() and ctx.activation == "identity":
-            gradients = composed.gradients_of_identity(grad_output, input, weight, wanted)
+            of_rows, *of_others = composed.gradients_of_identity(
+                _rows(grad_output), _rows(input), weight, wanted
+            )
+            gradients = [None if of_rows is None else of_rows.view(input.shape), *of_others]
         elif torch.is_grad_enabled():
             gradients = dispatcher.differentiable_gradients(
                 partial(composed.linear, activation=ctx.activation),
@@ -86,17 +99,53 @@ class _Linear(torch.autograd.Function):
                 wanted,
             )
         else:
-            gradients = _backward(grad_output, input, weight, bias, output, ctx.activation, *wanted)
+            gradients = _gradients(grad_output, input, weight, bias, output, ctx.activation, wanted)
         input_grad, weight_grad, bias_grad = (
             gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
-        return input_grad, weight_grad, bias_grad, None
+        return input_grad, weight_grad, bias_grad, None, None
+
+
+def _gradients(
+    grad_output: torch.Tensor,
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    output: torch.Tensor | None,
+    activation: str,
+    wanted: tuple[bool, bool, bool],
+) -> Sequence[torch.Tensor]:
+    """The gradients of input, weight and bias; what is not wanted comes out empty."""
+    if _TAKES_TENSORS and dispatcher.takes_gradient(grad_output):
+        direct = _native.apply_linear_backward(
+            grad_output, input, weight, bias, output, activation, wanted
+        )
+        if direct is not None:
+            return direct
+    rows, outer = _rows(input), _rows(grad_output)
+    kept = None if output is None else _rows(output)
+    found = list(_backward(outer, rows, weight, bias, kept, activation, *wanted))
+    if wanted[0]:
+        found[0] = found[0].view(input.shape)
+    return found
+
+
+def _rows(operand: torch.Tensor) -> torch.Tensor:
+    """All dimensions before the last as one."""
+    if operand.dim() == 2:
+        return operand
+    return operand.reshape(operand.shape[:-1].numel(), operand.shape[-1])
 
 
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
 ) -> torch.Tensor:
     """See :func:`fusewire.linear`; `activation` is ``"identity"`` for none."""
+    given = (input, weight) if bias is None else (input, weight, bias)
+    if dispatcher.is_direct(*given) and _TAKES_TENSORS:
+        direct = _past_dispatcher(input, weight, bias, activation)
+        if direct is not None:
+            return direct
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = dispatcher.autocast(input, weight, bias)
     if not dispatcher.is_served(input, dispatcher.STORED):
@@ -104,11 +153,9 @@ def linear(
     if input.dim() == 0:
         raise ValueError("input must have at least 1 dimension, but is a single number")
     try:
-        rows = (
-            input if input.dim() == 2 else input.reshape(input.shape[:-1].numel(), input.shape[-1])
-        )
+        rows = _rows(input)
         if dispatcher.needs_gradient(input, weight, bias):
-            output: torch.Tensor = dispatcher.apply(_Linear, rows, weight, bias, activation)
+            output: torch.Tensor = dispatcher.apply(_Linear, rows, weight, bias, activation, False)
         else:
             output = _forward(rows, weight, bias, activation)
     except (RuntimeError, AttributeError) as error:
@@ -116,3 +163,16 @@ def linear(
             raise TypeError("weight must be a PyTorch tensor, but is NoneType") from None
         raise dispatcher.as_raised(error, input=input, weight=weight, bias=bias) from None
     return output if input.dim() == 2 else output.reshape(*input.shape[:-1], weight.shape[0])
+
+
+def _past_dispatcher(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+) -> torch.Tensor | None:
+    """The output, or None where the dispatcher must see the call or say what is wrong with it."""
+    if not dispatcher.needs_gradient(input, weight, bias):
+        return _native.apply_linear(input, weight, bias, activation)
+    try:
+        output: torch.Tensor = _Linear.apply(input, weight, bias, activation, True)
+    except dispatcher.NotServedError:
+        return None
+    return output

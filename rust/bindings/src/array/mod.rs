@@ -4,6 +4,7 @@
 mod numpy;
 
 use std::ffi::c_void;
+use std::marker::PhantomData;
 
 use fusewire_kernels::math::Elementary;
 use fusewire_kernels::view::{View, ViewMut};
@@ -126,6 +127,57 @@ pub(crate) struct Layout {
     pub(crate) strides: [isize; MAX_RANK],
 }
 
+impl Layout {
+    /// The same numbers as rows: all dimensions before the last as one.
+    fn rows(mut self, name: &str) -> Result<Self> {
+        let Some(last) = self.rank.checked_sub(1) else {
+            let message = format!("{name} must have at least 1 dimension, but is a single number");
+            return Err(Failure::Value(message));
+        };
+        let (mut rows, mut step) = (1, 0);
+        for axis in (0..last).rev().filter(|&axis| self.shape[axis] != 1) {
+            let expected = step * rows as isize;
+            if rows == 1 {
+                step = self.strides[axis];
+            } else if self.strides[axis] != expected && rows * self.shape[axis] != 0 {
+                let shape = &self.shape[..self.rank];
+                let message = format!("{name} of shape {shape:?} does not lie as rows");
+                return Err(Failure::Value(message));
+            }
+            rows *= self.shape[axis];
+        }
+        (self.shape[0], self.shape[1]) = (rows, self.shape[last]);
+        (self.strides[0], self.strides[1]) = (step, self.strides[last]);
+        self.rank = 2;
+        Ok(self)
+    }
+}
+
+/// An array whose layout has been asked for: each answer of its owner takes time.
+pub(crate) struct Seen<'a> {
+    layout: Layout,
+    array: PhantomData<&'a ()>,
+}
+
+impl<'a> Seen<'a> {
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.layout.dtype
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.layout.shape[..self.layout.rank]
+    }
+
+    /// The elements, to be read.
+    pub(crate) fn view<T: Element, const N: usize>(&self, name: &str) -> Result<View<'a, T, N>> {
+        let (shape, strides) = geometry::<T, N>(&self.layout, name)?;
+        // SAFETY: the array's owner promises readable memory at every position while the array is
+        // borrowed; that nobody writes meanwhile is the caller's duty in Python, as for NumPy and
+        // PyTorch.
+        Ok(unsafe { View::from_raw_parts(self.layout.start.cast::<T>(), shape, strides) })
+    }
+}
+
 /// An array that kernels can read, or fill after [`Array::empty`].
 ///
 /// # Safety
@@ -149,13 +201,14 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
         }
     }
 
+    /// The array with its layout, to be viewed without asking again.
+    fn seen(&self, name: &str) -> Result<Seen<'_>> {
+        Ok(Seen { layout: self.layout(name)?, array: PhantomData })
+    }
+
     /// The elements, to be read.
     fn view<T: Element, const N: usize>(&self, name: &str) -> Result<View<'_, T, N>> {
-        let layout = self.layout(name)?;
-        let (shape, strides) = geometry::<T, N>(&layout, name)?;
-        // SAFETY: the trait promises readable memory at every position while `self` is borrowed;
-        // that nobody writes meanwhile is the caller's duty in Python, as for NumPy and PyTorch.
-        Ok(unsafe { View::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
+        self.seen(name)?.view(name)
     }
 
     /// The elements, repeated along dimensions of length 1 and along missing ones before the first.
@@ -174,8 +227,24 @@ pub(crate) unsafe trait Array: Sized + Send + Sync {
         }
         layout.rank += missing;
         let (shape, strides) = geometry::<T, N>(&layout, name)?;
-        // SAFETY: as for `view`; a step of 0 along a dimension of length 1 stays where it was.
+        // SAFETY: as for `Seen::view`; a step of 0 along a dimension of length 1 stays where it was.
         Ok(unsafe { View::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
+    }
+
+    /// The elements as rows: all dimensions before the last as one, where they lie so.
+    fn view_rows<T: Element>(&self, name: &str) -> Result<View<'_, T, 2>> {
+        let layout = self.layout(name)?.rows(name)?;
+        let (shape, strides) = geometry::<T, 2>(&layout, name)?;
+        // SAFETY: as for `Seen::view`.
+        Ok(unsafe { View::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
+    }
+
+    /// The numbers of a new array as rows, to be written.
+    fn view_rows_mut<T: Stored>(&mut self, name: &str) -> Result<ViewMut<'_, T, 2>> {
+        let layout = self.layout(name)?.rows(name)?;
+        let (shape, strides) = geometry::<T, 2>(&layout, name)?;
+        // SAFETY: as for `view_mut`.
+        Ok(unsafe { ViewMut::from_raw_parts(layout.start.cast::<T>(), shape, strides) })
     }
 
     /// The numbers of a new array, to be written.
