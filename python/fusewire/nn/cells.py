@@ -66,6 +66,10 @@ class LSTMCell(torch.nn.LSTMCell):
         return hidden, cell
 
 
+_PROMOTED = frozenset({"gru", "lstm"})
+"""Cells whose next states PyTorch's autocast leaves in the type of the last ones."""
+
+
 def _step(
     module: torch.nn.RNNCellBase, kind: str, input: torch.Tensor, states: list[torch.Tensor] | None
 ) -> list[torch.Tensor]:
@@ -75,6 +79,11 @@ def _step(
         return [state[0] for state in _step(module, kind, input[None], batch)]
     if input.dim() != 2:
         raise ValueError(f"input must have 1 or 2 dimensions, but has shape {tuple(input.shape)}")
+    if kind in _PROMOTED and torch.is_autocast_enabled("cpu") and input.is_cpu:
+        dtype = module.weight_ih.dtype
+        with torch.autocast("cpu", enabled=False):
+            given = None if states is None else [state.to(dtype) for state in states]
+            return _step(module, kind, input.to(dtype), given)
     weights = [module.weight_ih, module.weight_hh]
     if module.bias:
         weights += [module.bias_ih, module.bias_hh]

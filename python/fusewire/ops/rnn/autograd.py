@@ -22,6 +22,7 @@ from fusewire.ops.rnn.options import Options
 from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain, is_torchs, name_weights
 
 _HALVES = frozenset({torch.bfloat16, torch.float16})
+_IN_AUTOCASTS_TYPE = frozenset({"lstm", "tanh", "relu"})
 
 
 class _Engine:
@@ -273,7 +274,7 @@ def _autocast(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Runs layers of input and states; where autocast is on, results have the types of PyTorch's.
 
-    Those are autocast's for an LSTM and the weights' for the others. The layers compute in the
+    Those are the weights' for a GRU and autocast's for the others. The layers compute in the
     weights' type, which is the more exact one.
     """
     if not (input.is_cpu and torch.is_autocast_enabled("cpu")):
@@ -282,6 +283,6 @@ def _autocast(
     with torch.autocast("cpu", enabled=False):
         initial = None if states is None else [state.to(dtype) for state in states]
         output, finals = layers(input.to(dtype), initial)
-    if options.kind == "lstm":
+    if options.kind in _IN_AUTOCASTS_TYPE:
         output, *finals = dispatcher.autocast(output, *finals)
     return output, finals
