@@ -1,4 +1,4 @@
-"""What a line or two give whole models: `python -m benches.models` prints a table.
+"""What `fw.fuse(model)` gives whole models: `python -m benches.models` prints a table.
 
 Each model is built twice with the same weights; PyTorch's and ours run in turns, and the ratio is
 that of the medians. Both must agree before anything is timed.
@@ -25,7 +25,6 @@ from transformers import (
 )
 
 import fusewire as fw
-import fusewire.dropin.transformers
 
 
 class Contest(NamedTuple):
@@ -47,8 +46,7 @@ def padding(batch: int, length: int) -> torch.Tensor:
 
 def with_ours(model: torch.nn.Module) -> torch.nn.Module:
     ours = copy.deepcopy(model)
-    ours.set_attn_implementation("fusewire")
-    fw.fuse(ours, linear=True)
+    fw.fuse(ours)
     return ours
 
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.nn.utils import parametrizations, parametrize, weight_norm
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils._pytree import tree_leaves
 
 import fusewire as fw
+from fusewire.dropin import modules
 
 
 class Model(torch.nn.Module):
@@ -42,7 +44,7 @@ def test_a_model_computes_the_same_before_and_after():
     model, x = Model(), torch.randn(4, 5, 6)
     expected, parameters = gradients(model, x), list(model.parameters())
     keys, modules = list(model.state_dict()), list(model.modules())
-    report = fw.fuse(model)
+    report = fw.fuse(model, linear=False)
     assert list(report.changed) == [
         "lstm",
         "gru",
@@ -58,7 +60,7 @@ def test_a_model_computes_the_same_before_and_after():
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     assert all(a is b for a, b in zip(model.modules(), modules, strict=True))
     assert list(model.state_dict()) == keys
-    assert not fw.fuse(model).changed
+    assert not fw.fuse(model, linear=False).changed
     assert list(fw.fuse(model, undo=True).changed) == list(report.changed)
     assert type(model.lstm) is torch.nn.LSTM
     torch.testing.assert_close(gradients(model, x), expected, rtol=1e-6, atol=1e-7)
@@ -167,7 +169,7 @@ def test_what_is_left_alone_and_why():
         }
     )
     model["replaced"].forward = model["replaced"].forward
-    report = fw.fuse(model)
+    report = fw.fuse(model, linear=False)
     assert not report.changed
     assert report.left_alone == {
         "own": "Own is a class of its own, derived from GRU",
@@ -192,13 +194,50 @@ def test_transformers_call_their_attention_in_inference():
     assert torch.equal(again, expected[0])
 
 
-def test_linear_layers_are_changed_where_that_is_asked_for():
-    model, x = Model(), torch.randn(4, 5, 6)
+@pytest.mark.parametrize("rows", [8, 80], ids=["few", "many"])
+def test_linear_layers_are_changed_where_that_is_asked_for(rows):
+    model, x = Model(), torch.randn(4, rows // 4, 6)
     expected = gradients(model, x)
-    assert "head" not in fw.fuse(model).changed
+    assert "head" not in fw.fuse(model, linear=False).changed
     report = fw.fuse(model, linear=True)
-    assert report.changed == {"head": "Linear"}
+    inner = {"attention.out_proj": "NonDynamicallyQuantizableLinear"}
+    assert report.changed == inner | {"head": "Linear"}
     assert not report.left_alone
     torch.testing.assert_close(gradients(model, x), expected, rtol=1e-4, atol=2e-6)
+    model.double()
+    gradients(model, x.double())
+    model.bfloat16()
+    assert model(x.bfloat16()).dtype == torch.bfloat16
     fw.fuse(model, undo=True)
     assert type(model.head) is torch.nn.Linear
+
+
+@pytest.mark.parametrize("gain", [False, True])
+def test_linear_layers_are_changed_where_that_pays(monkeypatch, gain):
+    monkeypatch.setattr(modules, "_products_gain", lambda: gain)
+    assert ("head" in fw.fuse(Model()).changed) is gain
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "LSTMCell", "GRUCell", "RNNCell"])
+@pytest.mark.filterwarnings("ignore:.*quantiz")
+def test_quantised_modules_are_left_alone(kind):
+    module = getattr(torch.ao.nn.quantized.dynamic, kind)(2, 3)
+    report = fw.fuse(torch.nn.Sequential(module), linear=False)
+    assert not report.changed
+    assert report.left_alone == {"0": "it is quantised, or made to become so"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_autocast_gives_the_types_that_it_gives_pytorchs_modules(kind, dtype):
+    if (kind, dtype) == ("LSTM", torch.float16):
+        pytest.skip("PyTorch's LSTM has no float16 on every CPU")
+    theirs, x = getattr(torch.nn, kind)(4, 8), torch.randn(3, 4)
+    ours = copy.deepcopy(theirs)
+    fw.fuse(ours)
+    for training in (True, False):
+        with torch.set_grad_enabled(training), torch.autocast("cpu", dtype):
+            expected, actual = theirs(x), ours(x)
+        for wanted, got in zip(tree_leaves(expected), tree_leaves(actual), strict=True):
+            assert got.dtype == wanted.dtype
+            torch.testing.assert_close(got, wanted, rtol=3e-2, atol=3e-2)

@@ -1,6 +1,7 @@
 """Hugging Face's models, made tiny from their configurations, against their own attention."""
 
 import copy
+import pickle
 import sys
 
 import pytest
@@ -206,7 +207,32 @@ def test_the_linear_layers_of_gpt2_are_fused():
     eager, ours = models("GPT2LMHeadModel", DECODERS["GPT2LMHeadModel"])
     changed = fw.fuse(ours, linear=True).changed
     assert changed["transformer.h.0.attn.c_attn"] == "Conv1D"
+    assert changed["transformer.h.0.mlp.act"] == "NewGELUActivation"
     compare(eager, ours, input_ids=padded("none")[0])
+
+
+def test_one_line_changes_attention_as_well():
+    config = transformers.BertConfig(**SIZES)
+    model = torch.nn.Sequential(transformers.BertModel(config).eval())
+    tokens, _ = padded("none")
+    expected = model(tokens).last_hidden_state
+    report = fw.fuse(model)
+    assert report.changed["0"] == "attention"
+    assert config._attn_implementation == "fusewire"
+    torch.testing.assert_close(model(tokens).last_hidden_state, expected, rtol=1e-4, atol=1e-4)
+    assert not fw.fuse(model).changed
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    for each in (copied, model):
+        assert fw.fuse(each, undo=True).changed["0"] == "attention as before"
+        assert each[0].config._attn_implementation == "sdpa"
+        assert torch.equal(each(tokens).last_hidden_state, expected)
+
+
+def test_attention_that_may_be_asked_for_weights_is_left_alone():
+    eager, _ = models("LlamaForCausalLM", GROUPED)
+    report = fw.fuse(eager, linear=False)
+    assert not report.changed
+    assert 'its attention is "eager"' in report.left_alone[""]
 
 
 def test_each_query_may_have_a_sink():

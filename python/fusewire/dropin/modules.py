@@ -1,4 +1,4 @@
-"""Recurrent and attention modules of a model, computed by our kernels from now on.
+"""Recurrent, attention and linear modules of a model, computed by our kernels from now on.
 
 A module keeps its identity: only its class changes. So parameters stay those that the optimiser
 has, and hooks, tied weights, buffers, training mode and references to the module survive.
@@ -6,12 +6,17 @@ has, and hooks, tied weights, buffers, training mode and references to the modul
 
 from __future__ import annotations
 
+import importlib
+import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
-from fusewire import nn
+from fusewire import _native, nn
+from fusewire.dropin.linear import Linear
 
 _CACHES = ("_flat_weights", "_flat_weights_names", "_flat_weight_refs")
 """What `torch.nn.RNNBase` keeps of its weights; our classes look them up when they are called."""
@@ -44,7 +49,7 @@ class _Origin:
     """Attributes that our class has and that it had not."""
 
 
-_CLASSES: dict[type, type] = {
+CLASSES: dict[type, type] = {
     torch.nn.RNN: nn.RNN,
     torch.nn.LSTM: nn.LSTM,
     torch.nn.GRU: nn.GRU,
@@ -54,26 +59,31 @@ _CLASSES: dict[type, type] = {
     torch.nn.MultiheadAttention: nn.MultiheadAttention,
     torch.nn.TransformerEncoderLayer: nn.TransformerEncoderLayer,
 }
+"""What modules become."""
 
-LINEAR_CLASSES: dict[type, type] = {torch.nn.Linear: nn.Linear}
-"""Linear layers, which are changed where that is asked for."""
+LINEAR_CLASSES: dict[type, type] = {
+    NonDynamicallyQuantizableLinear: Linear,
+    torch.nn.Linear: Linear,
+}
+"""Linear layers, which are changed where that is asked for, or pays."""
 
 
-def fuse(model: torch.nn.Module, *, linear: bool = False, undo: bool = False) -> Fusion:
-    """Lets the recurrent and attention modules of a model run our kernels, in place.
+def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = False) -> Fusion:
+    """Lets the recurrent, attention and linear modules of a model run our kernels, in place.
 
     `torch.nn.RNN`, `LSTM`, `GRU`, their cells, `torch.nn.MultiheadAttention` and
     `TransformerEncoderLayer` get the class of that name of `fusewire.nn`, wherever they are;
-    parameters, state_dict keys, hooks, parametrizations and modes stay what they are. On
-    other devices than the CPU, and in half precision where our kernels do not serve it, they go
-    on running PyTorch's operators.
+    parameters, state_dict keys, hooks, parametrizations and modes stay what they are. Hugging
+    Face's models whose attention is ``"sdpa"`` get ``"fusewire"`` (see
+    `fusewire.dropin.transformers`). On other devices than the CPU, and in half precision where our
+    kernels do not serve it, all of them go on running PyTorch's operators.
 
     Args:
         model: Any module; may itself be one of the above.
-        linear: Whether to change `torch.nn.Linear` too (and, where `fusewire.dropin.transformers`
-            is imported, Hugging Face's `Conv1D`, which GPT-2 is made of).
-            They gain where a call has many rows (64 and more), and lose where it has few, as in
-            generation.
+        linear: Whether to change `torch.nn.Linear` too, and Hugging Face's `Conv1D`, which GPT-2 is
+            made of. They run our product in float32 and float64, else PyTorch's. If None, they
+            are changed where ours is known to be the faster one: on AMD's CPUs with AVX-512,
+            which PyTorch's library leaves unused there.
         undo: Whether to make all modules what they were before instead.
 
     Returns:
@@ -92,7 +102,11 @@ def fuse(model: torch.nn.Module, *, linear: bool = False, undo: bool = False) ->
         0: GRU as before
     """
     report = Fusion()
+    if linear is None:
+        linear = _products_gain()
     for name, module in model.named_modules():
+        if _is_hugging_face(module):
+            _fuse_attention(name, module, report, undo)
         if undo:
             if _ORIGIN in vars(module):
                 _restore(module)
@@ -113,6 +127,39 @@ def fuse(model: torch.nn.Module, *, linear: bool = False, undo: bool = False) ->
     return report
 
 
+def _products_gain() -> bool:
+    """Whether our product of matrices is known to be faster on this CPU than PyTorch's.
+
+    PyTorch's is MKL's, which keeps to AVX2 on AMD's CPUs.
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    isa = str(_native.config()["isa"])
+    return isa.startswith("avx512") and "AMD" in capabilities.get("cpu_name", "")
+
+
+def _is_hugging_face(module: torch.nn.Module) -> bool:
+    models = sys.modules.get("transformers.modeling_utils")
+    return models is not None and isinstance(module, models.PreTrainedModel)
+
+
+def _fuse_attention(name: str, module: torch.nn.Module, report: Fusion, undo: bool) -> None:
+    """Changes the attention of a model of Hugging Face and of those within it, or restores it."""
+    try:
+        hugging_face = importlib.import_module("fusewire.dropin.transformers")
+    except ImportError as error:
+        report.left_alone[name] = f"this version of transformers is not served: {error}"
+        return
+    if undo:
+        if hugging_face.restore_attention(module):
+            report.changed[name] = "attention as before"
+    elif not hugging_face.has_our_attention(module):
+        reason = hugging_face.replace_attention(module)
+        if reason is None:
+            report.changed[name] = "attention"
+        else:
+            report.left_alone[name] = reason
+
+
 def _kind(module: torch.nn.Module) -> type:
     """The class of a module without its parametrizations."""
     kind = type(module)
@@ -121,21 +168,29 @@ def _kind(module: torch.nn.Module) -> type:
 
 def _family(module: torch.nn.Module) -> type | None:
     """The class of `torch.nn` that we have something for and that the module is one of."""
-    classes = _CLASSES | LINEAR_CLASSES
+    classes = CLASSES | LINEAR_CLASSES
     if isinstance(module, tuple(classes.values())):
         return None
     for family in classes:
         if isinstance(module, family):
+            return family
+        if _is_quantised(module) and type(module).__name__ == family.__name__:
             return family
         if isinstance(module, torch.jit.ScriptModule) and module.original_name == family.__name__:
             return family
     return None
 
 
+def _is_quantised(module: torch.nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.ao.nn.")
+
+
 def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
     """Why a module stays what it is; None where nothing speaks against a change."""
     if isinstance(module, torch.jit.ScriptModule):
         return "TorchScript has compiled it"
+    if _is_quantised(module):
+        return "it is quantised, or made to become so"
     if kind is not family:
         return f"{kind.__name__} is a class of its own, derived from {family.__name__}"
     if "forward" in vars(module):
@@ -144,9 +199,8 @@ def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
 
 
 def _replace_class(module: torch.nn.Module, kind: type) -> None:
-    ours = (_CLASSES | LINEAR_CLASSES)[kind]
-    with torch.device("meta"):
-        lender = ours(1, 1)
+    ours = (CLASSES | LINEAR_CLASSES)[kind]
+    lent = _attributes_beyond(ours, kind, module)
     if parametrize.is_parametrized(module):
         # PyTorch made a class for this module whose properties compute the parameters.
         computed = {n: value for n, value in vars(type(module)).items() if n not in _OF_CLASSES}
@@ -154,12 +208,20 @@ def _replace_class(module: torch.nn.Module, kind: type) -> None:
     own = vars(module)
     for name in _CACHES:
         own.pop(name, None)
-    lent = {name: value for name, value in vars(lender).items() if not hasattr(module, name)}
     own[_ORIGIN] = _Origin(type(module), frozenset(lent))
     own.update(lent)
     module.__class__ = ours
     if isinstance(module, nn.Recurrent):
         module.flatten_parameters()
+
+
+def _attributes_beyond(ours: Any, kind: Any, module: torch.nn.Module) -> dict[str, object]:
+    """What the constructor of our class sets and the module does not have in any way."""
+    if ours.__init__ is kind.__init__:
+        return {}
+    with torch.device("meta"):
+        lender = ours(1, 1)
+    return {name: value for name, value in vars(lender).items() if not hasattr(module, name)}
 
 
 _OF_CLASSES = ("__dict__", "__weakref__")

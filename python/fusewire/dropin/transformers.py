@@ -27,15 +27,18 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
     PreTrainedModel,
+    activations,
     pytorch_utils,
 )
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from fusewire.dropin.modules import LINEAR_CLASSES
+from fusewire.dropin.linear import is_served
+from fusewire.dropin.modules import CLASSES, LINEAR_CLASSES
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
 
@@ -163,12 +166,74 @@ def _read_by_own_attention(modeling: str) -> frozenset[str]:
     return frozenset(inspect.signature(own).parameters) - _SERVED - _WITHOUT_EFFECT
 
 
+_FORMER = "_fused_attention"
+"""The attribute in which a model remembers the attention that each of its configurations named."""
+
+
+def has_our_attention(model: PreTrainedModel) -> bool:
+    """Whether a model computes its attention by our function."""
+    return bool(model.config._attn_implementation == NAME)
+
+
+def replace_attention(model: PreTrainedModel) -> str | None:
+    """Gives a model our attention in the place of PyTorch's own; says why, if it stays as it is."""
+    former = model.config._attn_implementation
+    if former != "sdpa":
+        return f'its attention is "{former}"; set_attn_implementation("{NAME}") would replace that'
+    if not model._can_set_attn_implementation():
+        return "its attention is not looked up by name; fw.enable() serves it"
+    remembered = [(config, config._attn_implementation) for config in _configurations(model.config)]
+    try:
+        model.set_attn_implementation(NAME)
+    except ValueError as error:
+        _set_attention(remembered)
+        return str(error)
+    vars(model)[_FORMER] = remembered
+    return None
+
+
+def restore_attention(model: PreTrainedModel) -> bool:
+    """Undoes :func:`replace_attention`; whether there was anything to undo."""
+    remembered = vars(model).pop(_FORMER, None)
+    if remembered is None:
+        return False
+    _set_attention(remembered)
+    return True
+
+
+def _configurations(config: Any) -> list[Any]:
+    """A configuration and those of the models within."""
+    found = [config]
+    for name in config.sub_configs:
+        inner = getattr(config, name, None)
+        found += [] if inner is None else _configurations(inner)
+    return found
+
+
+def _set_attention(remembered: list[tuple[Any, str]]) -> None:
+    """Names are set from the outermost configuration on, because each sets those within too."""
+    for config, name in remembered:
+        config._attn_implementation = name
+
+
 class Conv1D(pytorch_utils.Conv1D):  # type: ignore[misc]
-    """The library's linear layer with a transposed weight, computed by :func:`fusewire.linear`."""
+    """The library's linear layer with a transposed weight, computed like linear layers."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Applies the layer to ``(..., nx)``; returns ``(..., nf)``."""
+        # A single row reads the weight once, which is quicker as it lies.
+        if not is_served(x, self.weight) or x.shape[:-1].numel() == 1:
+            output: torch.Tensor = super().forward(x)
+            return output
         return linear(x, self.weight.T, self.bias)
+
+
+class NewGELUActivation(activations.NewGELUActivation):  # type: ignore[misc]
+    """The library's GELU by its tanh form, in one operator of PyTorch's instead of eight."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Applies the activation to a tensor of any shape."""
+        return functional.gelu(input, approximate="tanh")
 
 
 _WITH_TABLES = (
@@ -198,5 +263,6 @@ def _enter_tables() -> None:
 
 _enter_tables()
 LINEAR_CLASSES[pytorch_utils.Conv1D] = Conv1D
+CLASSES[activations.NewGELUActivation] = NewGELUActivation
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, mask)
