@@ -132,7 +132,7 @@ def _products_gain() -> bool:
 
     PyTorch's is MKL's, which keeps to AVX2 on AMD's CPUs.
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     isa = str(_native.config()["isa"])
     return isa.startswith("avx512") and "AMD" in capabilities.get("cpu_name", "")
 
