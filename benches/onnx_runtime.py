@@ -1,12 +1,18 @@
-"""Recurrent layers as ONNX Runtime computes them, where it is installed."""
+"""Recurrent layers and attention as ONNX Runtime computes them, where it is installed."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence
 
 Tensors = tuple[torch.Tensor, ...]
+
+OPSET = 23
+"""The first with attention."""
+_SINGLE = np.dtype(np.float32)
 
 GATE_ORDER = {"rnn": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
 """Of PyTorch's gates, as ONNX has them."""
@@ -33,8 +39,7 @@ def recurrent(
     Returns:
         A function that gives the output, of packed rows where there are lengths.
     """
-    import onnxruntime
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     rows, *parameters, _ = inputs
     directions = 2 if layers > 1 else 1
@@ -68,26 +73,52 @@ def recurrent(
         ]
         below = f"output{layer}"
     feed = {"input": rows.numpy()}
-    taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, list(rows.shape))]
     if lengths is not None:
         feed["lengths"] = lengths.int().numpy()
-        taken.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, [len(lengths)]))
-    given = helper.make_tensor_value_info(below, TensorProto.FLOAT, None)
     initial = [numpy_helper.from_array(value.numpy(), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, cell, taken, [given], initial)
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8
-    ).SerializeToString()
-    session_options = onnxruntime.SessionOptions()
-    session_options.intra_op_num_threads = threads
-    # Its threads would spin behind its calls, on the cores that the next rival is timed on.
-    session_options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        model, session_options, providers=["CPUExecutionProvider"]
-    )
+    run = _session(nodes, below, feed, threads, initial)
 
-    def run() -> Tensors:
-        output = torch.from_numpy(session.run(None, feed)[0])
+    def packed() -> Tensors:
+        (output,) = run()
         return (output if lengths is None else pack_padded_sequence(output, lengths).data,)
 
-    return run
+    return packed
+
+
+def attention(is_causal: bool, inputs: Tensors, threads: int) -> Callable[[], Tensors]:
+    """Attention of these operands, ready to run; of more heads than keys have where they share.
+
+    Args:
+        is_causal: Whether queries see only the keys up to their own.
+        inputs: Query, key and value, and one more tensor that is not looked at.
+        threads: How many ONNX Runtime may use.
+    """
+    from onnx import helper
+
+    names = ["query", "key", "value"]
+    node = helper.make_node("Attention", names, ["output"], is_causal=int(is_causal))
+    operands = [tensor.numpy() for tensor in inputs[:3]]
+    return _session([node], "output", dict(zip(names, operands, strict=True)), threads, [])
+
+
+def _session(
+    nodes: list[Any], output: str, feed: dict[str, Any], threads: int, constants: list[Any]
+) -> Callable[[], Tensors]:
+    import onnxruntime
+    from onnx import helper
+
+    def described(name: str, numbers: Any) -> Any:
+        kind = helper.np_dtype_to_tensor_dtype(numbers.dtype)
+        return helper.make_tensor_value_info(name, kind, list(numbers.shape))
+
+    taken = [described(name, numbers) for name, numbers in feed.items()]
+    given = helper.make_tensor_value_info(output, helper.np_dtype_to_tensor_dtype(_SINGLE), None)
+    graph = helper.make_graph(nodes, "benchmark", taken, [given], constants)
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Its threads would spin behind its calls, on the cores that the next rival is timed on.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda: (torch.from_numpy(session.run(None, feed)[0]),)

@@ -15,7 +15,7 @@ import torch.nn.functional as functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fusewire as fw
-from benches import onnx_runtime
+from benches import onnx_runtime, open_vino, unchecked
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -138,7 +138,24 @@ def attention() -> Iterator[Case]:
         name += "-bfloat16" * (dtype == torch.bfloat16)
         inputs = _random(shape, kv_shape, kv_shape, shape)
         # The backward recomputes the scores: five products where the forward has two.
-        yield from _both("attention", name, forward_flops, 3.5, inputs, ours, rival, dtype)
+        inference, training = _both(
+            "attention", name, forward_flops, 3.5, inputs, ours, rival, dtype
+        )
+        others: dict[str, Callable[[Tensors, int], Callable[[], Tensors]]] = {}
+        if dtype == torch.float32 and onnx_runtime.is_installed():
+            others["onnxruntime"] = partial(onnx_runtime.attention, is_causal)
+        if dtype == torch.float32 and heads == kv_heads and open_vino.is_installed():
+            others["openvino"] = partial(open_vino.attention, is_causal)
+        yield _unchecked(replace(inference, others=others))
+        yield _unchecked(training)
+
+
+def _unchecked(case: Case) -> Case:
+    """The case with one more rival: PyTorch that takes its best path on any vendor's CPU."""
+    if not unchecked.is_possible():
+        return case
+    rival = partial(unchecked.Unchecked, str(case))
+    return replace(case, others={**case.others, "unchecked": rival})
 
 
 def _packed_lengths() -> list[int]:

@@ -57,7 +57,9 @@ def test_operator(case: Case, threads: int, benchmark: BenchmarkFixture) -> None
                 run()
                 start = time.perf_counter()
                 run()
-                seconds_of[name].append(time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                # One in another process tells how long it took itself.
+                seconds_of[name].append(getattr(run, "seconds", seconds))
                 time.sleep(SETTLE_SECONDS)
             case.ours(*inputs)
 

@@ -20,13 +20,14 @@ def error_norm(results: tuple[torch.Tensor, ...], truth: tuple[torch.Tensor, ...
 
 
 def verify_other(case: Case, results: tuple[torch.Tensor, ...]) -> None:
-    """Looks whether a further rival computes the same, to single precision.
+    """Looks whether a further rival computes the same, to the precision of the case.
 
     Raises:
         AssertionError: if it does not.
     """
     error = error_norm(results, case.rival(*case.inputs(torch.float64)))
-    assert error <= 1e-4, f"{case}: error {error:.1e}"
+    precision = 1e-4 if case.dtype == torch.float32 else 3e-2
+    assert error <= precision, f"{case}: error {error:.1e}"
 
 
 def verify(case: Case) -> tuple[float, float]:
