@@ -4,7 +4,7 @@ use std::f64::consts::LOG2_E;
 
 use fusewire_simd::{Lanes, Real};
 
-use super::exponential::{Elementary, exp2, exp2_minus_one};
+use super::exponential::{Elementary, exp2, polynomial};
 
 /// Beyond this power of two, sigmoid and tanh have long reached their limits in any precision,
 /// while its exponential and the reciprocal of that are still normal numbers.
@@ -29,12 +29,22 @@ pub fn sigmoid<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
     isa.reciprocal(isa.add(isa.splat(T::ONE), power))
 }
 
-/// `tanh x = (e^2x − 1) / (e^2x + 1)`, accurate in relative terms down to 0.
+/// Below this, tanh is a polynomial; above, `1 − 2 / (e^2x + 1)` has lost no more than it rounds.
+const NEAR_ZERO: f64 = 0.625;
+
+/// The hyperbolic tangent, within 2 units in the last place of itself down to 0.
 #[inline(always)]
 pub fn tanh<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let exponent = saturate(isa, isa.mul(x, isa.splat(T::from_f64(2.0 * LOG2_E))));
-    let power = exp2_minus_one(isa, exponent);
-    isa.mul(power, isa.reciprocal(isa.add(power, isa.splat(T::from_f64(2.0)))))
+    let (one, two) = (isa.splat(T::ONE), isa.splat(T::from_f64(2.0)));
+    let negative = isa.less(x, isa.zero());
+    let size = isa.select(negative, isa.sub(isa.zero(), x), x);
+    let power = exp2(isa, saturate(isa, isa.mul(size, isa.splat(T::from_f64(2.0 * LOG2_E)))));
+    let far = isa.neg_mul_add(two, isa.reciprocal(isa.add(power, one)), one);
+    let far = isa.select(negative, isa.sub(isa.zero(), far), far);
+    let square = isa.mul(x, x);
+    let bend = isa.mul(square, polynomial(isa, T::TANH, square));
+    let near = isa.mul_add(bend, x, x);
+    isa.select(isa.less(size, isa.splat(T::from_f64(NEAR_ZERO))), near, far)
 }
 
 /// `x · sigmoid(x)`.

@@ -19,6 +19,9 @@ pub trait Elementary: Normal {
     const LN_2_PARTS: [Self; 2];
     /// `atanh(s) / s` on |s| ≤ 3 − 2√2 as a polynomial in `s²`: its Taylor series, as long as needed.
     const ATANH: &'static [Self];
+    /// `(tanh x / x − 1) / x²` on |x| ≤ ⅝ as a polynomial in `x²`; minimax in the relative error
+    /// of tanh: 8·10⁻⁹ for `f32`, 7·10⁻¹⁹ for `f64` (Remez exchange in 50 digits).
+    const TANH: &'static [Self];
 }
 
 impl Elementary for f32 {
@@ -35,6 +38,8 @@ impl Elementary for f32 {
     const HIGHEST_EXPONENT: f32 = 151.0;
     const LN_2_PARTS: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const ATANH: &'static [f32] = &[1.0, 1.0 / 3.0, 0.2, 1.0 / 7.0, 1.0 / 9.0];
+    const TANH: &'static [f32] =
+        &[-0.333_332_93, 0.133_315_42, -0.053_738_63, 0.020_616_01, -0.005_664_79];
 }
 
 impl Elementary for f64 {
@@ -66,6 +71,20 @@ impl Elementary for f64 {
         1.0 / 17.0,
         1.0 / 19.0,
         1.0 / 21.0,
+    ];
+    const TANH: &'static [f64] = &[
+        -0.333_333_333_333_333_245,
+        0.133_333_333_333_311_553,
+        -0.053_968_253_966_647_496_8,
+        0.021_869_488_480_781_610_3,
+        -0.008_863_234_453_156_382_80,
+        0.003_592_114_994_268_314_99,
+        -0.001_455_730_295_535_552_22,
+        0.000_589_463_139_893_933_866,
+        -0.000_237_026_737_303_622_275,
+        9.156_006_449_327_976_15e-5,
+        -3.016_755_392_693_514_59e-5,
+        6.025_742_666_253_523_06e-6,
     ];
 }
 
@@ -124,16 +143,6 @@ pub fn exp<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
     let rest = isa.mul(rest, log2_e);
     let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
     isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
-}
-
-/// `2^x − 1` without cancellation near 0.
-#[inline(always)]
-pub fn exp2_minus_one<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let (whole, rest) = isa.split_whole(clamp(isa, x, T::HIGHEST_EXPONENT), T::HIGHEST_EXPONENT);
-    let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
-    let power = isa.scale_exponent(isa.splat(T::ONE), whole);
-    // 2^(w + r) − 1 = 2^w (2^r − 1) + (2^w − 1)
-    isa.mul_add(isa.mul(power, rest), slope, isa.sub(power, isa.splat(T::ONE)))
 }
 
 /// The natural logarithm of a positive normal number, within 2 units in the last place.
