@@ -30,3 +30,8 @@ impl std::error::Error for Error {}
 
 /// A result whose error is [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// Whether the shape of `name` is the one that was expected.
+pub(crate) fn expect_shape(name: &str, expected: &[usize], got: &[usize]) -> Result<()> {
+    if expected == got { Ok(()) } else { Err(Error::shape(name, expected, got)) }
+}

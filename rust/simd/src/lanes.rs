@@ -73,6 +73,17 @@ pub trait Lanes<T: Real>: Isa {
         let whole = self.round(a);
         (whole, self.sub(a, whole))
     }
+    /// [`Lanes::split_whole`] of `a · factor`, whose rounding stays out of `r` where products are added
+    /// before they are rounded; `factor` is positive. `r` may be NaN where `a` is ∞.
+    #[inline(always)]
+    fn split_product(self, a: Self::Vector, factor: T, bound: T) -> (Self::Vector, Self::Vector) {
+        let most = bound / factor;
+        // NaN passes as the second operand.
+        let a = self.min(self.splat(most), self.max(self.splat(-most), a));
+        let factor = self.splat(factor);
+        let whole = self.round(self.mul(a, factor));
+        (whole, self.mul_add(a, factor, self.sub(self.zero(), whole)))
+    }
     /// `(m, e)` with `a = m · 2^e`, `1 ≤ m < 2`, for positive normal `a`.
     fn split_exponent(self, a: Self::Vector) -> (Self::Vector, Self::Vector);
     /// Near enough to `1 / a` for 2 units in the last place; `a` normal and finite.
@@ -158,6 +169,12 @@ pub trait Lanes<T: Real>: Isa {
     /// Asks for the line at `target` to be brought near for reading; never faults.
     #[inline(always)]
     fn prefetch(self, target: *const T) {
+        let _ = target;
+    }
+    /// Asks for the line at `target` to be brought to the second-level cache, which waits for more lines
+    /// at once than the nearest; never faults.
+    #[inline(always)]
+    fn prefetch_second(self, target: *const T) {
         let _ = target;
     }
     /// Asks for the line at `target` to be brought near for writing; never faults.

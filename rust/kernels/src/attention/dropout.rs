@@ -1,10 +1,9 @@
 //! Dropout of probabilities, decided by a hash of where they are: the same in every pass, on every
 //! instruction set, with any number of threads.
 
-use fusewire_simd::Real;
+use fusewire_simd::{Kernel, Lanes, Real, Storage};
 
-use super::score::Place;
-use super::tile::QUERIES;
+use super::tile::{Place, QUERIES};
 
 /// Which probabilities are dropped; those that are kept are divided by `1 − probability`.
 #[derive(Clone, Copy, Debug)]
@@ -94,12 +93,36 @@ fn hash(start: u32, twist: u32, step: u32) -> u32 {
 impl Keep {
     /// Drops or scales the numbers of one key, given the query of the block at the first.
     #[inline(always)]
-    pub(super) fn apply_row<T: Real>(&self, key: usize, first_query: usize, numbers: &mut [T]) {
-        let (step, scale) = (step(key), T::from_f64(self.scale));
-        let queries = first_query..QUERIES.min(first_query + numbers.len());
-        let words = self.starts[queries.clone()].iter().zip(&self.twists[queries]);
-        for (number, (&start, &twist)) in numbers.iter_mut().zip(words) {
-            let dropped = hash(start, twist, step) < self.threshold;
+    pub(super) fn apply_row<T: Real, I: Lanes<T>>(
+        &self,
+        isa: I,
+        key: usize,
+        first_query: usize,
+        numbers: &mut [T],
+    ) {
+        isa.vectorize(Dropping { keep: self, key, first_query, numbers });
+    }
+}
+
+/// One row; a function of its own, so that loops that seldom drop anything stay short.
+struct Dropping<'a, T> {
+    keep: &'a Keep,
+    key: usize,
+    first_query: usize,
+    numbers: &'a mut [T],
+}
+
+impl<T: Real> Kernel<T> for Dropping<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Storage<T>>(self, _: I) {
+        let Self { keep: Keep { starts, twists, threshold, scale }, key, .. } = self;
+        let (step, scale) = (step(key), T::from_f64(*scale));
+        let queries = self.first_query..QUERIES.min(self.first_query + self.numbers.len());
+        let words = starts[queries.clone()].iter().zip(&twists[queries]);
+        for (number, (&start, &twist)) in self.numbers.iter_mut().zip(words) {
+            let dropped = hash(start, twist, step) < *threshold;
             *number = if dropped { T::ZERO } else { *number * scale };
         }
     }

@@ -3,8 +3,7 @@
 use fusewire_simd::{Element, Lanes, Real, Storage};
 
 use super::reach::Segment;
-use super::score::{Ground, Place};
-use super::tile::{KEYS, PAIR, Tile};
+use super::tile::{Ground, KEYS, PAIR, Place, Tile};
 use crate::Result;
 use crate::gemm::{Scales, copy_rows, copy_transposed};
 use crate::view::View;

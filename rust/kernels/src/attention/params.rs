@@ -4,8 +4,10 @@ use fusewire_simd::Element;
 
 use super::dropout::Dropout;
 use super::reach::Reach;
-use super::score::{Place, Score};
+use super::score::Score;
 use super::sequences::Sequences;
+use super::tile::Place;
+use crate::error::expect_shape;
 use crate::view::View;
 use crate::{Error, Result};
 
@@ -118,8 +120,4 @@ impl<'a, E: Element> Attention<'a, E> {
             _ => Ok(()),
         }
     }
-}
-
-pub(super) fn expect_shape(name: &str, expected: &[usize], got: &[usize]) -> Result<()> {
-    if expected == got { Ok(()) } else { Err(Error::shape(name, expected, got)) }
 }

@@ -2,7 +2,7 @@
 
 use fusewire_simd::{Element, Real};
 
-use super::score::Place;
+use super::tile::Place;
 use super::{Alignment, Attention, Mask};
 use crate::view::View;
 

@@ -9,7 +9,7 @@ use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
 
 use super::mask::Mask;
 use super::reach::{Band, Reach, Segment};
-use super::tile::{Group, Tile};
+use super::tile::{Ground, Group, Place, Tile};
 use crate::Result;
 use crate::math::{Elementary, tanh};
 use crate::view::{View, ViewMut};
@@ -27,25 +27,6 @@ pub struct Score<'a, E: Element> {
     pub slopes: Option<View<'a, E::Real, 2>>,
     /// What else is added.
     pub mask: Mask<'a, E>,
-}
-
-/// What a tile of scores begins as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ground {
-    /// No query of the block attends to any of the keys: there is nothing to do.
-    Hidden,
-    /// 0 everywhere; the tile was not written.
-    Clear,
-    /// What was written to the tile.
-    Written,
-}
-
-/// A block of queries of one head of one sequence.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    pub(super) sequence: usize,
-    pub(super) head: usize,
-    pub(super) queries: Range<usize>,
 }
 
 impl<E: Element> Score<'_, E> {

@@ -2,9 +2,9 @@
 
 use fusewire_simd::Plain;
 
-use super::params::expect_shape;
 use super::reach::{Band, Reach};
-use super::score::Place;
+use super::tile::Place;
+use crate::error::expect_shape;
 use crate::parallel::SequenceRows;
 use crate::view::View;
 use crate::{Error, Result};

@@ -11,7 +11,7 @@ use super::dropout::Keep;
 use super::tile::Tile;
 use crate::Result;
 use crate::gemm::{DEEPEST, Scales, copy_transposed};
-use crate::math::{Elementary, exp2, exp2_short, ln};
+use crate::math::{Elementary, exp2_product, exp2_short, ln};
 use crate::view::ViewMut;
 
 /// Powers that are summed by themselves before they join the sum of all.
@@ -93,9 +93,7 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
             let seen = isa.less(isa.splat(E::Real::NEG_INFINITY), highest[vector]);
             base[vector] = isa.select(seen, highest[vector], isa.zero());
         }
-        // e^x for scores relative to the largest, where x near 0 carries the weight: the rounding of
-        // x · log₂e is then as small as that of x.
-        let octaves = isa.splat(E::Real::from_f64(self.unit.to_f64() * LOG2_E));
+        let octaves = E::Real::from_f64(self.unit.to_f64() * LOG2_E);
         let mut sum: [I::Vector; VECTORS] = load_all(isa, sums);
         let mut moved = false;
         for vector in 0..VECTORS {
@@ -105,7 +103,7 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
             let mut factors = [isa.zero(); VECTORS];
             for vector in 0..VECTORS {
                 let fall = isa.sub(before[vector], base[vector]);
-                factors[vector] = power::<E, I>(isa, isa.mul(fall, octaves));
+                factors[vector] = power::<E, I>(isa, fall, octaves);
                 sum[vector] = isa.mul(sum[vector], factors[vector]);
             }
             scale_rows(isa, output, column, factors);
@@ -124,12 +122,12 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
                     let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
                     for vector in 0..VECTORS {
                         let fall = isa.sub(powers[vector], base[vector]);
-                        powers[vector] = power::<E, I>(isa, isa.mul(fall, octaves));
+                        powers[vector] = power::<E, I>(isa, fall, octaves);
                         group[vector] = isa.add(group[vector], powers[vector]);
                     }
                     if let Some((keep, first_key)) = dropout {
                         store_all(isa, row, powers);
-                        keep.apply_row(first_key + first + part, column, row);
+                        keep.apply_row(isa, first_key + first + part, column, row);
                         powers = load_all(isa, row);
                     }
                     for vector in 0..VECTORS {
@@ -188,13 +186,18 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
     }
 }
 
-/// `2^x`, as precise as what becomes factors of `E` must be.
+/// `2^(x · octaves)`, as precise as what becomes factors of `E` must be.
 #[inline(always)]
-pub(super) fn power<E: Element<Real: Elementary>, I: Storage<E>>(
+fn power<E: Element<Real: Elementary>, I: Storage<E>>(
     isa: I,
     x: I::Vector,
+    octaves: E::Real,
 ) -> I::Vector {
-    if E::IS_REAL { exp2(isa, x) } else { exp2_short(isa, x) }
+    if E::IS_REAL {
+        exp2_product(isa, x, octaves)
+    } else {
+        exp2_short(isa, isa.mul(x, isa.splat(octaves)))
+    }
 }
 
 /// Multiplies the columns from `column` on.

@@ -79,3 +79,22 @@ pub(super) struct Group {
     /// Columns, in whole vectors.
     pub(super) columns: Range<usize>,
 }
+
+/// A block of queries of one head of one sequence.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) sequence: usize,
+    pub(super) head: usize,
+    pub(super) queries: Range<usize>,
+}
+
+/// What a tile of scores begins as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ground {
+    /// No query of the block attends to any of the keys: there is nothing to do.
+    Hidden,
+    /// 0 everywhere; the tile was not written.
+    Clear,
+    /// What was written to the tile.
+    Written,
+}

@@ -93,7 +93,7 @@ impl<E: Element> Dots<'_, E> {
                 // The same place in the next tile: B is read once, as fast as it comes.
                 *next = right.as_ptr().wrapping_offset(MOST as isize * self.b.strides()[0]);
             }
-            let tile = dot_rows::<E, I, ROWS, MOST>(isa, left, right, next);
+            let tile = dot_rows::<E, I, ROWS, MOST>(isa, left, right, Next::Near(next));
             for (sums, tile) in sums.iter_mut().zip(tile) {
                 sums[done..done + MOST].copy_from_slice(&tile);
             }
@@ -101,7 +101,7 @@ impl<E: Element> Dots<'_, E> {
         }
         for done in done..columns {
             let right = [self.b.row(column + done)];
-            let tile = dot_chains::<E, I, ROWS, 1, 2>(isa, left, right, None);
+            let tile = dot_chains::<E, I, ROWS, 1, 2>(isa, left, right, Next::None);
             for (sums, [sum]) in sums.iter_mut().zip(tile) {
                 sums[done] = sum;
             }
@@ -121,6 +121,17 @@ impl<E: Element> Dots<'_, E> {
     }
 }
 
+/// Rows that are fetched while others are multiplied.
+#[derive(Clone, Copy)]
+pub(crate) enum Next<E, const COLUMNS: usize> {
+    /// None.
+    None,
+    /// To the nearest cache.
+    Near([*const E; COLUMNS]),
+    /// From far away, to the second-level cache.
+    Far([*const E; COLUMNS]),
+}
+
 /// The products of rows of factors with rows of numbers as they lie, of which the lanes are still to
 /// be summed; as much of what lies at `next` is fetched meanwhile.
 ///
@@ -131,9 +142,9 @@ pub(crate) fn dot_rows<E: Element, I: Storage<E>, const ROWS: usize, const COLUM
     isa: I,
     left: [&[E::Factor]; ROWS],
     right: [&[E]; COLUMNS],
-    next: [*const E; COLUMNS],
+    next: Next<E, COLUMNS>,
 ) -> [[I::Vector; COLUMNS]; ROWS] {
-    dot_chains::<E, I, ROWS, COLUMNS, 1>(isa, left, right, Some(next))
+    dot_chains::<E, I, ROWS, COLUMNS, 1>(isa, left, right, next)
 }
 
 /// [`dot_rows`] in so many chains of additions: enough of them hide an addition's latency.
@@ -148,7 +159,7 @@ fn dot_chains<
     isa: I,
     left: [&[E::Factor]; ROWS],
     right: [&[E]; COLUMNS],
-    next: Option<[*const E; COLUMNS]>,
+    next: Next<E, COLUMNS>,
 ) -> [[I::Vector; COLUMNS]; ROWS] {
     let depth = right[0].len();
     let factors = depth.div_ceil(E::Factor::DEPTH);
@@ -165,8 +176,10 @@ fn dot_chains<
         ($sums:expr) => {{
             let mut columns = [isa.zero(); COLUMNS];
             for (place, column) in columns.iter_mut().enumerate() {
-                if let Some(next) = next {
-                    isa.prefetch(next[place].wrapping_add(at).cast());
+                match next {
+                    Next::None => {}
+                    Next::Near(next) => isa.prefetch(next[place].wrapping_add(at).cast()),
+                    Next::Far(next) => isa.prefetch_second(next[place].wrapping_add(at).cast()),
                 }
                 // SAFETY: the row has a whole vector of factors from `at` on, as was checked above.
                 *column = unsafe {

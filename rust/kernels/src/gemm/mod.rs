@@ -19,8 +19,8 @@ mod transpose;
 
 pub use block::multiply_block;
 pub use column_sums::{ColumnSums, column_sums};
-pub(crate) use dots::dot_rows;
 pub use dots::multiply_rows;
+pub(crate) use dots::{Next, dot_rows};
 pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
 pub(crate) use microkernel::STEPS;

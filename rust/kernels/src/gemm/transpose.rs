@@ -43,42 +43,46 @@ pub fn copy_transposed<S, D, I>(
 {
     let [rows, columns] = source.shape();
     assert_eq!([columns, rows], target.shape());
-    let (from_stride, to_stride) = (source.strides()[0], target.strides()[0]);
+    let strides = [source.strides()[0], target.strides()[0]].map(usize::try_from);
+    // Tiles that are not whole, or not made of what vectors hold, go by way of these.
+    let mut tiles = [[S::Real::ZERO; 256]; 2];
+    let [aside_from, aside_to] = &mut tiles;
     for first_row in (0..rows).step_by(I::LANES) {
         for first_column in (0..columns).step_by(I::LANES) {
             let scales = scales.from(first_column);
             let height = (rows - first_row).min(I::LANES);
             let width = (columns - first_column).min(I::LANES);
-            let whole = height == I::LANES && width == I::LANES && source.has_unit_columns();
-            let whole = whole && S::IS_REAL && D::IS_REAL;
-            if let (true, Ok(from_stride), Ok(to_stride)) =
-                (whole, usize::try_from(from_stride), usize::try_from(to_stride))
-            {
-                let from = source.row(first_row)[first_column..].as_ptr().cast();
-                let to = target.row_mut(first_column)[first_row..].as_mut_ptr().cast();
-                // SAFETY: LANES rows and columns from here on lie inside both views, whose numbers are
-                // those of the vectors.
-                unsafe { isa.transpose_tile(from, from_stride, scales, to, to_stride) };
-                continue;
-            }
-            // By way of whole tiles.
-            let mut tiles = [[S::Real::ZERO; 256]; 2];
-            let [from, to] = &mut tiles;
-            for (row, numbers) in from.chunks_exact_mut(I::LANES).enumerate().take(height) {
-                if source.has_unit_columns() {
-                    let row = &source.row(first_row + row)[first_column..];
-                    isa.store(numbers, isa.read_first(row));
-                } else {
-                    for (column, number) in numbers.iter_mut().enumerate().take(width) {
-                        *number = source.get([first_row + row, first_column + column]).to_real();
+            let whole = height == I::LANES && width == I::LANES;
+            let direct = whole && S::IS_REAL && source.has_unit_columns();
+            let (from, from_stride) = if let (true, Ok(stride)) = (direct, strides[0]) {
+                (source.row(first_row)[first_column..].as_ptr().cast(), stride)
+            } else {
+                for (row, numbers) in aside_from.chunks_exact_mut(I::LANES).enumerate().take(height)
+                {
+                    if source.has_unit_columns() {
+                        let row = &source.row(first_row + row)[first_column..];
+                        isa.store(numbers, isa.read_first(row));
+                    } else {
+                        for (column, number) in numbers.iter_mut().enumerate().take(width) {
+                            let place = [first_row + row, first_column + column];
+                            *number = source.get(place).to_real();
+                        }
                     }
                 }
+                (aside_from.as_ptr(), I::LANES)
+            };
+            if let (true, Ok(stride)) = (whole && D::IS_REAL, strides[1]) {
+                let to = target.row_mut(first_column)[first_row..].as_mut_ptr().cast();
+                // SAFETY: LANES rows and columns from here on lie inside both, views and tiles, whose
+                // numbers are those of the vectors; tiles hold LANES rows of LANES, at most 16.
+                unsafe { isa.transpose_tile(from, from_stride, scales, to, stride) };
+                continue;
             }
-            // SAFETY: both hold LANES rows of LANES, of which there are 16 at most.
+            // SAFETY: as above.
             unsafe {
-                isa.transpose_tile(from.as_ptr(), I::LANES, scales, to.as_mut_ptr(), I::LANES);
+                isa.transpose_tile(from, from_stride, scales, aside_to.as_mut_ptr(), I::LANES);
             }
-            for (column, numbers) in to.chunks_exact(I::LANES).enumerate().take(width) {
+            for (column, numbers) in aside_to.chunks_exact(I::LANES).enumerate().take(width) {
                 let row = &mut target.row_mut(first_column + column)[first_row..];
                 isa.write_first(row, isa.load(numbers));
             }

@@ -121,10 +121,29 @@ pub fn exp2_short<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector
     exp2_by(isa, T::EXP2_MINUS_ONE_SHORT, x)
 }
 
+/// `2^(x · factor)` without the rounding of that product, for a positive `factor`; exactly 1 at 0, 0 at
+/// −∞, and NaN or ∞ at ∞.
+#[inline(always)]
+pub fn exp2_product<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector, factor: T) -> I::Vector {
+    let (whole, rest) = isa.split_product(x, factor, T::HIGHEST_EXPONENT);
+    exp2_from(isa, T::EXP2_MINUS_ONE, whole, rest)
+}
+
 /// `2^x` by a polynomial for `(2^x − 1) / x`.
 #[inline(always)]
 fn exp2_by<T: Elementary, I: Lanes<T>>(isa: I, coefficients: &[T], x: I::Vector) -> I::Vector {
     let (whole, rest) = isa.split_whole(x, T::HIGHEST_EXPONENT);
+    exp2_from(isa, coefficients, whole, rest)
+}
+
+/// `2^(whole + rest)` by a polynomial for `(2^rest − 1) / rest`.
+#[inline(always)]
+fn exp2_from<T: Elementary, I: Lanes<T>>(
+    isa: I,
+    coefficients: &[T],
+    whole: I::Vector,
+    rest: I::Vector,
+) -> I::Vector {
     let slope = polynomial(isa, coefficients, rest);
     isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
 }

@@ -82,6 +82,16 @@ where
         })
     }
     #[inline(always)]
+    fn split_product(self, a: __m512, factor: f32, bound: f32) -> (__m512, __m512) {
+        // `scalef` takes any exponent, but −∞ must not meet itself.
+        proved!({
+            let a = _mm512_max_ps(_mm512_set1_ps(-bound / factor), a);
+            let factor = _mm512_set1_ps(factor);
+            let whole = _mm512_roundscale_ps::<NEAREST>(_mm512_mul_ps(a, factor));
+            (whole, _mm512_fmsub_ps(a, factor, whole))
+        })
+    }
+    #[inline(always)]
     fn split_exponent(self, a: __m512) -> (__m512, __m512) {
         proved!((_mm512_getmant_ps::<_MM_MANT_NORM_1_2, _MM_MANT_SIGN_SRC>(a), _mm512_getexp_ps(a)))
     }
@@ -229,6 +239,16 @@ where
         proved!({
             let rest = _mm512_reduce_pd::<NEAREST>(a);
             (_mm512_sub_pd(a, rest), rest)
+        })
+    }
+    #[inline(always)]
+    fn split_product(self, a: __m512d, factor: f64, bound: f64) -> (__m512d, __m512d) {
+        // `scalef` takes any exponent, but −∞ must not meet itself.
+        proved!({
+            let a = _mm512_max_pd(_mm512_set1_pd(-bound / factor), a);
+            let factor = _mm512_set1_pd(factor);
+            let whole = _mm512_roundscale_pd::<NEAREST>(_mm512_mul_pd(a, factor));
+            (whole, _mm512_fmsub_pd(a, factor, whole))
         })
     }
     #[inline(always)]

@@ -72,6 +72,10 @@ macro_rules! single_intrinsics {
             proved!(_mm_prefetch::<_MM_HINT_T0>(target.cast()));
         }
         #[inline(always)]
+        fn prefetch_second(self, target: *const $number) {
+            proved!(_mm_prefetch::<_MM_HINT_T1>(target.cast()));
+        }
+        #[inline(always)]
         fn prefetch_write(self, target: *mut $number) {
             proved!(_mm_prefetch::<_MM_HINT_ET0>(target.cast_const().cast()));
         }

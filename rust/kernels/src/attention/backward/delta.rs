@@ -4,7 +4,7 @@ use fusewire_simd::{Element, Kernel, Real, Storage};
 
 use super::Pass;
 use crate::Result;
-use crate::attention::score::Place;
+use crate::attention::tile::Place;
 use crate::gemm::{Scales, copy_transposed};
 use crate::view::{View, ViewMut};
 

@@ -151,7 +151,7 @@ impl<E: Element<Real: Elementary>> Slopes<'_, E> {
         let mut gradients = [isa.zero(); VECTORS];
         if self.wanted != Wanted::Nothing {
             if let Some((keep, [key, query])) = self.keep {
-                keep.apply_row(key + row, query + column, &mut slopes[columns.clone()]);
+                keep.apply_row(isa, key + row, query + column, &mut slopes[columns.clone()]);
             }
             gradients = load_all(isa, &slopes[columns.clone()]);
             for vector in 0..VECTORS {
@@ -166,7 +166,7 @@ impl<E: Element<Real: Elementary>> Slopes<'_, E> {
             }
         }
         if let Some((keep, [key, query])) = self.keep {
-            keep.apply_row(key + row, query + column, &mut powers[columns.clone()]);
+            keep.apply_row(isa, key + row, query + column, &mut powers[columns.clone()]);
             found = load_all(isa, &powers[columns.clone()]);
         }
         if E::Factor::DEPTH == 1 || self.wanted == Wanted::OfScores {

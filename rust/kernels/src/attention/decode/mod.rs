@@ -14,10 +14,11 @@ use fusewire_simd::{Element, Kernel, Real, Storage};
 
 pub use cache::{Cache, Pages};
 
-use super::params::{Attention, expect_shape};
+use super::params::Attention;
 use super::reach::Reach;
 use super::score::Score;
 use super::sequences::{Sequences, check_lengths};
+use crate::error::expect_shape;
 use crate::math::Elementary;
 use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;

@@ -9,13 +9,16 @@ use super::super::mask::Mask;
 use super::super::score::Score;
 use super::Cache;
 use crate::Result;
-use crate::gemm::{copy_columns, dot_rows};
+use crate::gemm::{Next, copy_columns, dot_rows};
 use crate::math::{Elementary, exp2, tanh};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
 /// Keys of a tile: long enough for whole vectors of scores, short enough for the nearest caches.
 const KEYS: usize = 64;
+/// Rows that are fetched ahead of those at hand: memory's latency, and more would not wait in the
+/// second-level cache until its turn comes.
+const FETCHED: usize = 32;
 /// Keys that are multiplied with the same queries at a time.
 const WIDTH: usize = 4;
 /// Queries that share one pass over a tile.
@@ -125,22 +128,18 @@ where
         let packed = View::contiguous(&packed, [count, padded])?;
         let mut scores = Scratch::take(count * KEYS)?;
         let mut start = keys.start;
-        let mut next_rows: [&[E]; KEYS] = [&[]; KEYS];
-        rows.key.rows(rows.batch, rows.kv_head, start, &mut next_rows[..keys.len().min(KEYS)]);
         while start < keys.end {
             let len = KEYS.min(keys.end - start);
-            let key_rows = next_rows;
-            let mut value_rows: [&[E]; KEYS] = [&[]; KEYS];
-            rows.value.rows(rows.batch, rows.kv_head, start, &mut value_rows[..len]);
-            next_rows = [&[]; KEYS];
-            let next = start + len..keys.end.min(start + len + KEYS);
-            rows.key.rows(rows.batch, rows.kv_head, next.start, &mut next_rows[..next.len()]);
-
-            // What comes next is asked for while this is computed: values, then further keys.
+            // With those that are fetched meanwhile.
+            let (mut key_rows, mut value_rows) =
+                ([&[][..]; KEYS + FETCHED], [&[][..]; KEYS + FETCHED]);
+            let within = (KEYS + FETCHED).min(keys.end - start);
+            rows.key.rows(rows.batch, rows.kv_head, start, &mut key_rows[..within]);
+            rows.value.rows(rows.batch, rows.kv_head, start, &mut value_rows[..within]);
             for first in (0..count).step_by(HEIGHT) {
-                let (keys, scores) = (&key_rows[..len], &mut scores[first * KEYS..]);
+                let scores = &mut scores[first * KEYS..];
                 with_height!(count - first, COUNT => {
-                    products::<E, I, COUNT>(isa, packed, first, keys, &value_rows, scores);
+                    products::<E, I, COUNT>(isa, packed, first, &key_rows, len, scores);
                 });
             }
             for (index, query) in queries.iter().enumerate() {
@@ -149,9 +148,9 @@ where
                 absorb(isa, index, scores, &mut state);
             }
             for first in (0..count).step_by(HEIGHT) {
-                let (rows, scores) = (&value_rows[..len], &scores[first * KEYS..]);
+                let scores = &scores[first * KEYS..];
                 with_height!(count - first, COUNT => {
-                    values::<E, I, COUNT>(isa, first, rows, &next_rows, scores, &mut state);
+                    values::<E, I, COUNT>(isa, first, &value_rows, len, scores, &mut state);
                 });
             }
             start += len;
@@ -160,31 +159,40 @@ where
     }
 }
 
-/// Products of `COUNT` queries with the keys of a tile; rows of `later` are fetched meanwhile.
+/// Products of `COUNT` queries with the first `len` of `keys`; those behind are fetched meanwhile.
 #[inline(always)]
 fn products<E: Element, I: Storage<E>, const COUNT: usize>(
     isa: I,
     queries: View<'_, E::Factor, 2>,
     first: usize,
-    keys: &[&[E]],
-    later: &[&[E]; KEYS],
+    keys: &[&[E]; KEYS + FETCHED],
+    len: usize,
     scores: &mut [E::Real],
 ) {
     let mut left: [&[E::Factor]; COUNT] = [&[]; COUNT];
     for (offset, left) in left.iter_mut().enumerate() {
         *left = queries.row(first + offset);
     }
-    for start in (0..keys.len()).step_by(WIDTH) {
-        let mut right: [&[E]; WIDTH] = [&[]; WIDTH];
-        let mut next = [keys[start].as_ptr(); WIDTH];
-        for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
-            *right = keys[(start + offset).min(keys.len() - 1)];
-            *next = next_or(later[start + offset], right);
+    for first in (0..len).step_by(WIDEST) {
+        // Lanes are summed for as many keys as the widest vector has lanes, all at once.
+        let mut sums = [[isa.zero(); WIDEST]; COUNT];
+        for start in (0..WIDEST.min(len - first)).step_by(WIDTH) {
+            let mut right: [&[E]; WIDTH] = [&[]; WIDTH];
+            let mut next = [keys[first].as_ptr(); WIDTH];
+            for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
+                let key = first + start + offset;
+                *right = keys[key.min(len - 1)];
+                *next = next_or(keys[key + FETCHED], right);
+            }
+            let tile = dot_rows::<E, I, COUNT, WIDTH>(isa, left, right, Next::Far(next));
+            for (sums, tile) in sums.iter_mut().zip(tile) {
+                sums[start..start + WIDTH].copy_from_slice(&tile);
+            }
         }
-        let sums = dot_rows::<E, I, COUNT, WIDTH>(isa, left, right, next);
-        for (offset, sums) in sums.into_iter().enumerate() {
-            for (key, sum) in sums.into_iter().enumerate() {
-                scores[offset * KEYS + start + key] = isa.sum_lanes(sum);
+        for (offset, sums) in sums.iter().enumerate() {
+            let scores = &mut scores[offset * KEYS + first..][..WIDEST];
+            for lane in (0..WIDEST).step_by(I::LANES) {
+                isa.store(&mut scores[lane..], isa.sum_each(&sums[lane..lane + I::LANES]));
             }
         }
     }
@@ -286,20 +294,20 @@ fn absorb<T: Elementary, I: Lanes<T>>(
     state.totals[query] = total + isa.sum_lanes(sum);
 }
 
-/// Adds the values of a tile, weighted, to the sums of `COUNT` queries; rows of `later` are fetched
-/// meanwhile.
+/// Adds the first `len` of `values`, weighted, to the sums of `COUNT` queries; those behind are
+/// fetched meanwhile.
 #[inline(always)]
 fn values<E: Element, I: Storage<E>, const COUNT: usize>(
     isa: I,
     first: usize,
-    values: &[&[E]],
-    later: &[&[E]; KEYS],
+    values: &[&[E]; KEYS + FETCHED],
+    len: usize,
     weights: &[E::Real],
     state: &mut State<'_, E::Real>,
 ) {
     let value_dim = state.value_dim;
     let sums = &mut state.sums[first * value_dim..][..COUNT * value_dim];
-    let mut weighing = Weighing { values, later, weights, sums, value_dim };
+    let mut weighing = Weighing { values, len, weights, sums, value_dim };
     let mut column = 0;
     while column < value_dim {
         column += if column + VECTORS * I::LANES <= value_dim {
@@ -312,8 +320,8 @@ fn values<E: Element, I: Storage<E>, const COUNT: usize>(
 
 /// The values of a tile, and what is summed of them.
 struct Weighing<'a, E: Element> {
-    values: &'a [&'a [E]],
-    later: &'a [&'a [E]; KEYS],
+    values: &'a [&'a [E]; KEYS + FETCHED],
+    len: usize,
     /// Those of a query behind those of another.
     weights: &'a [E::Real],
     sums: &'a mut [E::Real],
@@ -331,21 +339,17 @@ impl<E: Element> Weighing<'_, E> {
     ) -> usize {
         let wide = VECTORS * I::LANES;
         let width = wide.min(self.value_dim - column);
+        // Each tile by itself, because the rounding of a long running sum would be the error.
         let mut totals = [[isa.zero(); VECTORS]; COUNT];
-        for (row, totals) in totals.iter_mut().enumerate() {
-            let sums = &self.sums[row * self.value_dim + column..][..width];
-            for (place, total) in totals.iter_mut().enumerate() {
-                *total = isa.load_first(&sums[place * I::LANES..]);
-            }
-        }
-        for (key, (value, later)) in self.values.iter().zip(self.later).enumerate() {
-            let next = next_or(later, value).wrapping_add(column);
+        for key in 0..self.len {
+            let value = self.values[key];
+            let next = next_or(self.values[key + FETCHED], value).wrapping_add(column);
             let mut vectors = [isa.zero(); VECTORS];
             // Counted loops over vectors: of others the compiler makes copies through memory.
             if width == wide {
                 let value = &value[column..column + wide];
                 for (place, vector) in vectors.iter_mut().enumerate() {
-                    isa.prefetch(next.wrapping_add(place * I::LANES).cast());
+                    isa.prefetch_second(next.wrapping_add(place * I::LANES).cast());
                     *vector = isa.read(&value[place * I::LANES..]);
                 }
             } else {
@@ -361,7 +365,8 @@ impl<E: Element> Weighing<'_, E> {
         for (row, totals) in totals.iter().enumerate() {
             let sums = &mut self.sums[row * self.value_dim + column..][..width];
             for (place, &total) in totals.iter().enumerate() {
-                isa.store_first(&mut sums[place * I::LANES..], total);
+                let sums = &mut sums[place * I::LANES..];
+                isa.store_first(sums, isa.add(isa.load_first(sums), total));
             }
         }
         width
