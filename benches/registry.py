@@ -154,7 +154,7 @@ def _unchecked(case: Case) -> Case:
     """The case with one more rival: PyTorch that takes its best path on any vendor's CPU."""
     if not unchecked.is_possible():
         return case
-    rival = partial(unchecked.Unchecked, str(case))
+    rival = partial(unchecked.Unchecked, all_cases, str(case))
     return replace(case, others={**case.others, "unchecked": rival})
 
 

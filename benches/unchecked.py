@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,20 +55,18 @@ def _preloaded() -> Iterator[None]:
 
 
 @cache
-def _child() -> Connection:
+def _child(all_cases: Callable[[], Iterable[Any]]) -> Connection:
     """The other process, which waits for cases to run and ends with this one."""
     context = multiprocessing.get_context("spawn")
     connection, other = context.Pipe()
-    process = context.Process(target=_serve, args=(other,), daemon=True)
+    process = context.Process(target=_serve, args=(other, all_cases), daemon=True)
     with _preloaded():
         process.start()
     other.close()
     return connection
 
 
-def _serve(connection: Connection) -> None:
-    from benches.registry import all_cases
-
+def _serve(connection: Connection, all_cases: Callable[[], Iterable[Any]]) -> None:
     cases = {str(case): case for case in all_cases()}
     inputs_of: dict[str, Tensors] = {}
     while True:
@@ -86,15 +85,28 @@ def _serve(connection: Connection) -> None:
 
 
 class Unchecked:
-    """PyTorch's side of the case of this name, which makes the same inputs itself."""
+    """PyTorch's side of a case.
+
+    Args:
+        all_cases: the function, known to both processes, that lists all cases.
+        name: of the case.
+        threads: those of PyTorch.
+    """
 
     seconds = 0.0
     """How long the last run took."""
 
-    def __init__(self, name: str, _: Tensors, threads: int) -> None:
+    def __init__(
+        self,
+        all_cases: Callable[[], Iterable[Any]],
+        name: str,
+        _: Tensors,  # the other process makes the same inputs itself
+        threads: int,
+    ) -> None:
+        self._child = _child(all_cases)
         self._call = (name, threads)
 
     def __call__(self) -> Tensors:
-        _child().send(self._call)
-        self.seconds, results = _child().recv()
+        self._child.send(self._call)
+        self.seconds, results = self._child.recv()
         return tuple(map(torch.from_numpy, results))

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.nn.utils import parametrize
 
 from fusewire import _native, nn
-from fusewire.dropin.linear import Linear
+from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
 
 _CACHES = ("_flat_weights", "_flat_weights_names", "_flat_weight_refs")
 """What `torch.nn.RNNBase` keeps of its weights; our classes look them up when they are called."""
@@ -47,25 +46,6 @@ class _Origin:
     kind: type
     lent: frozenset[str]
     """Attributes that our class has and that it had not."""
-
-
-CLASSES: dict[type, type] = {
-    torch.nn.RNN: nn.RNN,
-    torch.nn.LSTM: nn.LSTM,
-    torch.nn.GRU: nn.GRU,
-    torch.nn.RNNCell: nn.RNNCell,
-    torch.nn.LSTMCell: nn.LSTMCell,
-    torch.nn.GRUCell: nn.GRUCell,
-    torch.nn.MultiheadAttention: nn.MultiheadAttention,
-    torch.nn.TransformerEncoderLayer: nn.TransformerEncoderLayer,
-}
-"""What modules become."""
-
-LINEAR_CLASSES: dict[type, type] = {
-    NonDynamicallyQuantizableLinear: Linear,
-    torch.nn.Linear: Linear,
-}
-"""Linear layers, which are changed where that is asked for, or pays."""
 
 
 def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = False) -> Fusion:

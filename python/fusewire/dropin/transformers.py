@@ -37,8 +37,8 @@ from transformers import (
 )
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
 from fusewire.dropin.linear import is_served
-from fusewire.dropin.modules import CLASSES, LINEAR_CLASSES
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
 
