@@ -48,7 +48,8 @@ def test_arrays_use_pytorchs_threads_once_it_is_imported():
 
 
 def test_other_python_threads_run_during_a_kernel():
-    x, weight = torch.ones(512, 512), torch.ones(512, 512)
+    # Long enough for a busy machine to give the other thread a turn.
+    x, weight = torch.ones(2048, 1024), torch.ones(1024, 1024)
     fw.linear(x, weight)
     counted, stop = [0], threading.Event()
 
@@ -59,7 +60,7 @@ def test_other_python_threads_run_during_a_kernel():
     thread = threading.Thread(target=count)
     interval = sys.getswitchinterval()
     # Longer than the kernel runs, so that the counter goes on only where it lets go.
-    sys.setswitchinterval(0.3)
+    sys.setswitchinterval(5)
     try:
         thread.start()
         before = counted[0]
