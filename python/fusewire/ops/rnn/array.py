@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.random import Generator, Philox
 from numpy.typing import NDArray
 
 from fusewire import _native
@@ -98,7 +97,9 @@ class _Engine:
         self.keeps = keeps
         self.calls: list[_LayerCall | _DirectionsCall] = []
         self.masks: list[Array | None] = []
-        self.random = None if options.seed is None else Generator(Philox(options.seed))
+        self.random = (
+            None if options.seed is None else np.random.Generator(np.random.Philox(options.seed))
+        )
 
     def stack(
         self,
