@@ -206,8 +206,10 @@ def test_dropout_is_drawn_by_the_seed(device):
     assert not torch.equal(run(3), run(4))
 
 
-def test_offsets_that_do_not_rise_are_refused(device):
+def test_offsets_that_do_not_rise_or_fit_are_refused(device):
     (rows,) = numbers((10, 2, 16), device=device)
-    bad = torch.tensor([0, 7, 5, 10], device=device)
-    with pytest.raises(ValueError, match="offsets"):
-        fw.varlen_attention(rows, rows, rows, bad, bad)
+    good = torch.tensor([0, 4, 10], device=device)
+    for bad in ([0, 7, 5, 10], [0, 10], [0, 4, 11], []):
+        offsets = torch.tensor(bad, dtype=torch.int64, device=device)
+        with pytest.raises(ValueError, match="offsets"):
+            fw.varlen_attention(rows, rows, rows, good, offsets)

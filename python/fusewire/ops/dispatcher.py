@@ -197,10 +197,45 @@ def _is_run(node: Any) -> bool:
         return True
 
 
+def gradients(
+    outputs: Sequence[torch.Tensor],
+    sources: Sequence[torch.Tensor],
+    grad_outputs: Sequence[torch.Tensor | None],
+    again: bool,
+) -> Sequence[torch.Tensor | None]:
+    """The gradients of sources, in a graph that stays.
+
+    Args:
+        outputs: What was computed; an output that depends on no source counts for nothing.
+        sources: What is asked for.
+        grad_outputs: The gradient of each output; None for one without.
+        again: Whether the gradients can be differentiated.
+
+    Returns:
+        One gradient per source; None where no output depends on it.
+    """
+    pairs = [
+        (output, gradient)
+        for output, gradient in zip(outputs, grad_outputs, strict=True)
+        if gradient is not None and output.requires_grad
+    ]
+    if not pairs:
+        return [None] * len(sources)
+    given = [gradient for _, gradient in pairs]
+    return torch.autograd.grad(
+        [output for output, _ in pairs],
+        sources,
+        given,
+        retain_graph=True,
+        create_graph=again,
+        allow_unused=True,
+    )
+
+
 def differentiable_gradients(
     composed: Callable[..., torch.Tensor | Sequence[torch.Tensor]],
     operands: Sequence[torch.Tensor | None],
-    grad_outputs: Sequence[torch.Tensor],
+    grad_outputs: Sequence[torch.Tensor | None],
     wanted: Sequence[bool],
 ) -> tuple[torch.Tensor | None, ...]:
     """Gradients that can be differentiated again.
@@ -208,7 +243,7 @@ def differentiable_gradients(
     Args:
         composed: The operator composed of PyTorch's own operators.
         operands: What it is called with.
-        grad_outputs: The gradient of each of its outputs.
+        grad_outputs: The gradient of each of its outputs; None for one without.
         wanted: Whether the gradient of each operand is wanted.
 
     Returns:
@@ -221,35 +256,15 @@ def differentiable_gradients(
             operand.view_as(operand) if operand is not None and needed else operand
             for operand, needed in zip(operands, wanted, strict=True)
         ]
-        outputs = composed(*aliases)
+        results = composed(*aliases)
+        outputs = [results] if isinstance(results, torch.Tensor) else results
         sources = [
             alias
             for alias, needed in zip(aliases, wanted, strict=True)
             if needed and alias is not None
         ]
-        found = iter(
-            torch.autograd.grad(
-                outputs, sources, grad_outputs, create_graph=True, allow_unused=True
-            )
-        )
+        found = iter(gradients(outputs, sources, grad_outputs, again=True))
     return tuple(
         next(found) if needed and alias is not None else None
         for alias, needed in zip(aliases, wanted, strict=True)
     )
-
-
-def gradients_of_outputs(
-    composed: Callable[..., Sequence[torch.Tensor]],
-    operands: Sequence[torch.Tensor | None],
-    grad_outputs: Sequence[torch.Tensor | None],
-    wanted: Sequence[bool],
-) -> tuple[torch.Tensor | None, ...]:
-    """:func:`differentiable_gradients` where an output without a gradient is no output."""
-    kept = [i for i, gradient in enumerate(grad_outputs) if gradient is not None]
-
-    def outputs(*operands: torch.Tensor | None) -> list[torch.Tensor]:
-        results = composed(*operands)
-        return [results[i] for i in kept]
-
-    given = [gradient for gradient in grad_outputs if gradient is not None]
-    return differentiable_gradients(outputs, operands, given, wanted)

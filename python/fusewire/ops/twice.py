@@ -38,21 +38,13 @@ class _Twice(torch.autograd.Function):
         wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             operands = ctx.saved_tensors
-            gradients = dispatcher.gradients_of_outputs(
+            again = dispatcher.differentiable_gradients(
                 ctx.composed, operands, grad_outputs, wanted
             )
-            return (None, None, *gradients)
-        pairs = [
-            (output, gradient)
-            for output, gradient in zip(ctx.outputs, grad_outputs, strict=True)
-            if gradient is not None
-        ]
-        outputs, given = zip(*pairs, strict=True)
+            return (None, None, *again)
         sources = [leaf for leaf, needs in zip(ctx.leaves, wanted, strict=True) if needs]
-        # Whoever keeps the outer graph may come again.
-        found = iter(
-            torch.autograd.grad(outputs, sources, given, retain_graph=True, allow_unused=True)
-        )
+        # The graph stays, for whoever keeps the outer one may come again.
+        found = iter(dispatcher.gradients(ctx.outputs, sources, grad_outputs, again=False))
         return (None, None, *(next(found) if needs else None for needs in wanted))
 
 

@@ -52,5 +52,9 @@ pub(crate) fn peak_flops(py: Python<'_>, dtype: &str) -> PyResult<f64> {
 /// Bytes per second that one core reads of so many, from the nearest cache that holds them.
 #[pyfunction]
 pub(crate) fn peak_read(py: Python<'_>, bytes: usize) -> PyResult<f64> {
-    gate::enter(py, |_| Ok(peak::read(bytes)))
+    const MOST: usize = 1 << 30;
+    gate::enter(py, |_| match bytes {
+        4..=MOST => Ok(peak::read(bytes)),
+        _ => Err(Failure::Value(format!("bytes must lie between 4 and {MOST}, but are {bytes}"))),
+    })
 }

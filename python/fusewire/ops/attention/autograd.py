@@ -119,8 +119,6 @@ class _Attention(torch.autograd.Function):
         if grad_output is None:
             grad_output = torch.zeros_like(output)
         if torch.is_grad_enabled():
-            if grad_lse is None:
-                grad_lse = torch.zeros_like(lse)
             return (
                 *dispatcher.differentiable_gradients(
                     partial(composed.attention, options=ctx.options),

@@ -168,8 +168,7 @@ def _by_sequence(
     """Packed sequences, one after another."""
     outputs = [query.new_empty(0, query.shape[1], value.shape[-1])]
     logarithms = [query.new_empty(query.shape[1], 0)]
-    query_ends = starts_of(extras.query_lengths, "query_offsets", query.shape[0])
-    key_ends = starts_of(extras.key_lengths, "key_offsets", key.shape[0])
+    query_ends, key_ends = starts_of(extras, query.shape[0], key.shape[0])
 
     def part(operand: torch.Tensor, ends: list[int], sequence: int) -> torch.Tensor:
         return operand[ends[sequence] : ends[sequence + 1]].transpose(0, 1)[None]
@@ -205,18 +204,26 @@ def _by_sequence(
     return torch.cat(outputs), torch.cat(logarithms, -1)
 
 
-def starts_of(offsets: torch.Tensor | None, name: str, total: int) -> list[int]:
-    """Where packed sequences begin, and behind them where the last one ends.
+def starts_of(extras: Extras, queries: int, keys: int) -> tuple[list[int], list[int]]:
+    """Where the queries and the keys of packed sequences begin, and where the last ones end.
 
     Raises:
-        ValueError: If there are no offsets, or they do not rise from 0 to `total`.
+        ValueError: If offsets are missing, do not rise from 0 to these totals, or tell of
+            different numbers of sequences.
     """
-    if offsets is None:
+    if extras.query_lengths is None or extras.key_lengths is None:
         raise ValueError("query_offsets and key_offsets must be given")
-    starts = [int(offset) for offset in offsets.tolist()]
-    if not starts or starts[0] != 0 or starts[-1] != total or starts != sorted(starts):
-        raise ValueError(f"{name} must rise from 0 to {total}, but are {starts}")
-    return starts
+    both = extras.query_lengths.tolist(), extras.key_lengths.tolist()
+    names = ("query_offsets", "key_offsets")
+    for name, starts, total in zip(names, both, (queries, keys), strict=True):
+        if not starts or starts[0] != 0 or starts[-1] != total or starts != sorted(starts):
+            raise ValueError(f"{name} must rise from 0 to {total}, but are {starts}")
+    if len(both[0]) != len(both[1]):
+        raise ValueError(
+            f"query_offsets and key_offsets must be equally many, but are {len(both[0])} and "
+            f"{len(both[1])}"
+        )
+    return both
 
 
 def is_plain(query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras) -> bool:

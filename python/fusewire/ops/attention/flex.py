@@ -118,11 +118,10 @@ def _packed(
     query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras
 ) -> tuple[_Place, tuple[torch.Tensor, torch.Tensor]]:
     """The places, and the sequence of each query and of each key."""
+    starts_of(extras, query.shape[2], key.shape[2])
     queries, keys = extras.query_lengths, extras.key_lengths
-    starts_of(queries, "query_offsets", query.shape[2])
-    starts_of(keys, "key_offsets", key.shape[2])
-    if queries is None or keys is None:  # for the type checker: refused above
-        raise AssertionError
+    assert queries is not None
+    assert keys is not None
     query_owners, key_owners = (
         torch.searchsorted(
             offsets[1:].contiguous(), torch.arange(total, device=query.device), right=True

@@ -112,7 +112,7 @@ class _Layer(torch.autograd.Function):
         gradients: Sequence[torch.Tensor | None]
         if torch.is_grad_enabled():
             same = partial(_composed, *ctx.layout)
-            gradients = dispatcher.gradients_of_outputs(same, operands, grad_outputs, wanted)
+            gradients = dispatcher.differentiable_gradients(same, operands, grad_outputs, wanted)
         else:
             input, hidden, cell, *weights = operands
             outer = [None if g is None else g.contiguous() for g in grad_outputs]

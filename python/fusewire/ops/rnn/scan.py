@@ -75,7 +75,9 @@ class _Scan(torch.autograd.Function):
         if torch.is_grad_enabled():
             kind, batch_sizes, reverse = ctx.layout
             scan = partial(composed.scan, kind=kind, batch_sizes=batch_sizes, reverse=reverse)
-            gradients = dispatcher.gradients_of_outputs(scan, (gates, hidden), grad_outputs, wanted)
+            gradients = dispatcher.differentiable_gradients(
+                scan, (gates, hidden), grad_outputs, wanted
+            )
         else:
             outer = [None if g is None else g.contiguous() for g in grad_outputs]
             gradients = _backward(*outer, gates, hidden, output, *ctx.layout)
