@@ -4,7 +4,8 @@ use std::f64::consts::LOG2_E;
 
 use fusewire_simd::{Lanes, Real};
 
-use super::exponential::{Elementary, exp2, polynomial};
+use super::constants::Elementary;
+use super::exponential::{exp2, polynomial};
 
 /// Beyond this power of two, sigmoid and tanh have long reached their limits in any precision,
 /// while its exponential and the reciprocal of that are still normal numbers.

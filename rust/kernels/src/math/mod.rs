@@ -1,12 +1,14 @@
 //! Elementary functions on vectors: exponential, logarithm, and the activations built on them.
 
 mod activation;
+mod constants;
 mod exponential;
 mod normal;
 
 pub use activation::{relu, sigmoid, silu, silu_derivative, tanh};
-pub use exponential::{Elementary, exp, exp2, exp2_product, exp2_short, ln};
-pub use normal::{Normal, erf, gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative};
+pub use constants::Elementary;
+pub use exponential::{exp, exp2, exp2_product, exp2_short, ln};
+pub use normal::{erf, gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative};
 
 #[cfg(test)]
 mod tests;

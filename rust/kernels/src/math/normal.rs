@@ -5,63 +5,8 @@ use std::f64::consts::{FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
 use fusewire_simd::{Lanes, Real};
 
 use super::activation::sigmoid;
-use super::exponential::{Elementary, exp2, polynomial};
-
-/// A number type with the constants of the normal distribution.
-pub trait Normal: Real {
-    /// `(1 + 2z) e^z² erfc z` for `z ≥ 0` as a polynomial in `(z − 3) / (z + 3)`, which is Shepherd
-    /// and Laframboise's form (1981), interpolated at Chebyshev's nodes in 60 digits; relative error
-    /// 3·10⁻⁹ for `f32`, 3·10⁻¹⁷ for `f64`.
-    const TAIL: &'static [Self];
-    /// `log₂ e` less its nearest number.
-    const LOG2_E_REST: Self;
-}
-
-impl Normal for f32 {
-    const TAIL: &'static [f32] = &[
-        1.253_008,
-        -0.135_621_15,
-        -0.047_562_27,
-        0.129_646_54,
-        -0.119_272_83,
-        0.068_293_67,
-        -0.023_789_117,
-        0.002_579_984_3,
-        0.001_992_521,
-        -8.009_518e-4,
-        -2.782_657e-4,
-    ];
-    const LOG2_E_REST: f32 = 1.925_963e-8;
-}
-
-impl Normal for f64 {
-    const TAIL: &'static [f64] = &[
-        1.253_008_058_269_729_6,
-        -0.135_621_106_124_580_7,
-        -0.047_562_294_353_446_374,
-        0.129_645_158_702_705_52,
-        -0.119_273_663_415_528_53,
-        0.068_308_027_345_804_59,
-        -0.023_770_514_914_233_67,
-        0.002_529_391_788_270_445,
-        0.001_888_690_312_003_782,
-        -7.798_320_379_611_115e-4,
-        -1.051_594_903_377_597_5e-4,
-        1.250_981_517_486_432_2e-4,
-        4.948_147_875_576_539e-6,
-        -2.009_663_087_595_395e-5,
-        -7.275_875_746_667_183e-7,
-        3.463_997_532_352_904e-6,
-        3.489_919_788_974_429_3e-7,
-        -6.050_048_623_933_503e-7,
-        -1.311_166_137_536_459e-7,
-        9.186_243_026_143_847e-8,
-        3.291_634_396_766_32e-8,
-        -8.500_119_502_115_306e-9,
-        -4.210_104_975_119_195e-9,
-    ];
-    const LOG2_E_REST: f64 = 2.035_527_374_093_103_3e-17;
-}
+use super::constants::Elementary;
+use super::exponential::{exp2, polynomial};
 
 /// Where the polynomial's variable is 0.
 const MIDDLE: f64 = 3.0;
