@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from fusewire.errors import InputError
 from fusewire.models.gan import Discriminator, Generator, SoftmaxSampling, make_loss
+from fusewire.training.adam import Adam
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.data import SampleFormat
 from fusewire.training.processes import Processes
@@ -39,14 +40,11 @@ class Players:
         self.shared_discriminator = processes.share(self.discriminator)
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         # Each optimiser holds the parameters of one player: a move changes nobody else's weights.
-        self.generator_optimizer = torch.optim.Adam(
-            self.generator.parameters(), config.generator_learning_rate, config.betas, fused=True
+        self.generator_optimizer = Adam(
+            self.generator.parameters(), config.generator_learning_rate, config.betas
         )
-        self.discriminator_optimizer = torch.optim.Adam(
-            self.discriminator.parameters(),
-            config.discriminator_learning_rate,
-            config.betas,
-            fused=True,
+        self.discriminator_optimizer = Adam(
+            self.discriminator.parameters(), config.discriminator_learning_rate, config.betas
         )
         self.rates = config.generator_learning_rate, config.discriminator_learning_rate
         self.baseline = Baseline().to(processes.device)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import torch
 from torch import nn
 
 from fusewire.data.tokenizers import Tokenizer, load_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language.blocks import Block
+from fusewire.training.adam import Adam
 from fusewire.training.checkpoint import load_checkpoint
 from fusewire.training.devices import memory_refusals
 from fusewire.training.durable import replace_file_or_refuse
@@ -165,8 +165,11 @@ class Kind(Generic[Config]):
             shared: nn.Module = processes.shard(model, blocks, methods)
         else:
             shared = processes.share(model)
-        optimizer = torch.optim.AdamW(
-            self.groups(config, model), lr=config.learning_rate, betas=(0.9, 0.99), fused=True
+        optimizer = Adam(
+            self.groups(config, model),
+            config.learning_rate,
+            betas=(0.9, 0.99),
+            decoupled_weight_decay=True,
         )
         return SequenceLearner(
             model, shared, optimizer, config.batch, processes, streams, config.accumulate
