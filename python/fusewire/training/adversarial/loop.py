@@ -124,18 +124,20 @@ def _train(
             for update in range(updates):
                 number = (step - 1) * updates + update
                 real, labels = next_batch(number)
-                on_real = discriminator_move(config, players, real, labels, draws, number)
-            on_fake = generator_move(config, players, real, labels, draws)
+                discriminator_loss, on_real = discriminator_move(
+                    config, players, real, labels, draws, number
+                )
+            generator_loss, on_fake = generator_move(config, players, real, labels, draws)
             players.update_average(config.average_decay, step)
 
             last = session.ends()
             if last or step % config.log_every == 0:
                 measured = players.processes.mean(
                     {
-                        "discriminator_loss": on_real["loss"],
-                        "generator_loss": on_fake["loss"],
-                        "real_probability": on_real["real_probability"],
-                        "fake_probability": on_fake["fake_probability"],
+                        "discriminator_loss": discriminator_loss,
+                        "generator_loss": generator_loss,
+                        "real_probability": on_real.sigmoid().mean(),
+                        "fake_probability": on_fake.sigmoid().mean(),
                     }
                 )
                 session.log(measured, time=time.time())

@@ -19,7 +19,7 @@ def discriminator_move(
     labels: Tensor | None,
     draws: Draws,
     step: int,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Updates the discriminator on real samples and as many generated ones.
 
     Args:
@@ -31,7 +31,7 @@ def discriminator_move(
         step: counted from 0.
 
     Returns:
-        The loss without penalties, and how real the real samples look.
+        The loss without penalties, and the logits of the real samples.
     """
     with torch.no_grad():  # the generator does not move now
         fake, _ = players.generate(draws.normal(players.generator.noise_size), labels)
@@ -52,9 +52,9 @@ def discriminator_move(
     players.discriminator_optimizer.step()
     if config.weight_clip is not None:
         with torch.no_grad():
-            for weight in players.discriminator.parameters():
+            for weight in players.discriminator_weights:
                 weight.clamp_(-config.weight_clip, config.weight_clip)
-    return {"loss": loss, "real_probability": real_logits.detach().sigmoid().mean()}
+    return loss.detach(), real_logits.detach()
 
 
 def generator_move(
@@ -63,7 +63,7 @@ def generator_move(
     real: Tensor,
     labels: Tensor | None,
     draws: Draws,
-) -> dict[str, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Updates the generator against the discriminator as it stands.
 
     Args:
@@ -74,9 +74,10 @@ def generator_move(
         draws: random numbers of this step.
 
     Returns:
-        The loss, and how real the generated samples look.
+        The loss, and the logits of the generated samples.
     """
-    players.discriminator.requires_grad_(False)
+    for weight in players.discriminator_weights:
+        weight.requires_grad_(False)
     critic = _critic(config, players.discriminator, labels, draws)
     fake, values = players.generate(draws.normal(players.generator.noise_size), labels)
     if config.estimator == "reinforce":
@@ -87,8 +88,9 @@ def generator_move(
     players.generator_optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     players.generator_optimizer.step()
-    players.discriminator.requires_grad_(True)
-    return {"loss": loss, "fake_probability": fake_logits.detach().sigmoid().mean()}
+    for weight in players.discriminator_weights:
+        weight.requires_grad_(True)
+    return loss.detach(), fake_logits.detach()
 
 
 def _score_function_loss(

@@ -46,6 +46,9 @@ class Players:
         self.discriminator_optimizer = Adam(
             self.discriminator.parameters(), config.discriminator_learning_rate, config.betas
         )
+        # Walks through the modules at every step would take longer than what is done there.
+        self.discriminator_weights = [*self.discriminator.parameters()]
+        self._means, self._averaged = self._state(self.average), self._state(self.generator)
         self.rates = config.generator_learning_rate, config.discriminator_learning_rate
         self.baseline = Baseline().to(processes.device)
         self.streams.diverge(processes.rank)
@@ -60,12 +63,16 @@ class Players:
         """Moves the running mean towards the generator as it is after a step, counted from 1."""
         # A short memory at first, so that the random start is soon forgotten.
         decay = min(decay, step / (9 + step))
-        means: list[Tensor] = [*self.average.parameters()]
-        weights: list[Tensor] = [*self.generator.parameters()]
+        (means, kept), (weights, buffers) = self._means, self._averaged
         with torch.no_grad():
             torch._foreach_lerp_(means, weights, 1 - decay)
-            for mean, buffer in zip(self.average.buffers(), self.generator.buffers(), strict=True):
+            for mean, buffer in zip(kept, buffers, strict=True):
                 mean.copy_(buffer)
+
+    @staticmethod
+    def _state(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+        """What learns, and what only remembers."""
+        return [*network.parameters()], [*network.buffers()]
 
     def set_rates(self, part: float) -> None:
         """Sets both learning rates to a part of those of the configuration."""
