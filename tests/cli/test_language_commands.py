@@ -77,6 +77,18 @@ def test_a_language_model_is_measured_whatever_the_batch(
     assert measured[0]["bits_per_byte"] == pytest.approx(loss / math.log(2), rel=2e-3)
 
 
+@pytest.mark.parametrize("model", ["transformer", "encoder", "gru"])
+def test_documents_are_packed(model: str, capfd: pytest.CaptureFixture[str]) -> None:
+    lm = ["train", "lm", "--data", "text.txt", "--model", model, "--context", "16"]
+    assert main([*lm, "--documents", "paragraphs", *QUICK]) == 0
+    assert main(["evaluate", f"runs/{model}-1"]) == 0
+    assert 4.0 < numbers(capfd)["loss"] < 6.0
+    start = ["train", "classifier", "--data", "films.jsonl", "--start", f"runs/{model}-1"]
+    assert main([*start, "--packed", *QUICK]) == 0
+    assert main([*lm, "--documents", "files", *QUICK]) == 2
+    assert "has 1 files, and at least two are needed" in capfd.readouterr().err
+
+
 def test_sizes_are_asked_for_of_new_networks_only(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusewire.data.masking import IGNORED, MaskedWindows, NoisyWindows, make_pairs
+from fusewire.data.batch import IGNORED
+from fusewire.data.masking import MaskedWindows, Masker, NoisyWindows, make_pairs
 
 VOCAB_SIZE = 50
 
@@ -13,7 +14,7 @@ VOCAB_SIZE = 50
 def masked(begins_word: np.ndarray | None = None, **options: float) -> MaskedWindows:
     tokens = np.random.default_rng(0).integers(0, VOCAB_SIZE, 5000)
     begins = np.ones(VOCAB_SIZE, dtype=bool) if begins_word is None else begins_word
-    return MaskedWindows(tokens, 64, 100, 7, begins, **options)
+    return MaskedWindows(tokens, 64, 100, 7, Masker(begins, **options))
 
 
 def test_fifteen_percent_are_chosen_and_meet_their_fates() -> None:
@@ -24,11 +25,12 @@ def test_fifteen_percent_are_chosen_and_meet_their_fates() -> None:
     chosen = targets != IGNORED
     assert chosen.mean() == pytest.approx(0.15, abs=1e-9)
     fates = inputs[chosen]
-    assert (fates == windows.mask).mean() == pytest.approx(0.8, abs=0.01)
+    mask = VOCAB_SIZE
+    assert (fates == mask).mean() == pytest.approx(0.8, abs=0.01)
     # A random token is the right one in 1 of 50 cases.
     kept = 0.1 + 0.1 / VOCAB_SIZE
     assert (fates == targets[chosen]).mean() == pytest.approx(kept, abs=0.01)
-    assert inputs.max() == windows.mask == VOCAB_SIZE
+    assert inputs.max() == mask
     assert targets.max() < VOCAB_SIZE
     # What is not chosen is there as it was, and chosen tokens are spread over all places.
     assert (inputs[~chosen] < VOCAB_SIZE).all()
@@ -37,10 +39,11 @@ def test_fifteen_percent_are_chosen_and_meet_their_fates() -> None:
 
 def test_words_are_chosen_whole() -> None:
     begins = np.arange(VOCAB_SIZE) < 15
-    windows = masked(begins)
+    masker = Masker(begins)
     rng = np.random.default_rng(1)
     rows = rng.integers(0, VOCAB_SIZE, (32, 100))
-    batch = windows.masked(rows, rng)
+    chosen = np.stack([masker.choose(row, rng) for row in rows])
+    batch = masker.masked(rows, chosen, rng)
     shares = []
     for row, targets in zip(rows, batch.targets, strict=True):
         words = np.cumsum(begins[row])

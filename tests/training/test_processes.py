@@ -78,6 +78,7 @@ def runs(folder: Path) -> dict[str, GanConfig | LanguageConfig]:
         ),
         "transformer": text,
         "split": dataclasses.replace(text, sharding="split"),
+        "documents": dataclasses.replace(text, data=folder / "lines.txt", documents="lines"),
         "lstm": dataclasses.replace(
             text, model=RecurrentConfig(cell="lstm", layers=2, embed_dim=8, hidden_size=8)
         ),
@@ -108,6 +109,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = source.integers(0, 256, (10, 1, 6, 5), dtype=np.uint8)
     np.savez(path / "images.npz", images=pixels, labels=np.arange(10) % 3)
     (path / "text.txt").write_text("the cat sat on the mat and the dog ran out of the bay. " * 20)
+    lines = ["the cat sat on the mat", "and ran", "the dog", "out of the bay it ran"]
+    (path / "lines.txt").write_text("\n".join(lines * 9))
     train_all(path, path / "one")
     process = start(2, path, path / "two")
     long = path / "two" / "long"

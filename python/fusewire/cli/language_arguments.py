@@ -72,6 +72,10 @@ class LanguageModel(Steps, Sizes):
     """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
     context: int = 128
     """Tokens that a Transformer sees, or steps of truncated backpropagation."""
+    documents: Annotated[
+        Literal["lines", "paragraphs", "files"] | None, hint("the text is one")
+    ] = None
+    """Read each line, paragraph or file by itself; a batch packs them without padding."""
     start: Annotated[Path | None, hint("none")] = None
     """A run to go on from, with its model and tokenizer."""
     embedding: Annotated[Path | None, hint("none")] = None
@@ -97,6 +101,8 @@ class ClassifierTraining(Steps, Sizes):
     """Word vectors to start the embedding from: a run of embeddings, or a file."""
     most_tokens: int = 128
     """Longer texts are cut off."""
+    packed: bool = False
+    """Read texts one behind another, without padding."""
     pooling: Literal["last", "mean", "cls"] = "mean"
     """Which states of the text are classified."""
     tuning: Literal["full", "frozen", "gradual", "lora"] = "full"

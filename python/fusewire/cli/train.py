@@ -74,7 +74,7 @@ def _train_language_model(what: LanguageModel) -> RunResult:
     from fusewire.training.sequence import language as causal
     from fusewire.training.sequence import masked
 
-    options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding")
+    options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding", "documents")
     data, start, out = _absolute(what.data), _absolute(what.start), _out(what.out, what.model)
     if what.model == "encoder":
         encoder = _resized(language.encoder(data, context=what.context, start=start), what)
@@ -91,7 +91,8 @@ def _train_classifier(what: ClassifierTraining) -> RunResult:
     config = language.classifier(
         _absolute(what.data), what.model, most_tokens=what.most_tokens, start=start
     )
-    own = ("tokenizer", "vocab_size", "embedding", "pooling", "tuning", "balanced", "labels")
+    texts = ("tokenizer", "vocab_size", "embedding", "packed", "balanced", "labels")
+    own = (*texts, "pooling", "tuning")
     config = _change(_resized(config, what), what, *_STEPS_OPTIONS, *own)
     return classifier.train(config, _out(what.out, "classifier"))
 

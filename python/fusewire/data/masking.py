@@ -7,80 +7,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.batch import IGNORED, Batch
 from fusewire.data.tokenizers import Tokens
-
-IGNORED = -100
-"""The target of tokens that are not to be predicted; what PyTorch's cross entropy leaves out."""
 
 _MEAN_SPAN = 3.0
 
 
-@dataclass(frozen=True)
-class MaskedBatch:
-    """Texts with masked tokens.
-
-    Attributes:
-        inputs: token ids, (batch, seq_len).
-        targets: the tokens that were there, `IGNORED` where nothing is to be predicted.
-    """
-
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-
-
-class MaskedWindows:
-    """Windows from random places in which whole words are chosen for prediction.
+class Masker:
+    """Chooses whole words for prediction and masks them.
 
     Of the chosen tokens 80 % become the mask, 10 % a random token, and 10 % stay as they are
     (Devlin et al. 2019): a model that fills in must also doubt what it sees.
 
     Args:
-        tokens: token ids to draw from, at least ``context``.
-        batch: rows per batch.
-        context: tokens per row.
-        seed: decides places and masks.
         begins_word: which tokens a word begins with, (vocab_size); all of them for single tokens.
         fraction: of tokens that are chosen.
-
-    Example:
-        >>> import numpy as np
-        >>> windows = MaskedWindows(np.arange(100), 4, 50, 0, np.ones(100, dtype=bool))
-        >>> batch = windows.at(3)
-        >>> int((batch.targets != IGNORED).sum()), windows.mask
-        (32, 100)
     """
 
-    def __init__(
-        self,
-        tokens: Tokens,
-        batch: int,
-        context: int,
-        seed: int,
-        begins_word: NDArray[np.bool_],
-        fraction: float = 0.15,
-    ) -> None:
-        self._tokens, self._batch, self._context, self._seed = tokens, batch, context, seed
+    def __init__(self, begins_word: NDArray[np.bool_], fraction: float = 0.15) -> None:
         self._begins_word, self._fraction = begins_word, fraction
         self.mask = len(begins_word)
         """The token id that stands for what is missing: the first behind the vocabulary."""
 
-    def at(self, step: int) -> MaskedBatch:
-        """The batch of a step, counted from 0; the same whenever it is asked for."""
-        random = np.random.default_rng((self._seed, step))
-        starts = random.integers(0, len(self._tokens) - self._context + 1, size=self._batch)
-        places = starts[:, None] + np.arange(self._context)
-        return self.masked(self._tokens[places].astype(np.int64), random)
-
-    def masked(self, windows: NDArray[np.int64], random: np.random.Generator) -> MaskedBatch:
-        """Masks windows (batch, seq_len)."""
-        chosen = np.stack([self._choose(row, random) for row in windows])
-        fate = random.random(windows.shape)
-        inputs = np.where(chosen & (fate < 0.8), self.mask, windows)
-        drawn = random.integers(0, self.mask, size=windows.shape)
-        inputs = np.where(chosen & (fate >= 0.9), drawn, inputs)
-        return MaskedBatch(inputs, np.where(chosen, windows, IGNORED))
-
-    def _choose(self, row: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
+    def choose(self, row: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
         """Whole words in random order until the fraction is reached; at least one token."""
         words = np.cumsum(self._begins_word[row].astype(np.int64))
         words = words - words[0]
@@ -92,6 +41,47 @@ class MaskedWindows:
         if not len(chosen):  # one word is the whole row
             return np.arange(len(row)) < wanted
         return np.isin(words, chosen)
+
+    def masked(
+        self, texts: NDArray[np.int64], chosen: NDArray[np.bool_], random: np.random.Generator
+    ) -> Batch:
+        """Texts (batch, seq_len) in which what was chosen is masked."""
+        fate = random.random(texts.shape)
+        inputs = np.where(chosen & (fate < 0.8), self.mask, texts)
+        drawn = random.integers(0, self.mask, size=texts.shape)
+        inputs = np.where(chosen & (fate >= 0.9), drawn, inputs)
+        return Batch(inputs, np.where(chosen, texts, IGNORED))
+
+
+class MaskedWindows:
+    """Windows from random places in which whole words are masked.
+
+    Args:
+        tokens: token ids to draw from, at least ``context``.
+        batch: rows per batch.
+        context: tokens per row.
+        seed: decides places and masks.
+        masker: chooses and masks.
+
+    Example:
+        >>> import numpy as np
+        >>> masker = Masker(np.ones(100, dtype=bool))
+        >>> batch = MaskedWindows(np.arange(100), 4, 50, 0, masker).at(3)
+        >>> int((batch.targets != IGNORED).sum()), masker.mask
+        (32, 100)
+    """
+
+    def __init__(self, tokens: Tokens, batch: int, context: int, seed: int, masker: Masker) -> None:
+        self._tokens, self._batch, self._context, self._seed = tokens, batch, context, seed
+        self._masker = masker
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0; the same whenever it is asked for."""
+        random = np.random.default_rng((self._seed, step))
+        starts = random.integers(0, len(self._tokens) - self._context + 1, size=self._batch)
+        windows = self._tokens[starts[:, None] + np.arange(self._context)].astype(np.int64)
+        chosen = np.stack([self._masker.choose(row, random) for row in windows])
+        return self._masker.masked(windows, chosen, random)
 
 
 @dataclass(frozen=True)

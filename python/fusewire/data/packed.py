@@ -1,106 +1,138 @@
-"""Documents packed into rows without padding."""
+"""Documents packed into batches without padding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import dataclasses
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.data.tokenizers import Tokens
+from fusewire.data.batch import Batch
+from fusewire.data.documents import Documents
+from fusewire.data.masking import Masker
 
 
-@dataclass(frozen=True)
-class PackedBatch:
-    """Documents, one behind another in a single row.
+class _Order:
+    """Which pieces a batch holds: as many as fit, in a new order each epoch.
 
-    Attributes:
-        inputs: token ids, (1, tokens).
-        targets: the token after each, within its document, (1, tokens).
-        boundaries: where documents begin, and the end of the last, (documents + 1).
+    What an epoch leaves over begins the first batch of the next, so that all are about equally
+    full. The order is a function of the step.
     """
 
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    boundaries: NDArray[np.int64]
+    def __init__(self, lengths: NDArray[np.int64], capacity: int, seed: int) -> None:
+        self._lengths, self._capacity, self._seed = lengths, capacity, seed
+        self._made = 0
+        self._restart()
+
+    def at(self, step: int) -> NDArray[np.int64]:
+        """Places of the pieces of a step, counted from 0."""
+        if step < self._made:
+            self._restart()
+        while self._made < step:
+            self._now = next(self._batches)
+            self._made += 1
+        return self._now
+
+    def _restart(self) -> None:
+        self._batches = self._plan()
+        self._now, self._made = next(self._batches), 0
+
+    def _plan(self) -> Iterator[NDArray[np.int64]]:
+        order = np.zeros(0, dtype=np.int64)
+        for epoch in itertools.count():
+            random = np.random.default_rng((self._seed, epoch))
+            order = np.concatenate([order, random.permutation(len(self._lengths))])
+            ends = np.cumsum(self._lengths[order])
+            first, before = 0, 0
+            while (last := int(np.searchsorted(ends, before + self._capacity, "right"))) < len(
+                order
+            ):
+                yield order[first:last]
+                first, before = last, int(ends[last - 1])
+            order = order[first:]
 
 
 class PackedDocuments:
-    """Batches of whole documents with about equally many tokens, in a new order each epoch.
+    """Documents for a model that says what comes next, packed into batches.
 
-    A document longer than ``context`` is cut into pieces of that length. The order is a function
-    of seed and epoch, and so is what each step holds.
+    A document longer than ``context`` is cut into pieces of that length. The batch of a step is a
+    function of seed and step.
 
     Args:
-        documents: token ids of each.
-        tokens: most tokens of a batch, at least ``context``.
+        documents: what to pack.
+        batch: contexts that a batch may hold.
         context: most tokens of a piece.
         seed: decides the order.
 
-    Raises:
-        ValueError: no document has two tokens, or a batch has no room for a piece.
-
     Example:
         >>> import numpy as np
-        >>> packed = PackedDocuments([np.arange(5), np.arange(10, 13)], 8, 8, seed=0)
-        >>> batch = packed.at(0)
+        >>> from fusewire.data.documents import Documents
+        >>> documents = Documents(np.array([0, 1, 2, 3, 4, 10, 11, 12]), np.array([0, 5, 8]))
+        >>> batch = PackedDocuments(documents, batch=1, context=8, seed=0).at(0)
         >>> batch.boundaries.tolist() in ([0, 4, 6], [0, 2, 6])
         True
     """
 
-    def __init__(self, documents: Sequence[Tokens], tokens: int, context: int, seed: int) -> None:
-        if tokens < context:
-            raise ValueError(f"tokens must be at least context, {context}, got {tokens}")
-        self._documents, self._tokens, self._seed = documents, tokens, seed
-        pieces = [
-            (index, start, min(start + context, len(document) - 1))
-            for index, document in enumerate(documents)
-            for start in range(0, len(document) - 1, context)
-        ]
-        if not pieces:
-            raise ValueError("there must be a document of at least two tokens")
-        self._pieces = np.array(pieces, dtype=np.int64)
-        self._epochs: list[int] = [0]  # the first step of each epoch
-        self._plan: tuple[int, list[NDArray[np.int64]]] = (-1, [])
+    def __init__(self, documents: Documents, batch: int, context: int, seed: int) -> None:
+        self._tokens = documents.tokens
+        self._pieces = documents.pieces(context, ahead=1)
+        self._order = _Order(self._pieces[:, 1] - self._pieces[:, 0], batch * context, seed)
 
-    def at(self, step: int) -> PackedBatch:
+    def at(self, step: int) -> Batch:
         """The batch of a step, counted from 0; the same whenever it is asked for."""
-        epoch = next((n for n, first in enumerate(self._epochs) if first > step), None)
-        epoch = len(self._epochs) if epoch is None else epoch
-        while True:  # the length of an epoch is known once it has been planned
-            batches = self._batches(epoch - 1)
-            if epoch == len(self._epochs):
-                self._epochs.append(self._epochs[-1] + len(batches))
-            if step < self._epochs[epoch]:
-                break
-            epoch += 1
-        return self._pack(batches[step - self._epochs[epoch - 1]])
+        return _pack(self._tokens, self._pieces[self._order.at(step)])
 
-    def _batches(self, epoch: int) -> list[NDArray[np.int64]]:
-        """The pieces of each batch of an epoch, filled in a random order."""
-        if self._plan[0] != epoch:
-            order = np.random.default_rng((self._seed, epoch)).permutation(len(self._pieces))
-            batches: list[list[int]] = [[]]
-            room = self._tokens
-            for piece in order:
-                length = int(self._pieces[piece, 2] - self._pieces[piece, 1])
-                if length > room:
-                    batches.append([])
-                    room = self._tokens
-                batches[-1].append(int(piece))
-                room -= length
-            self._plan = epoch, [np.array(batch) for batch in batches]
-        return self._plan[1]
 
-    def _pack(self, pieces: NDArray[np.int64]) -> PackedBatch:
-        windows = [
-            self._documents[index][start : end + 1].astype(np.int64)
-            for index, start, end in self._pieces[pieces]
-        ]
-        lengths = [len(window) - 1 for window in windows]
-        return PackedBatch(
-            inputs=np.concatenate([window[:-1] for window in windows])[None],
-            targets=np.concatenate([window[1:] for window in windows])[None],
-            boundaries=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        )
+def _pack(tokens: NDArray[np.integer], pieces: NDArray[np.int64]) -> Batch:
+    """Pieces of documents (pieces, 2), and as targets the token after each."""
+    inputs, targets = (
+        np.concatenate([tokens[first + ahead : end + ahead] for first, end in pieces])
+        for ahead in (0, 1)
+    )
+    return Batch(
+        inputs.astype(np.int64)[None],
+        targets.astype(np.int64)[None],
+        boundaries=_boundaries(pieces),
+    )
+
+
+def consecutive(documents: Documents, context: int, batch: int) -> Iterator[Batch]:
+    """All pieces in their order, so many at a time, for measuring every token exactly once."""
+    pieces = documents.pieces(context, ahead=1)
+    for first in range(0, len(pieces), batch):
+        yield _pack(documents.tokens, pieces[first : first + batch])
+
+
+class MaskedDocuments:
+    """Documents for a model that fills in what is masked, packed into batches.
+
+    Args:
+        documents: what to pack.
+        batch: contexts that a batch may hold.
+        context: most tokens of a piece.
+        seed: decides order and masks.
+        masker: chooses and masks.
+    """
+
+    def __init__(
+        self, documents: Documents, batch: int, context: int, seed: int, masker: Masker
+    ) -> None:
+        self._tokens, self._seed, self._masker = documents.tokens, seed, masker
+        self._pieces = documents.pieces(context, ahead=0)
+        self._order = _Order(self._pieces[:, 1] - self._pieces[:, 0], batch * context, seed)
+
+    def at(self, step: int) -> Batch:
+        """The batch of a step, counted from 0; the same whenever it is asked for."""
+        pieces = self._pieces[self._order.at(step)]
+        texts = [self._tokens[first:end].astype(np.int64) for first, end in pieces]
+        random = np.random.default_rng((self._seed, step))
+        chosen = np.concatenate([self._masker.choose(text, random) for text in texts])
+        masked = self._masker.masked(np.concatenate(texts)[None], chosen[None], random)
+        return dataclasses.replace(masked, boundaries=_boundaries(pieces))
+
+
+def _boundaries(pieces: NDArray[np.int64]) -> NDArray[np.int64]:
+    lengths = pieces[:, 1] - pieces[:, 0]
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -7,13 +7,12 @@ step to see what it would have seen.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.batch import Batch
 from fusewire.data.files import read_regular_file
 from fusewire.data.tokenizers import Tokens
 from fusewire.errors import InputError
@@ -45,28 +44,6 @@ def read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path} is empty; give a text file with something to learn")
     return text.replace("\r\n", "\n")
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Inputs and targets of one training step.
-
-    Attributes:
-        inputs: token ids, (batch, seq_len).
-        targets: the token after each input, (batch, seq_len).
-        continues: each row goes on where the same row of the batch before ended.
-    """
-
-    inputs: NDArray[np.int64]
-    targets: NDArray[np.int64]
-    continues: bool
-
-
-class Batches(Protocol):
-    """A source of batches in a fixed order."""
-
-    def at(self, step: int) -> Batch:
-        """The batch of a step, counted from 0; the same whenever it is asked for."""
 
 
 class RandomWindows:

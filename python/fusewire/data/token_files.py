@@ -47,6 +47,18 @@ def is_token_file(path: Path) -> bool:
     return path.suffix == _SUFFIX
 
 
+def text_files(path: Path) -> list[Path]:
+    """A file, or all ``*.txt`` in a folder and below, in the order of their names.
+
+    Raises:
+        InputError: there is none in the folder.
+    """
+    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path} holds no .txt files")
+    return files
+
+
 def text_pieces(path: Path) -> Iterator[str]:
     """The text of a file, or of all ``*.txt`` in a folder and below, in the order of their names.
 
@@ -55,10 +67,7 @@ def text_pieces(path: Path) -> Iterator[str]:
     Raises:
         InputError: there is no text, or it cannot be read.
     """
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"{path} holds no .txt files")
-    for file in files:
+    for file in text_files(path):
         try:
             require_regular(file)
             with file.open(encoding="utf-8-sig") as lines:

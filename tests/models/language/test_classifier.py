@@ -48,6 +48,16 @@ def test_padding_does_not_count(reader: str, pooling: str) -> None:
 
 
 @pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+def test_packed_texts_are_read_as_padded_ones(reader: str, pooling: str) -> None:
+    if pooling == "cls" and reader != "encoder":
+        return
+    model = make(reader, pooling)
+    packed = torch.cat([row[:length] for row, length in zip(TOKENS, LENGTHS, strict=True)])
+    torch.testing.assert_close(model(packed, LENGTHS), model(TOKENS, LENGTHS), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reader", READERS)
 def test_depths_hold_every_parameter_once_from_the_head_down(reader: str) -> None:
     model = make(reader)
     depths = model.depths()

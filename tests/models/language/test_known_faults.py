@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fusewire.data.masking import IGNORED, make_pairs
+from fusewire.data.batch import IGNORED
+from fusewire.data.masking import make_pairs
 from fusewire.data.text import ContiguousStreams
 from fusewire.data.tokenizers import ByteTokenizer
 from fusewire.models.language import (

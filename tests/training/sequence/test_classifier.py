@@ -71,6 +71,16 @@ def test_classes_are_learnt_and_measured(data: Path, tmp_path: Path, sizes: obje
         assert row["loss"] == pytest.approx(evaluation["loss"], rel=1e-4)
 
 
+@pytest.mark.parametrize("sizes", [SIZES, LSTM])
+def test_packed_texts_are_learnt_as_padded_ones(data: Path, tmp_path: Path, sizes: object) -> None:
+    losses = []
+    for packed in (False, True):
+        classifier.train(make_config(data, model=sizes, packed=packed), tmp_path / f"{packed}")
+        rows = read_metrics(tmp_path / f"{packed}" / "metrics.jsonl")
+        losses.append([(row["loss"], row["gradient_norm"]) for row in rows])
+    assert losses[0] == [pytest.approx(row, rel=2e-4) for row in losses[1]]
+
+
 @pytest.mark.parametrize("tuning", ["full", "gradual", "lora", "frozen"])
 def test_a_resumed_run_equals_one_that_never_stopped(
     data: Path, tmp_path: Path, tuning: str

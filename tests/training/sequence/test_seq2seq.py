@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusewire.data.masking import IGNORED, make_pairs
+from fusewire.data.batch import IGNORED
+from fusewire.data.masking import make_pairs
 from fusewire.models.language import (
     EncoderDecoderConfig,
     RecurrentEncoderDecoderConfig,

@@ -80,13 +80,20 @@ class Classifier(nn.Module):
         """Scores texts.
 
         Args:
-            tokens: token ids, (batch, seq_len), padded at their ends.
+            tokens: token ids, (batch, seq_len), padded at their ends, or (tokens) of all texts
+                one behind another, without padding.
             lengths: tokens of each text that are no padding, (batch), at least 1.
 
         Returns:
             Logits, (batch, classes).
         """
-        logits: Tensor = self.head(self.dropout(self._pool(self._read(tokens, lengths), lengths)))
+        hidden = self._read(tokens, lengths)
+        if tokens.dim() == 1:
+            hidden = hidden[0]
+        else:
+            exists = torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None]
+            hidden = hidden[exists]
+        logits: Tensor = self.head(self.dropout(self._pool(hidden, lengths)))
         return logits
 
     def depths(self) -> list[list[nn.Parameter]]:
@@ -107,6 +114,11 @@ class Classifier(nn.Module):
         return layers
 
     def _read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        if tokens.dim() == 1:
+            boundaries = nn.functional.pad(lengths.cumsum(0), (1, 0))
+            if isinstance(self.reader, Encoder):
+                return self.reader.features(tokens[None], boundaries=boundaries)
+            return self.reader.features(tokens[None], boundaries=boundaries)[0]
         if isinstance(self.reader, Encoder):
             return self.reader.features(tokens, lengths)
         if isinstance(self.reader, Recurrent):
@@ -114,11 +126,12 @@ class Classifier(nn.Module):
         return self.reader.features(tokens)[0]  # what pads a row comes after all that counts
 
     def _pool(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """One vector a text of its states (batch, seq_len, width)."""
+        """One vector a text of its states, (tokens, width), one text behind another."""
+        ends = lengths.cumsum(0)
         if self.config.pooling == "cls":
-            return hidden[:, 0]
+            return hidden[ends - lengths]
         if self.config.pooling == "last":
-            return hidden[torch.arange(len(hidden), device=hidden.device), lengths - 1]
-        exists = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-        summed = hidden.masked_fill(~exists[..., None], 0.0).sum(dim=1)
+            return hidden[ends - 1]
+        texts = torch.arange(len(lengths), device=hidden.device).repeat_interleave(lengths)
+        summed = hidden.new_zeros(len(lengths), hidden.shape[1]).index_add(0, texts, hidden)
         return summed / lengths[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from fusewire.models.language.blocks import Stack
-from fusewire.models.language.layout import Bidirectional
+from fusewire.models.language.layout import Bidirectional, Layout, Packed
 from fusewire.models.language.saving import Saved
 from fusewire.models.language.transformer_config import TransformerConfig
 
@@ -32,12 +32,16 @@ class Encoder(Saved[TransformerConfig], Stack):
     KIND = "encoder"
     CONFIG = TransformerConfig
 
-    def forward(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self, tokens: Tensor, lengths: Tensor | None = None, *, boundaries: Tensor | None = None
+    ) -> Tensor:
         """Reads tokens and scores what each of them may be.
 
         Args:
             tokens: token ids, (batch, seq_len).
             lengths: tokens of each row that are no padding, (batch); all if None.
+            boundaries: where the sequences of a packed batch (1, tokens) begin, and the end of
+                the last; each is read by itself.
 
         Returns:
             Logits, (batch, seq_len, vocab_size); those of padding mean nothing.
@@ -45,9 +49,16 @@ class Encoder(Saved[TransformerConfig], Stack):
         Raises:
             ValueError: if there are more tokens than the context.
         """
-        return self.score(self.features(tokens, lengths))
+        return self.score(self.features(tokens, lengths, boundaries=boundaries))
 
-    def features(self, tokens: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def features(
+        self, tokens: Tensor, lengths: Tensor | None = None, *, boundaries: Tensor | None = None
+    ) -> Tensor:
         """What ``forward`` scores: the state of each token, (batch, seq_len, embed_dim)."""
-        self._require_context(0, tokens)
-        return self.read(tokens, Bidirectional(tokens, lengths, self.config.attention_window))
+        layout: Layout
+        if boundaries is not None:
+            layout = Packed(tokens, boundaries, self.config, is_causal=False)
+        else:
+            self._require_context(0, tokens)
+            layout = Bidirectional(tokens, lengths, self.config.attention_window)
+        return self.read(tokens, layout)

@@ -56,7 +56,7 @@ class Bidirectional:
     def __init__(self, tokens: Tensor, lengths: Tensor | None, window: int | None) -> None:
         self.places = torch.arange(tokens.shape[1], device=tokens.device)
         self._lengths = lengths
-        self._window = None if window is None else (window - 1, window - 1)
+        self._window = _both(window)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
         """See `Layout`."""
@@ -71,19 +71,28 @@ class Packed:
     Args:
         tokens: token ids, (1, T).
         boundaries: where sequences begin, and the end of the last: (sequences + 1), from 0 to T.
-        window: tokens that a token sees, itself among them.
+        config: how long a sequence may be, and how far a token sees.
+        is_causal: whether a token sees those before it only.
     """
 
-    def __init__(self, tokens: Tensor, boundaries: Tensor, window: int | None) -> None:
+    def __init__(
+        self, tokens: Tensor, boundaries: Tensor, config: TransformerConfig, *, is_causal: bool
+    ) -> None:
         lengths = boundaries.diff().tolist()
         if tokens.shape[0] != 1 or sum(lengths) != tokens.shape[1] or int(boundaries[0]):
             raise ValueError(
                 f"a packed batch must be one row and its boundaries run from 0 to its length, "
                 f"got tokens of shape {tuple(tokens.shape)} and boundaries {boundaries.tolist()}"
             )
-        self.places = torch.cat([torch.arange(length, device=tokens.device) for length in lengths])
-        self._boundaries = boundaries
-        self._window = _left(window)
+        if max(lengths) > config.context:
+            raise ValueError(
+                f"the model sees at most {config.context} tokens at once, got a sequence of "
+                f"{max(lengths)}"
+            )
+        starts = boundaries[:-1].repeat_interleave(boundaries.diff())
+        self.places = torch.arange(tokens.shape[1], device=tokens.device) - starts
+        self._boundaries, self._is_causal = boundaries, is_causal
+        self._window = (_left if is_causal else _both)(config.attention_window)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG002
         """See `Layout`."""
@@ -94,7 +103,7 @@ class Packed:
             value,
             self._boundaries,
             self._boundaries,
-            is_causal=True,
+            is_causal=self._is_causal,
             enable_gqa=True,
             window=self._window,
         )  # (T, H, D)
@@ -184,3 +193,7 @@ class Continued:
 
 def _left(window: int | None) -> tuple[int, int] | None:
     return None if window is None else (window - 1, 0)
+
+
+def _both(window: int | None) -> tuple[int, int] | None:
+    return None if window is None else (window - 1, window - 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 import fusewire
 from fusewire.errors import InputError
@@ -133,6 +134,7 @@ class Recurrent(Saved[RecurrentConfig], nn.Module):
         state: RecurrentState | None = None,
         *,
         lengths: Tensor | None = None,
+        boundaries: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """Reads tokens and scores what may follow each of them.
 
@@ -140,11 +142,13 @@ class Recurrent(Saved[RecurrentConfig], nn.Module):
             tokens: token ids, (batch, seq_len).
             state: state after the tokens before these; ``None`` means zeros.
             lengths: tokens of each row that are no padding, (batch); all if None.
+            boundaries: where the sequences of a packed batch (1, tokens) begin, and the end of
+                the last; each is read by itself, and has a row of the state.
 
         Returns:
             Logits of the next token, (batch, seq_len, vocab_size), and the state after the last.
         """
-        hidden, state = self.features(tokens, state, lengths=lengths)
+        hidden, state = self.features(tokens, state, lengths=lengths, boundaries=boundaries)
         return self.score(hidden), state
 
     def features(
@@ -153,11 +157,22 @@ class Recurrent(Saved[RecurrentConfig], nn.Module):
         state: RecurrentState | None = None,
         *,
         lengths: Tensor | None = None,
+        boundaries: Tensor | None = None,
     ) -> tuple[Tensor, RecurrentState]:
         """What ``forward`` scores: the state of each token, (batch, seq_len, hidden_size)."""
-        embedded = self.dropout(self.embedding(tokens))
-        hidden, state = run_layers(self.layers, embedded, state, self.dropout, lengths)
-        return self.dropout(hidden), state
+        embedded = self.embedding(tokens)
+        if boundaries is not None:  # a row each for the layers alone, which leave out padding
+            lengths = boundaries.diff()
+            embedded = pad_sequence(embedded[0].split(lengths.tolist()), batch_first=True)
+        hidden, state = run_layers(
+            self.layers, self.dropout(embedded), state, self.dropout, lengths
+        )
+        hidden = self.dropout(hidden)
+        if boundaries is not None:
+            assert lengths is not None
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            hidden = hidden[places < lengths[:, None]][None]
+        return hidden, state
 
     def score(self, hidden: Tensor) -> Tensor:
         """Logits of every token for what ``features`` gave: (batch, seq_len, vocab_size)."""

@@ -93,13 +93,12 @@ class Transformer(Saved[TransformerConfig], Stack):
         boundaries: Tensor | None = None,
     ) -> tuple[Tensor, KeyValueCache | None]:
         """What ``forward`` scores: the state of each token, (batch, query_len, embed_dim)."""
-        window = self.config.attention_window
         layout: Layout
         if boundaries is not None:
-            layout = Packed(tokens, boundaries, window)
-            self._require_context(0, tokens[:, : int(boundaries.diff().max())])
+            layout = Packed(tokens, boundaries, self.config, is_causal=True)
         else:
             self._require_context(0 if state is None else state.length, tokens)
+            window = self.config.attention_window
             layout = Causal(tokens, window) if state is None else Continued(tokens, state)
         hidden = self.read(tokens, layout)
         if state is not None:

@@ -67,6 +67,7 @@ class ClassifierRunConfig(TrainingConfig):
         tokenizer: what a token is, without ``start``.
         vocab_size: most tokens of a tokenizer that is learnt from the texts.
         most_tokens: longer texts are cut off.
+        packed: whether texts are read one behind another, without padding.
         pooling: which states of a text are classified.
         dropout: before the classes.
         tuning: what learns: everything, the head alone, everything from the head down to the
@@ -86,6 +87,7 @@ class ClassifierRunConfig(TrainingConfig):
     tokenizer: TokenizerKind = "bytes"
     vocab_size: int = 8192
     most_tokens: int = 128
+    packed: bool = False
     pooling: Literal["last", "mean", "cls"] = "mean"
     dropout: float = 0.1
     tuning: Tuning = "full"
@@ -143,9 +145,9 @@ class ClassifierTask(ScheduledTask):
         self._weights = torch.tensor(weights, dtype=torch.float32, device=processes.device)
 
     def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """Texts (rows, seq_len), their lengths, and their labels."""
+        """Texts, their lengths, and their labels."""
         chosen = [self._train[place] for place in self._order.batch(step)[rows]]
-        return collate(chosen, self.processes.device)
+        return collate(chosen, self.processes.device, packed=self._config.packed)
 
     def loss(
         self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], carried: None
@@ -202,9 +204,15 @@ def encode(texts: Sequence[tuple[str, int]], tokenizer: Tokenizer, most_tokens: 
     return encoded
 
 
-def collate(texts: Sequence[Text], device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Texts padded at their ends (batch, seq_len), their lengths, and their labels."""
-    tokens = pad_sequence([ids for ids, _ in texts], batch_first=True)
+def collate(
+    texts: Sequence[Text], device: torch.device, *, packed: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Texts, their lengths, and their labels.
+
+    Texts are padded at their ends (batch, seq_len), or packed one behind another (tokens).
+    """
+    rows = [ids for ids, _ in texts]
+    tokens = torch.cat(rows) if packed else pad_sequence(rows, batch_first=True)
     lengths = torch.tensor([len(ids) for ids, _ in texts])
     labels = torch.tensor([label for _, label in texts])
     return tokens.to(device), lengths.to(device), labels.to(device)

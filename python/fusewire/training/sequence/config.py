@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from fusewire.data.documents import DocumentKind
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
 from fusewire.models.language import RecurrentConfig, Sampling, TransformerConfig
@@ -151,6 +152,8 @@ class LanguageConfig(TrainingConfig):
         tokenizer: what a token is.
         vocab_size: most tokens of a tokenizer that is learnt from the text.
         context: tokens per row; for a recurrent model the steps of truncated backpropagation.
+        documents: what is read by itself, packed without padding, so that a batch holds at most
+            ``batch`` times ``context`` tokens; ``None`` reads the text as one.
         start: a run or a saved model to go on from, with its tokenizer; ``None`` starts afresh.
         embedding: word vectors that the embedding starts from.
         validation_tokens: measure on at most so many tokens.
@@ -162,6 +165,7 @@ class LanguageConfig(TrainingConfig):
     tokenizer: TokenizerKind = "bytes"
     vocab_size: int = 8192
     context: int = 128
+    documents: DocumentKind | None = None
     start: Path | None = None
     embedding: Path | None = None
     validation_tokens: int = 65536

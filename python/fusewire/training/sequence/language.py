@@ -7,17 +7,25 @@ the gradient (truncated backpropagation); a Transformer reads random windows and
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from fusewire.data.batch import Batch, Batches
 from fusewire.data.corpus import Corpus, load_corpus, read_texts
+from fusewire.data.documents import (
+    DocumentCorpus,
+    Documents,
+    load_documents,
+    read_documents,
+    tokenize_documents,
+)
+from fusewire.data.packed import PackedDocuments, consecutive
 from fusewire.data.samples import JARGON_TEXT
-from fusewire.data.text import Batches, ContiguousStreams, RandomWindows, segments
+from fusewire.data.text import ContiguousStreams, RandomWindows, segments
 from fusewire.data.tokenizers import Tokens
 from fusewire.errors import InputError
 from fusewire.models.language import (
@@ -32,6 +40,7 @@ from fusewire.training.durable import replace_file_or_refuse
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
+from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
 from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_of
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.sequence.writing import stream_text, write_texts
@@ -57,37 +66,38 @@ class LanguageTask(ScheduledTask):
         processes: decide the device, and who writes.
     """
 
-    def __init__(self, config: LanguageConfig, corpus: Corpus, processes: Processes) -> None:
+    def __init__(
+        self, config: LanguageConfig, corpus: Corpus | DocumentCorpus, processes: Processes
+    ) -> None:
         super().__init__(config, processes)
         self._config, self._corpus = config, corpus
         self._batches: Batches
-        if isinstance(config.model, TransformerConfig):
+        if isinstance(corpus, DocumentCorpus):
+            self._batches = PackedDocuments(corpus.train, config.batch, config.context, config.seed)
+        elif isinstance(config.model, TransformerConfig):
             self._batches = RandomWindows(corpus.train, config.batch, config.context, config.seed)
         else:
             self._batches = ContiguousStreams(corpus.train, config.batch, config.context)
 
-    def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor, bool]:
-        """Inputs and targets, (rows, context), and whether they continue those before."""
-        batch, device = self._batches.at(step), self.processes.device
-        inputs = torch.from_numpy(batch.inputs[rows]).to(device)
-        targets = torch.from_numpy(batch.targets[rows]).to(device)
-        return inputs, targets, batch.continues
+    def batch(self, step: int, rows: slice) -> Part:
+        """Inputs and targets, and whether they continue those before."""
+        return part_of(self._batches.at(step), rows, self._config.batch, self.processes.device)
 
     def loss(
-        self,
-        model: nn.Module,
-        batch: tuple[Tensor, Tensor, bool],
-        carried: RecurrentState | None,
+        self, model: nn.Module, batch: Part, carried: RecurrentState | None
     ) -> tuple[Tensor, dict[str, Tensor], RecurrentState | None]:
         """Nats per token, nothing else, and a recurrent model's state."""
-        inputs, targets, continues = batch
-        logits, state = model(inputs, carried if continues else None)
-        return cross_entropy(logits.flatten(0, 1), targets.flatten()), {}, state
+        before = carried if batch.continues else None
+        logits, state = model(batch.inputs, before, boundaries=batch.boundaries)
+        # Documents have nothing to do with those that come after them.
+        return mean_cross_entropy(logits, batch), {}, state if batch.boundaries is None else None
 
     def validate(self, model: LanguageModel) -> dict[str, float]:
         """Measures ``validation_loss`` in nats per token, and ``bits_per_character``."""
-        tokens = self._corpus.validation[: self._config.validation_tokens]
-        loss = mean_loss(model, tokens, _segment_len(model, self._config))
+        most = self._config.validation_tokens
+        held = self._corpus.validation
+        held = held.first(most) if isinstance(held, Documents) else held[:most]
+        loss = _mean_over(model, _cut(held, model, self._config, _VALIDATION_BATCH))
         bits = loss / math.log(2) * self._corpus.tokens_per_character
         return {"validation_loss": loss, "bits_per_character": bits}
 
@@ -99,10 +109,13 @@ class LanguageTask(ScheduledTask):
         return {"samples": run.sample_text_path}
 
 
-def corpus_of(config: LanguageConfig) -> Corpus:
+def corpus_of(config: LanguageConfig) -> Corpus | DocumentCorpus:
     """Reads the text that a run learns from, as tokens."""
     tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
-    return load_corpus(config.data or JARGON_TEXT, tokenizer, config.context, config.vocab_size)
+    path = config.data or JARGON_TEXT
+    if config.documents is not None:
+        return load_documents(path, config.documents, tokenizer, config.vocab_size)
+    return load_corpus(path, tokenizer, config.context, config.vocab_size)
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
@@ -148,7 +161,6 @@ TRAINING: Kind[LanguageConfig] = Kind(KIND, LanguageConfig, _load, _build, _begi
 train, resume = TRAINING.train, TRAINING.resume
 
 
-@torch.no_grad()
 def mean_loss(
     model: LanguageModel, tokens: Tokens, segment_len: int, batch: int = _VALIDATION_BATCH
 ) -> float:
@@ -166,15 +178,21 @@ def mean_loss(
     Returns:
         Nats per token.
     """
+    return _mean_over(model, segments(tokens, segment_len, batch))
+
+
+@torch.no_grad()
+def _mean_over(model: LanguageModel, batches: Iterable[Batch]) -> float:
     device = model.embedding.weight.device
     was_training = model.training
     model.eval()
     total, count = 0.0, 0
-    for part in segments(tokens, segment_len, batch):
-        logits, _ = model(torch.from_numpy(part.inputs).to(device))
-        targets = torch.from_numpy(part.targets).to(device).flatten()
-        total += cross_entropy(logits.flatten(0, 1), targets, reduction="sum").item()
-        count += targets.numel()
+    for batch in batches:
+        rows = len(batch.inputs)
+        part = part_of(batch, slice(0, rows), rows, device)
+        logits, _ = model(part.inputs, boundaries=part.boundaries)
+        total += mean_cross_entropy(logits, part).item() * batch.predicted
+        count += batch.predicted
     model.train(was_training)
     return total / count
 
@@ -198,19 +216,25 @@ def evaluate(
         InputError: the path is no run of a language model, or the text cannot be used.
     """
     config, model, vocabulary = TRAINING.open(path)
+    tokenizer = vocabulary.tokenizer
+    held: Tokens | Documents
     if data is None:
-        tokens = corpus_of(config).validation
-        size = len(vocabulary.tokenizer.decode(tokens).encode("utf-8"))
+        held = corpus_of(config).validation
+    elif config.documents is not None:
+        held = tokenize_documents(tokenizer, read_documents(data, config.documents))
     else:
-        text = read_texts(data)
-        tokens, size = vocabulary.tokenizer.encode(text), len(text.encode("utf-8"))
+        held = tokenizer.encode(read_texts(data))
+    # Nothing says what the first token is: that of the text, or of each document.
+    tokens = held.tokens if isinstance(held, Documents) else held
+    firsts = len(held.bounds) - 1 if isinstance(held, Documents) else 1
     if len(tokens) < 2:
         raise InputError(f"{data} is too short to be measured: it has {len(tokens)} tokens")
-    loss = mean_loss(model, tokens, _segment_len(model, config), batch)
+    loss = _mean_over(model, _cut(held, model, config, batch))
+    size = len(tokenizer.decode(tokens).encode("utf-8"))
     return {
         "loss": loss,
         "perplexity": math.exp(loss),
-        "bits_per_byte": loss / math.log(2) * (len(tokens) - 1) / size,
+        "bits_per_byte": loss / math.log(2) * (len(tokens) - firsts) / size,
         "tokens": float(len(tokens)),
     }
 
@@ -240,5 +264,11 @@ def stream_sample(path: Path, sampling: SamplingConfig) -> Iterator[str]:
     return stream_text(model, vocabulary.tokenizer, sampling)
 
 
-def _segment_len(model: LanguageModel, config: LanguageConfig) -> int:
-    return config.context * (_CONTEXTS_PER_SEGMENT if model.window is None else 1)
+def _cut(
+    held: Tokens | Documents, model: LanguageModel, config: LanguageConfig, batch: int
+) -> Iterator[Batch]:
+    """A text as segments, or documents as their pieces, so that each token is measured once."""
+    if isinstance(held, Documents):
+        return consecutive(held, config.context, batch)
+    contexts = _CONTEXTS_PER_SEGMENT if model.window is None else 1
+    return segments(held, config.context * contexts, batch)

@@ -12,8 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusewire.data.batch import IGNORED, Batches
 from fusewire.data.corpus import Corpus, load_corpus
-from fusewire.data.masking import IGNORED, MaskedBatch, MaskedWindows
+from fusewire.data.documents import (
+    DocumentCorpus,
+    DocumentKind,
+    Documents,
+    load_documents,
+    read_documents,
+    tokenize_documents,
+)
+from fusewire.data.masking import MaskedWindows, Masker
+from fusewire.data.packed import MaskedDocuments
 from fusewire.data.samples import JARGON_TEXT
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens
 from fusewire.errors import InputError
@@ -22,6 +32,7 @@ from fusewire.training.devices import memory_refusals
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
+from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
 from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_of
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
@@ -44,6 +55,8 @@ class MaskedConfig(TrainingConfig):
         tokenizer: what a token is.
         vocab_size: most tokens of a tokenizer that is learnt from the text.
         context: tokens per row.
+        documents: what is read by itself, packed without padding, so that a batch holds at most
+            ``batch`` times ``context`` tokens; ``None`` reads the text as one.
         masked: part of the tokens that are to be predicted.
         whole_words: whether the tokens of a word are masked together.
         start: a run to go on from, with its tokenizer; ``None`` starts afresh.
@@ -55,6 +68,7 @@ class MaskedConfig(TrainingConfig):
     tokenizer: TokenizerKind = "bytes"
     vocab_size: int = 8192
     context: int = 128
+    documents: DocumentKind | None = None
     masked: float = 0.15
     whole_words: bool = True
     start: Path | None = None
@@ -79,23 +93,24 @@ class MaskedTask(ScheduledTask):
         processes: decide the device.
     """
 
-    def __init__(self, config: MaskedConfig, corpus: Corpus, processes: Processes) -> None:
+    def __init__(
+        self, config: MaskedConfig, corpus: Corpus | DocumentCorpus, processes: Processes
+    ) -> None:
         super().__init__(config, processes)
-        tokenizer = corpus.tokenizer
-        self._train = _windows(config, tokenizer, corpus.train, config.batch, config.seed)
-        self._measured = _windows(config, tokenizer, corpus.validation, _MEASURED_ROWS, seed=0)
+        tokenizer, self._rows = corpus.tokenizer, config.batch
+        self._train = _masked(config, tokenizer, corpus.train, config.batch, config.seed)
+        self._measured = _masked(config, tokenizer, corpus.validation, _MEASURED_ROWS, seed=0)
 
-    def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor]:
-        """Masked texts and what stood there, (rows, context)."""
-        return _tensors(self._train.at(step), rows, self.processes.device)
+    def batch(self, step: int, rows: slice) -> Part:
+        """Masked texts and what stood there."""
+        return part_of(self._train.at(step), rows, self._rows, self.processes.device)
 
     def loss(
-        self, model: nn.Module, batch: tuple[Tensor, Tensor], carried: None
+        self, model: nn.Module, batch: Part, carried: None
     ) -> tuple[Tensor, dict[str, Tensor], None]:
         """Nats per masked token."""
-        inputs, targets = batch
-        loss = cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-        return loss, {}, carried
+        logits = model(batch.inputs, boundaries=batch.boundaries)
+        return mean_cross_entropy(logits, batch), {}, carried
 
     def validate(self, model: Encoder) -> dict[str, float]:
         """Measures loss and accuracy on masks that are the same every time."""
@@ -107,31 +122,33 @@ class MaskedTask(ScheduledTask):
         return {}
 
 
-def _windows(
-    config: MaskedConfig, tokenizer: Tokenizer, tokens: Tokens, rows: int, seed: int
-) -> MaskedWindows:
+def _masked(
+    config: MaskedConfig, tokenizer: Tokenizer, held: Tokens | Documents, rows: int, seed: int
+) -> Batches:
     begins = tokenizer.begins_word()
-    begins = begins if config.whole_words else begins | True
-    return MaskedWindows(tokens, rows, config.context, seed, begins, config.masked)
-
-
-def _tensors(batch: MaskedBatch, rows: slice, device: torch.device) -> tuple[Tensor, Tensor]:
-    inputs, targets = (torch.from_numpy(part[rows]) for part in (batch.inputs, batch.targets))
-    return inputs.to(device), targets.to(device)
+    masker = Masker(begins if config.whole_words else begins | True, config.masked)
+    if isinstance(held, Documents):
+        return MaskedDocuments(held, rows, config.context, seed, masker)
+    return MaskedWindows(held, rows, config.context, seed, masker)
 
 
 @torch.no_grad()
 def _measure(
-    model: Encoder, windows: MaskedWindows, device: torch.device, batch: int
+    model: Encoder, batches: Batches, device: torch.device, batch: int
 ) -> dict[str, float]:
     was_training = model.training
     model.eval()
     loss, right, count = 0.0, 0, 0
     for step, first in itertools.product(range(_MEASURED_STEPS), range(0, _MEASURED_ROWS, batch)):
-        inputs, targets = _tensors(windows.at(step), slice(first, first + batch), device)
-        logits, masked = model(inputs), targets != IGNORED
-        loss += cross_entropy(logits[masked], targets[masked], reduction="sum").item()
-        right += int((logits[masked].argmax(-1) == targets[masked]).sum())
+        rows = slice(first, min(first + batch, _MEASURED_ROWS))
+        part = part_of(batches.at(step), rows, _MEASURED_ROWS, device)
+        masked = part.targets != IGNORED
+        logits, targets = (
+            model(part.inputs, boundaries=part.boundaries)[masked],
+            part.targets[masked],
+        )
+        loss += cross_entropy(logits, targets, reduction="sum").item()
+        right += int((logits.argmax(-1) == targets).sum())
         count += int(masked.sum())
     model.train(was_training)
     return {
@@ -160,18 +177,30 @@ def evaluate(path: Path, data: Path | None = None, batch: int = 16) -> dict[str,
     """
     config, model, vocabulary = TRAINING.open(path)
     tokenizer = vocabulary.tokenizer
-    corpus = load_corpus(data or config.data or JARGON_TEXT, tokenizer, config.context)
-    tokens = corpus.validation
-    if data is not None:
-        tokens = np.concatenate([corpus.train, corpus.validation])
-    windows = _windows(config, tokenizer, tokens, _MEASURED_ROWS, seed=0)
-    return _measure(model, windows, torch.device("cpu"), batch)
+    held: Tokens | Documents
+    if data is None:
+        held = _corpus_of(config, tokenizer).validation
+    elif config.documents is not None:
+        held = tokenize_documents(tokenizer, read_documents(data, config.documents))
+    else:
+        corpus = load_corpus(data, tokenizer, config.context)
+        held = np.concatenate([corpus.train, corpus.validation])
+    batches = _masked(config, tokenizer, held, _MEASURED_ROWS, seed=0)
+    return _measure(model, batches, torch.device("cpu"), batch)
+
+
+def _corpus_of(
+    config: MaskedConfig, tokenizer: TokenizerKind | Tokenizer
+) -> Corpus | DocumentCorpus:
+    path = config.data or JARGON_TEXT
+    if config.documents is not None:
+        return load_documents(path, config.documents, tokenizer, config.vocab_size)
+    return load_corpus(path, tokenizer, config.context, config.vocab_size)
 
 
 def _load(config: MaskedConfig) -> Material[MaskedConfig]:
-    path = config.data or JARGON_TEXT
     tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
-    corpus = load_corpus(path, tokenizer, config.context, config.vocab_size)
+    corpus = _corpus_of(config, tokenizer)
 
     def task(config: MaskedConfig, processes: Processes) -> MaskedTask:
         return MaskedTask(config, corpus, processes)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fusewire.data.batch import IGNORED
 from fusewire.data.corpus import load_corpus
 from fusewire.data.labelled import load_pairs
-from fusewire.data.masking import IGNORED, NoisyWindows, PairBatch, make_pairs
+from fusewire.data.masking import NoisyWindows, PairBatch, make_pairs
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import (
