@@ -123,6 +123,12 @@ def test_text_is_drawn_in_every_way(capfd: pytest.CaptureFixture[str]) -> None:
         assert main([*command, *options]) == 0
     assert Path("texts.txt").read_text().startswith("It was")
     capfd.readouterr()
+    beams = ["sample", "runs/transformer-2", "--prompt", "It", "--length", "5", "--beams", "4"]
+    assert main([*beams, "--count", "2"]) == 0
+    first, second = capfd.readouterr().out.split("-" * 72)
+    assert first.strip() != second.strip()
+    assert main([*beams, "--count", "5"]) == 2
+    assert "count must be at most the number of beams, 4, got 5" in capfd.readouterr().err
     assert main(["sample", "runs/transformer-1", "--top-p", "0"]) == 2
     assert "top_p must be above 0 and at most 1, got 0.0" in capfd.readouterr().err
 

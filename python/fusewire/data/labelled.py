@@ -51,10 +51,7 @@ def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> L
     Raises:
         InputError: there are no such texts, or they have fewer than two labels.
     """
-    texts = {text: label for text, label in _rows(path, "text", "label") if text.strip()}
-    for text, label in texts.items():
-        if not label.strip():
-            raise InputError(f"{path}: the label of {text[:40]!r} is empty; give it one")
+    texts = _labelled(path)
     classes = tuple(sorted(set(texts.values())))
     if len(classes) < 2:
         raise InputError(
@@ -77,6 +74,36 @@ def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> L
         labelled(ordered[:measured]),
         digest,
     )
+
+
+def load_known(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, int], ...]:
+    """Reads texts with labels that are known, all of them or a few.
+
+    Args:
+        path: what `load_labelled` reads.
+        classes: the names of the labels; those of the result are places in it.
+
+    Raises:
+        InputError: there are no such texts, or they have other labels.
+    """
+    texts = _labelled(path)
+    if not texts:
+        raise InputError(f"{path} has no texts with labels" + _EXPECTED * path.is_dir())
+    unknown = sorted(set(texts.values()) - set(classes))
+    if unknown:
+        raise InputError(
+            f"{path} has classes that the model does not know: {', '.join(unknown)}; it knows "
+            f"{', '.join(classes)}"
+        )
+    return tuple((text, classes.index(label)) for text, label in texts.items())
+
+
+def _labelled(path: Path) -> dict[str, str]:
+    texts = {text: label for text, label in _rows(path, "text", "label") if text.strip()}
+    for text, label in texts.items():
+        if not label.strip():
+            raise InputError(f"{path}: the label of {text[:40]!r} is empty; give it one")
+    return texts
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_depths_hold_every_parameter_once_from_the_head_down(reader: str) -> Non
     assert id(model.reader.embedding.weight) in {id(parameter) for parameter in depths[-1]}
 
 
-@pytest.mark.parametrize("reader", ["transformer", "encoder"])
+@pytest.mark.parametrize("reader", READERS)
 def test_lora_starts_as_nothing_learns_alone_and_can_be_merged(reader: str) -> None:
     model = make(reader)
     before = model(TOKENS, LENGTHS)
@@ -98,7 +98,7 @@ def test_lora_starts_as_nothing_learns_alone_and_can_be_merged(reader: str) -> N
 
 
 def test_lora_needs_something_to_adapt() -> None:
-    with pytest.raises(InputError, match="no linear layer called in_proj"):
-        add_lora(make("lstm"))
+    with pytest.raises(InputError, match="neither layer nor weight called in_proj"):
+        add_lora(make("lstm"), targets=("in_proj",))
     with pytest.raises(InputError, match="rank must be at least 1, got 0"):
         add_lora(make("encoder"), rank=0)

@@ -170,24 +170,28 @@ def test_streaming_gives_the_same_tokens_and_stops() -> None:
     assert torch.is_grad_enabled()
 
 
-def exhaustive(model, prompt: torch.Tensor, length: int) -> tuple[list[int], float]:
-    best, best_score = [], -math.inf
+def exhaustive(model, prompt: torch.Tensor, length: int) -> list[tuple[float, list[int]]]:
+    """All continuations and their scores, the best first."""
+    found = []
     for tail in itertools.product(range(VOCAB_SIZE), repeat=length):
         tokens = torch.cat([prompt, torch.tensor([tail])], dim=1)
         steps = model(tokens[:, :-1])[0].log_softmax(-1)[0, prompt.shape[1] - 1 :]
         score = steps[torch.arange(length), torch.tensor(tail)].sum().item() / length
-        if score > best_score:
-            best, best_score = list(tail), score
-    return best, best_score
+        found.append((score, list(tail)))
+    return sorted(found, reverse=True)
 
 
 @pytest.mark.parametrize("kind", ["transformer-rotary", "lstm"])
 def test_a_beam_as_wide_as_everything_finds_the_best(kind: str) -> None:
     model, prompt = make_model(kind).eval(), torch.tensor([[1, 2]])
-    tokens, score = beam_search(model, prompt, length=2, beams=VOCAB_SIZE)
-    best, best_score = exhaustive(model, prompt, length=2)
-    assert tokens[0, 2:].tolist() == best
-    assert score.item() == pytest.approx(best_score, abs=1e-5)
+    scores, best = zip(*exhaustive(model, prompt, length=2), strict=True)
+    for count in (1, 3):
+        prompts = prompt.expand(2, -1)
+        tokens, score = beam_search(model, prompts, length=2, beams=VOCAB_SIZE, count=count)
+        assert tokens[:, 2:].tolist() == 2 * list(best[:count])
+        assert score.tolist() == pytest.approx(2 * list(scores[:count]), abs=1e-5)
+    with pytest.raises(ValueError, match="from 1 to the number of beams, 2, got 3"):
+        beam_search(model, prompt, length=2, beams=2, count=3)
 
 
 @pytest.mark.parametrize("kind", ["transformer", "gru"])

@@ -81,11 +81,12 @@ def test_packed_texts_are_learnt_as_padded_ones(data: Path, tmp_path: Path, size
     assert losses[0] == [pytest.approx(row, rel=2e-4) for row in losses[1]]
 
 
+@pytest.mark.parametrize("sizes", [SIZES, LSTM])
 @pytest.mark.parametrize("tuning", ["full", "gradual", "lora", "frozen"])
 def test_a_resumed_run_equals_one_that_never_stopped(
-    data: Path, tmp_path: Path, tuning: str
+    data: Path, tmp_path: Path, tuning: str, sizes: object
 ) -> None:
-    config = make_config(data, tuning=tuning, unfreeze_every=1)
+    config = make_config(data, model=sizes, tuning=tuning, unfreeze_every=1)
     classifier.train(config, tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "stopped")
     shutil.rmtree(tmp_path / "stopped" / "checkpoint" / "step-4")
@@ -178,12 +179,18 @@ def test_a_classifier_starts_from_an_encoder(tmp_path: Path, tuning: str) -> Non
     classifier.train(config, tmp_path / "run")
 
 
-def test_a_classifier_starts_from_a_causal_model(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tuning", ["full", "gradual", "lora", "frozen"])
+def test_a_classifier_starts_from_a_causal_model(data: Path, tmp_path: Path, tuning: str) -> None:
     pretraining = LanguageConfig(
         model=LSTM, steps=2, batch=2, context=16, sampling=SamplingConfig(length=3)
     )
     language.train(pretraining, tmp_path / "lm")
-    config = make_config(data, model=LSTM, start=tmp_path / "lm")
+    config = make_config(data, model=LSTM, start=tmp_path / "lm", tuning=tuning)
+    vocabulary = classifier._load(config).vocabulary
+    model = TRAINING.build_learner(config, vocabulary, Processes("cpu"), new=True).model
+    tokens = torch.randint(0, 100, (2, 7))
+    _, reader, _ = language.TRAINING.open(tmp_path / "lm")
+    torch.testing.assert_close(model.reader.eval()(tokens), reader(tokens))
     classifier.train(config, tmp_path / "run")
     wrong = dataclasses.replace(config, model=dataclasses.replace(LSTM, layers=1))
     with pytest.raises(InputError, match="of another kind or of other sizes"):
@@ -200,6 +207,19 @@ def test_an_embedding_starts_from_word_vectors(data: Path, tmp_path: Path) -> No
     direction = row / row.norm()
     expected = torch.from_numpy(table[0]) / torch.from_numpy(table[0]).norm()
     torch.testing.assert_close(direction, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_of_one_class_are_measured_too(data: Path, tmp_path: Path) -> None:
+    classifier.train(make_config(data), tmp_path / "run")
+    good = tmp_path / "good.jsonl"
+    lines = data.read_text().split("\n")
+    good.write_text("\n".join(line for line in lines if '"good"' in line))
+    measured = classifier.evaluate(tmp_path / "run", good)
+    assert sum(measured["confusion"][0]) == 0
+    assert sum(measured["confusion"][1]) == 48
+    good.write_text(json.dumps({"text": "so so", "label": "fair"}))
+    with pytest.raises(InputError, match="does not know: fair; it knows bad, good"):
+        classifier.evaluate(tmp_path / "run", good)
 
 
 def test_an_empty_text_is_a_text(data: Path) -> None:

@@ -12,7 +12,7 @@ from fusewire.models.language.encoder_decoder import EncoderDecoder, EncoderDeco
 from fusewire.models.language.generate import generate, stream
 from fusewire.models.language.huggingface import from_huggingface, load_huggingface
 from fusewire.models.language.layout import KeyValueCache
-from fusewire.models.language.lora import add_lora, merge_lora
+from fusewire.models.language.lora import add_lora, merge_lora, weights_below_lora
 from fusewire.models.language.recurrent import Recurrent, RecurrentConfig
 from fusewire.models.language.recurrent_encoder_decoder import (
     RecurrentEncoderDecoder,
@@ -49,4 +49,5 @@ __all__ = [
     "load_huggingface",
     "merge_lora",
     "stream",
+    "weights_below_lora",
 ]

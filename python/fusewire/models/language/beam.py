@@ -15,6 +15,7 @@ def beam_search(
     length: int,
     *,
     beams: int = 4,
+    count: int = 1,
     end_token: int | None = None,
     length_penalty: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
@@ -27,14 +28,17 @@ def beam_search(
         prompt: token ids, (batch, prompt_len).
         length: most tokens to add.
         beams: continuations kept at each step.
+        count: continuations to return for each prompt, all different, the best first.
         end_token: ends a continuation; everything after it is ``end_token`` too.
         length_penalty: 0 compares whole probabilities, 1 those per token.
 
     Returns:
-        Prompt and best continuation, (batch, prompt_len + length), and its score, (batch).
+        Prompts and their best continuations, (batch * count, prompt_len + length), and their
+        scores, (batch * count).
 
     Raises:
-        ValueError: for an empty prompt, or a length or number of beams below 1.
+        ValueError: for an empty prompt, a length or number of beams below 1, or a count that is
+            not from 1 to the number of beams.
 
     Example:
         >>> import torch
@@ -49,6 +53,8 @@ def beam_search(
         raise ValueError("the prompt must hold at least one token, got none")
     if length < 1 or beams < 1:
         raise ValueError(f"length and beams must be at least 1, got {length} and {beams}")
+    if not 1 <= count <= beams:
+        raise ValueError(f"count must be from 1 to the number of beams, {beams}, got {count}")
     with evaluating(model):
         start = window_start(prompt_len, model.window)
         logits, state = model.begin(prompt[:, start:], None)
@@ -90,9 +96,10 @@ def beam_search(
             if bool(ended.all()):
                 break
     final = scores / lengths**length_penalty
-    best = final.argmax(dim=1)
-    tokens = tokens.view(batch, beams, -1)[torch.arange(batch), best]
+    best = final.topk(count, dim=1).indices  # in order
+    rows = torch.arange(batch, device=prompt.device)[:, None]
+    tokens = tokens.view(batch, beams, -1)[rows, best].flatten(0, 1)
     missing = prompt_len + length - tokens.shape[1]
     if missing and end_token is not None:
-        tokens = torch.cat([tokens, tokens.new_full((batch, missing), end_token)], dim=1)
-    return tokens, final.gather(1, best[:, None]).squeeze(1)
+        tokens = torch.cat([tokens, tokens.new_full((len(tokens), missing), end_token)], dim=1)
+    return tokens, final.gather(1, best).flatten()

@@ -73,7 +73,7 @@ def run_layers(
     Returns:
         The last layer's output (batch, seq_len, hidden_size) and the state after each row's end.
     """
-    operator = _OPERATORS[module.mode]
+    operator, weights = _OPERATORS[module.mode], module.all_weights
     # All layers in one call where nothing happens between them, else one by one.
     together = module.num_layers if not dropout.active else 1
     hidden, finals = input, []
@@ -82,7 +82,7 @@ def run_layers(
         hidden, final = operator(
             hidden if first == 0 else dropout(hidden),
             None if state is None else _each(state, itemgetter(group)),
-            module.all_weights[group],
+            weights[group],
             batch_first=True,
             lengths=lengths,
         )

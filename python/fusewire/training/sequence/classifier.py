@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import (
     multiclass_f1_score,
 )
 
-from fusewire.data.labelled import Labelled, load_labelled
+from fusewire.data.labelled import Labelled, load_known, load_labelled
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import (
@@ -32,6 +32,7 @@ from fusewire.models.language import (
     Transformer,
     TransformerConfig,
     add_lora,
+    weights_below_lora,
 )
 from fusewire.training.devices import memory_refusals
 from fusewire.training.durable import replace_file_or_refuse
@@ -106,11 +107,6 @@ class ClassifierRunConfig(TrainingConfig):
         )
         require_between(0.001, 1, shrinking=self.shrinking, labels=self.labels)
         require_between(0.001, 0.9, validation=self.validation)
-        if self.tuning == "lora" and isinstance(self.model, RecurrentConfig):
-            raise InputError(
-                "tuning must be full, frozen or gradual for a recurrent model, which has no "
-                "attention for lora to correct"
-            )
         if isinstance(self.model, TransformerConfig) and self.most_tokens > self.model.context:
             raise InputError(
                 f"most_tokens must be at most the model's context, {self.model.context}, "
@@ -269,12 +265,10 @@ def evaluate(
         InputError: the path is no run of a classifier, or the data have other classes.
     """
     config, model, vocabulary = TRAINING.open(path)
-    found = load_labelled(data or config.data, config.validation)
-    if not set(found.classes) <= set(vocabulary.classes):
-        raise InputError(f"{data} has classes that the model does not know: {found.classes}")
-    rows = found.validation if data is None else (*found.train, *found.validation)
-    places = [vocabulary.classes.index(name) for name in found.classes]
-    texts = [(text, places[label]) for text, label in rows]
+    if data is None:
+        texts = load_labelled(config.data, config.validation).validation
+    else:
+        texts = load_known(data, vocabulary.classes)
     encoded = encode(texts, vocabulary.tokenizer, config.most_tokens)
     return _measure(model, encoded, torch.device("cpu"), batch)
 
@@ -315,8 +309,7 @@ def _build(config: ClassifierRunConfig, vocabulary: Vocabulary) -> Classifier:
 def _begin(config: ClassifierRunConfig, model: Classifier, vocabulary: Vocabulary) -> None:
     if config.start is not None:
         _, found, _ = open_pretrained(config.start)
-        # By the names that the weights had before low-rank corrections stood around them.
-        ours = {name.replace(".layer.", "."): p for name, p in model.reader.state_dict().items()}
+        ours = weights_below_lora(model.reader)
         theirs = found.state_dict()
         if not theirs.keys() <= ours.keys() or any(
             ours[name].shape != weight.shape for name, weight in theirs.items()

@@ -35,10 +35,10 @@ class SamplingConfig:
         top_p: draw from the fewest likeliest tokens whose probabilities sum to p.
         min_p: draw from tokens at least this fraction as probable as the likeliest.
         repetition_penalty: above 1 makes tokens that came already less likely.
-        beams: search for the most probable text, keeping so many; 0 draws instead.
+        beams: search for the most probable texts, keeping so many; 0 draws instead.
         stop: texts that end a text; they are not part of it.
         seed: the same seed gives the same text.
-        count: texts to draw.
+        count: texts to draw, or of the beams the best so many.
     """
 
     prompt: str | None = None
@@ -61,6 +61,10 @@ class SamplingConfig:
         require_counts(length=self.length, count=self.count)
         require_between(0, math.inf, temperature=self.temperature)
         require_between(0, 1024, beams=self.beams)
+        if self.beams and self.count > self.beams:
+            raise InputError(
+                f"count must be at most the number of beams, {self.beams}, got {self.count}"
+            )
         require_seed(self.seed)
         if "" in self.stop:
             raise InputError("a stop string is empty; give some text, or leave it out")

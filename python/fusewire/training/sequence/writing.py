@@ -19,18 +19,20 @@ _BETWEEN_TEXTS = "\n" + "-" * 72 + "\n"
 
 
 def write_texts(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> str:
-    """Draws texts, each beginning with the prompt, a line of dashes between them."""
+    """Draws texts, or finds the best, each beginning with the prompt, lines of dashes between."""
     prompt = sampling.prompt or tokenizer.start
-    ids = encode_prompt(model, tokenizer, prompt).expand(sampling.count, -1)
+    ids = encode_prompt(model, tokenizer, prompt)
     if sampling.beams:
-        tokens, _ = beam_search(model, ids, sampling.length, beams=sampling.beams)
+        tokens, _ = beam_search(
+            model, ids, sampling.length, beams=sampling.beams, count=sampling.count
+        )
         drawn = tokens[:, ids.shape[1] :]
     else:
         ended = _stopped(tokenizer, sampling.stop)
         columns = list(
             stream(
                 model,
-                ids,
+                ids.expand(sampling.count, -1),
                 sampling.length,
                 sampling.draws(),
                 seed=sampling.seed,
