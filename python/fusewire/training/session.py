@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ from fusewire.training.run_directory import RunDirectory, RunResult, refuse_unus
 from fusewire.training.seeds import RandomStreams
 from fusewire.training.stopping import GracefulStop, require_sane
 from fusewire.training.tensorboard import TensorBoardLog
+
+
+_PLOT_EVERY = 10.0  # seconds; a plot takes longer than many steps of a small network
 
 
 class Learner(Protocol):
@@ -146,6 +151,7 @@ class Session:
         self._total, self._tensorboard = config.steps, config.tensorboard
         self._done = self.step = done
         self._ended = False
+        self._plotted = -math.inf
         self._unwritten: InputError | None = None
         self._stack = contextlib.ExitStack()
 
@@ -207,7 +213,7 @@ class Session:
         self._progress.update(self.step, self.measured)
 
     def save(self) -> None:
-        """Writes a checkpoint and the plot of the losses.
+        """Writes a checkpoint and, at the end or where the last is old, the plot of the losses.
 
         Raises:
             InputError: weights are no longer finite, or the disk refuses.
@@ -222,7 +228,7 @@ class Session:
             learner.streams,
             processes=self._processes,
         )
-        self._processes.by_main(self._plot)
+        self._processes.by_main(self._show)
 
     def _open_logs(self) -> None:
         enter = self._stack.enter_context
@@ -230,15 +236,18 @@ class Session:
         if self._tensorboard:
             self._logs.append(enter(TensorBoardLog(self.run.path, resume_step=self._done)))
 
-    def _plot(self) -> None:
+    def _show(self) -> None:
         if self._unwritten is not None:
             raise self._unwritten
+        if not self._ended and time.monotonic() - self._plotted < _PLOT_EVERY:
+            return
         plot_losses(
             read_metrics(self.run.metrics_path),
             self.run.losses_path,
             self._appearance.title,
             self._appearance.curves,
         )
+        self._plotted = time.monotonic()
 
     def result(self, made: Mapping[str, Path]) -> RunResult:
         """What the run has left behind.
