@@ -27,7 +27,6 @@ from fusewire.training.seeds import RandomStreams
 from fusewire.training.stopping import GracefulStop, require_sane
 from fusewire.training.tensorboard import TensorBoardLog
 
-
 _PLOT_EVERY = 10.0  # seconds; a plot takes longer than many steps of a small network
 
 
