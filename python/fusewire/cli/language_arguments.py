@@ -91,8 +91,8 @@ class ClassifierTraining(Steps, Sizes):
     folder with a folder of texts, or a file of lines, for each class."""
     start: Annotated[Path | None, hint("none")] = None
     """A pre-trained run (train lm) to go on from."""
-    model: Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu"] = "encoder"
-    """What reads the text, without --start."""
+    model: Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu", "bag"] = "encoder"
+    """What reads the text, without --start; a bag is the mean of its words' vectors."""
     tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
     """What a token is, without --start."""
     vocab_size: Annotated[int | None, hint("8192")] = None

@@ -152,7 +152,7 @@ def _absolute(path: Path | None) -> Path | None:
 
 def _resized(config: Config, what: LanguageModel | ClassifierTraining) -> Config:
     """Replaces the sizes that were given; a run to start from has its own, and its tokenizer."""
-    from fusewire.models.language import RecurrentConfig
+    from fusewire.models.language import BagConfig, RecurrentConfig
 
     fields = {"layers": "layers", "heads": "heads", "width": "embed_dim", "dropout": "dropout"}
     given = {name: getattr(what, name) for name in (*fields, "tokenizer", "vocab_size")}
@@ -162,6 +162,8 @@ def _resized(config: Config, what: LanguageModel | ClassifierTraining) -> Config
         raise InputError(f"--{option} is for new networks; leave it out with --start")
     sizes = {field: given[name] for name, field in fields.items() if name in given}
     found: Any = config
+    if isinstance(found.model, BagConfig) and sizes.keys() & {"layers", "heads"}:
+        raise InputError("--layers and --heads are for networks, not for a bag of words")
     if isinstance(found.model, RecurrentConfig):
         if "heads" in sizes:
             raise InputError(f"--heads is for Transformers and encoders, not for {what.model}")

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.models.language import (
+    BagConfig,
     EncoderDecoderConfig,
     RecurrentConfig,
     RecurrentEncoderDecoderConfig,
@@ -20,7 +21,7 @@ from fusewire.training.sequence.pretrained import config_of
 from fusewire.training.sequence.seq2seq import Seq2SeqConfig
 
 ModelKind: TypeAlias = Literal["transformer", "lstm", "gru", "rnn", "relu"]
-ReaderKind: TypeAlias = Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu"]
+ReaderKind: TypeAlias = Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu", "bag"]
 
 
 def demo_transformer() -> LanguageConfig:
@@ -145,7 +146,7 @@ def classifier(
         most_tokens: longer texts are cut off.
         start: a pre-trained run, whose model and tokenizer count then.
     """
-    sizes: TransformerConfig | RecurrentConfig
+    sizes: BagConfig | TransformerConfig | RecurrentConfig
     reads: Literal["encoder", "decoder"] = "encoder" if model == "encoder" else "decoder"
     if start is not None:
         begun: LanguageConfig | MaskedConfig = config_of(start, LanguageConfig, MaskedConfig)
@@ -153,6 +154,8 @@ def classifier(
         reads = "encoder" if isinstance(begun, MaskedConfig) else "decoder"
     elif model in ("lstm", "gru", "rnn", "relu"):
         sizes = _recurrent(model)
+    elif model == "bag":
+        sizes = BagConfig()
     else:
         sizes = _transformer(most_tokens)
     return ClassifierRunConfig(
@@ -163,7 +166,7 @@ def classifier(
         most_tokens=most_tokens,
         steps=1000,
         batch=32,
-        learning_rate=1e-3 if start is None else 5e-4,
+        learning_rate=2e-2 if model == "bag" else 1e-3 if start is None else 5e-4,
         warmup_steps=50,
         validate_every=100,
     )

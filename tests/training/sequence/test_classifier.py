@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fusewire.errors import InputError
-from fusewire.models.language import RecurrentConfig, TransformerConfig, WordVectors
+from fusewire.models.language import BagConfig, RecurrentConfig, TransformerConfig, WordVectors
 from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
 from fusewire.training.sequence import classifier, language, masked
@@ -21,6 +21,7 @@ from fusewire.training.sequence.masked import MaskedConfig
 from fusewire.training.sequence.runs import Vocabulary
 
 SIZES = TransformerConfig(context=24, layers=2, heads=2, embed_dim=16)
+BAG = BagConfig(16)
 LSTM = RecurrentConfig("lstm", layers=2, embed_dim=16, hidden_size=16)
 GOOD, BAD = ["good", "fine", "nice", "great"], ["bad", "poor", "awful", "weak"]
 
@@ -54,9 +55,12 @@ def make_config(data: Path, **changes: object) -> ClassifierRunConfig:
     return dataclasses.replace(config, **changes)
 
 
-@pytest.mark.parametrize("sizes", [SIZES, LSTM])
+@pytest.mark.parametrize("sizes", [SIZES, LSTM, BAG])
 def test_classes_are_learnt_and_measured(data: Path, tmp_path: Path, sizes: object) -> None:
-    config = make_config(data, model=sizes, steps=40, validate_every=40, save_every=40)
+    rate = 0.1 if sizes is BAG else 0.01
+    config = make_config(
+        data, model=sizes, steps=40, learning_rate=rate, validate_every=40, save_every=40
+    )
     result = classifier.train(config, tmp_path / "run")
     assert result.metrics["validation_accuracy"] == 1.0
     assert result.metrics["validation_macro_f1"] == 1.0

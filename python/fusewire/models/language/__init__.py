@@ -5,6 +5,7 @@ model remembers of earlier tokens: keys and values in a Transformer, hidden stat
 network. An encoder-decoder shows that face once it has read its sources (``model.conditioned``).
 """
 
+from fusewire.models.language.bag import Bag, BagConfig
 from fusewire.models.language.beam import beam_search
 from fusewire.models.language.classifier import Classifier, ClassifierConfig
 from fusewire.models.language.encoder import Encoder
@@ -26,6 +27,8 @@ from fusewire.models.language.transformer_config import TransformerConfig
 from fusewire.models.language.word_vectors import WordVectors
 
 __all__ = [
+    "Bag",
+    "BagConfig",
     "Classifier",
     "ClassifierConfig",
     "Encoder",

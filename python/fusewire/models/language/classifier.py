@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from fusewire.errors import InputError
+from fusewire.models.language.bag import Bag
 from fusewire.models.language.encoder import Encoder
 from fusewire.models.language.recurrent import Recurrent
 from fusewire.models.language.transformer import Transformer
 from fusewire.nn import Linear
 
 Pooling: TypeAlias = Literal["last", "mean", "cls"]
-Reader: TypeAlias = Transformer | Encoder | Recurrent
+Reader: TypeAlias = Transformer | Encoder | Recurrent | Bag
 
 
 @dataclass(frozen=True)
@@ -107,13 +108,15 @@ class Classifier(nn.Module):
             for layer in reversed(range(self.reader.config.layers)):
                 names = self.reader.layers.named_parameters()
                 layers.append([weight for name, weight in names if name.endswith(f"_l{layer}")])
-        else:
+        elif not isinstance(self.reader, Bag):
             layers += [list(block.parameters()) for block in reversed(self.reader.blocks)]
         known |= {id(parameter) for layer in layers for parameter in layer}
         layers.append([weight for weight in self.parameters() if id(weight) not in known])
         return layers
 
     def _read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        if isinstance(self.reader, Bag):
+            return self.reader.features(tokens if tokens.dim() > 1 else tokens[None])
         if tokens.dim() == 1:
             boundaries = nn.functional.pad(lengths.cumsum(0), (1, 0))
             if isinstance(self.reader, Encoder):

@@ -24,6 +24,8 @@ from fusewire.data.labelled import Labelled, load_known, load_labelled
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import (
+    Bag,
+    BagConfig,
     Classifier,
     ClassifierConfig,
     Encoder,
@@ -60,7 +62,7 @@ class ClassifierRunConfig(TrainingConfig):
     """Everything that decides a run.
 
     Attributes:
-        model: sizes of the language model that reads; those of ``start``, where it is given.
+        model: sizes of what reads; those of ``start``, where it is given.
         reads: a Transformer's direction: ``"encoder"`` sees the whole text at once.
         data: texts with labels, see `fusewire.data.labelled.load_labelled`.
         start: a pre-trained run to go on from, with its tokenizer; ``None`` starts afresh.
@@ -80,7 +82,8 @@ class ClassifierRunConfig(TrainingConfig):
         labels: part of the other texts to learn from.
     """
 
-    model: TransformerConfig | RecurrentConfig
+    # A bag first: what a file says of it fits no other, and what it says of others no bag.
+    model: BagConfig | TransformerConfig | RecurrentConfig
     data: Path
     reads: Literal["encoder", "decoder"] = "encoder"
     start: Path | None = None
@@ -107,6 +110,8 @@ class ClassifierRunConfig(TrainingConfig):
         )
         require_between(0.001, 1, shrinking=self.shrinking, labels=self.labels)
         require_between(0.001, 0.9, validation=self.validation)
+        if isinstance(self.model, BagConfig) and self.tuning == "lora":
+            raise InputError("tuning must be full, frozen or gradual for a bag of words")
         if isinstance(self.model, TransformerConfig) and self.most_tokens > self.model.context:
             raise InputError(
                 f"most_tokens must be at most the model's context, {self.model.context}, "
@@ -290,8 +295,10 @@ def _load(config: ClassifierRunConfig) -> Material[ClassifierRunConfig]:
 
 def _build(config: ClassifierRunConfig, vocabulary: Vocabulary) -> Classifier:
     vocab_size = vocabulary.tokenizer.vocab_size
-    reader: Transformer | Encoder | Recurrent
-    if isinstance(config.model, RecurrentConfig):
+    reader: Transformer | Encoder | Recurrent | Bag
+    if isinstance(config.model, BagConfig):
+        reader = Bag(config.model, vocab_size)
+    elif isinstance(config.model, RecurrentConfig):
         reader = Recurrent(config.model, vocab_size)
     elif config.reads == "encoder":
         reader = Encoder(config.model, vocab_size + 1)  # and the mask of its pre-training
