@@ -9,6 +9,7 @@ each, on the same cores. The first ten losses must agree to rounding.
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Side:
             groups, lr=schedule.learning_rate, betas=(0.9, 0.99), fused=True
         )
         self.losses: list[float] = []
-        self.seconds = 0.0
+        self.turns: list[float] = []  # seconds per step of each
         self.state: Any = None
 
     def train(self, steps: int) -> None:
@@ -70,7 +71,7 @@ class Side:
             self.optimizer.step()
             self.state = _detached(state)
             self.losses.append(loss.item())
-        self.seconds += time.perf_counter() - started
+        self.turns.append((time.perf_counter() - started) / steps)
 
 
 def _detached(state: Any) -> Any:
@@ -108,15 +109,17 @@ def compare(kind: str, steps: int, seed: int) -> dict[str, Any]:
         ours.load_state_dict(side.model.state_dict())
         segment = CONTEXT if isinstance(sizes, TransformerConfig) else 16 * CONTEXT
         losses[name] = mean_loss(ours, corpus.validation, segment)  # type: ignore[arg-type]
-    seconds = {name: side.seconds for name, side in sides.items()}
+    # The median of turns: the machine may have been taken away during some of them.
+    seconds = {name: statistics.median(side.turns) for name, side in sides.items()}
     return {
         "steps": steps,
         "weights": sum(weight.numel() for weight in ours.parameters()),
         "largest_difference_of_ten_losses": float(np.abs(first[0] - first[1]).max()),
         "validation_loss": losses,
-        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        "seconds_per_step": seconds,
         "ratio": seconds["twin"] / seconds["ours"],
-        "tokens_per_second": steps * BATCH * CONTEXT / seconds["ours"],
+        "tokens_per_second": BATCH * CONTEXT / seconds["ours"],
     }
 
 

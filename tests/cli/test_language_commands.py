@@ -85,6 +85,14 @@ def test_documents_are_packed(model: str, capfd: pytest.CaptureFixture[str]) -> 
     assert 4.0 < numbers(capfd)["loss"] < 6.0
     start = ["train", "classifier", "--data", "films.jsonl", "--start", f"runs/{model}-1"]
     assert main([*start, "--packed", *QUICK]) == 0
+    bag = ["train", "classifier", "--data", "films.jsonl", "--model", "bag", *QUICK]
+    assert main(bag) == 0
+    for option, refusal in (
+        (["--tuning", "lora"], "--tuning must be full, frozen or gradual for a bag of words"),
+        (["--layers", "2"], "--layers and --heads are for networks, not for a bag of words"),
+    ):
+        assert main([*bag, *option]) == 2
+        assert refusal in capfd.readouterr().err
     assert main([*lm, "--documents", "files", *QUICK]) == 2
     assert "has 1 files, and at least two are needed" in capfd.readouterr().err
 
