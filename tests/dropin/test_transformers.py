@@ -67,7 +67,11 @@ DECODERS = {
     "DeepseekV4ForCausalLM": NARROW
     | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
-ENCODERS = {"BertModel": SIZES}
+ENCODERS = {
+    "BertModel": SIZES,
+    # Without a mask it is not causal, though its layers do not say so.
+    "SplinterModel": SIZES | {"question_token_id": 3},
+}
 ENCODER_DECODERS = {
     "T5ForConditionalGeneration": T5 | {"decoder_start_token_id": 0},
     "BartForConditionalGeneration": PAIR | {"max_position_embeddings": 64},

@@ -71,7 +71,8 @@ def attention(
             query attends) or added to the scores; with none, `is_causal` decides.
         dropout: Probability with which a weight is dropped.
         scaling: Factor of the scores; ``1 / sqrt(head_dim)`` if None.
-        is_causal: Whether attention without a mask is causal; the layer's own word if None.
+        is_causal: Whether attention without a mask is causal; the layer's own word if None. Models
+            that PyTorch's attention does not serve have it in their masks alone.
         softcap: Bound of the scores.
         s_aux: ``(heads)``, sinks.
         position_bias: ``(batch or 1, heads, query_len, key_len)``, added to the scores.
@@ -93,6 +94,7 @@ def attention(
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     is_causal = bool(is_causal) and attention_mask is None and query.shape[2] > 1
+    is_causal = is_causal and _takes_bool_masks(type(module).__module__)
     mask = attention_mask
     if position_bias is not None:
         mask = position_bias
