@@ -244,3 +244,54 @@ def test_autocast_gives_the_types_that_it_gives_pytorchs_modules(kind, dtype):
         for wanted, got in zip(tree_leaves(expected), tree_leaves(actual), strict=True):
             assert got.dtype == wanted.dtype
             torch.testing.assert_close(got, wanted, rtol=3e-2, atol=3e-2)
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_traces_serve_other_lengths(gradients):
+    """`torch.jit.trace` records PyTorch's own operators, not the sizes of its example."""
+    model = Model()
+    fw.fuse(model, linear=True)
+    with torch.set_grad_enabled(gradients):
+        traced = torch.jit.trace(model, torch.randn(2, 5, 6))
+        for shape in ((2, 5, 6), (3, 9, 6)):
+            x = torch.randn(shape)
+            torch.testing.assert_close(traced(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("kind", ["RNN", "GRU", "LSTM"])
+def test_traces_of_layers_with_states(kind, packed):
+    class Tagger(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            options = {"proj_size": 2} if kind == "LSTM" else {}
+            self.layer = getattr(torch.nn, kind)(6, 4, 2, bidirectional=True, **options)
+
+        def forward(self, x, lengths, *states):
+            given = tuple(states) if kind == "LSTM" else states[0]
+            if not packed:
+                return self.layer(x, given)
+            rows = pack_padded_sequence(x, lengths, enforce_sorted=False)
+            output, finals = self.layer(rows, given)
+            return output.data, finals
+
+    def inputs(length, batch):
+        sizes = [2, 4] if kind == "LSTM" else [4]
+        lengths = torch.arange(batch) % length + 1
+        states = [torch.randn(4, batch, size) for size in sizes]
+        return torch.randn(length, batch, 6), lengths, *states
+
+    model = Tagger()
+    fw.fuse(model)
+    traced = torch.jit.trace(model, inputs(5, 2))
+    x = inputs(7, 3)
+    torch.testing.assert_close(traced(*x), model(*x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_traces_refuse_what_torch_lacks():
+    layer = fw.nn.GRU(6, 4, layer_norm=True)
+    with pytest.raises(RuntimeError, match="cannot record GRU"):
+        torch.jit.trace(layer, torch.randn(5, 2, 6))

@@ -56,7 +56,8 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
     parameters, state_dict keys, hooks, parametrizations and modes stay what they are. Hugging
     Face's models whose attention is ``"sdpa"`` get ``"fusewire"`` (see
     `fusewire.dropin.transformers`). On other devices than the CPU, and in half precision where our
-    kernels do not serve it, all of them go on running PyTorch's operators.
+    kernels do not serve it, all of them go on running PyTorch's operators. What `isinstance` says
+    stays true but for `torch.nn.RNN`, `LSTM` and `GRU`, whose subclasses `torch.compile` refuses.
 
     Args:
         model: Any module; may itself be one of the above.

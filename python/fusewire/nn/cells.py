@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 from fusewire.ops.rnn.options import Options
 
@@ -20,6 +21,8 @@ class RNNCell(torch.nn.RNNCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.RNNCell`."""
+        if dispatcher.is_traced():
+            return super().forward(input, hx)
         try:
             return _step(self, self.nonlinearity, input, None if hx is None else [hx])[0]
         except (TypeError, ValueError):
@@ -38,6 +41,8 @@ class GRUCell(torch.nn.GRUCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.GRUCell`."""
+        if dispatcher.is_traced():
+            return super().forward(input, hx)
         try:
             return _step(self, "gru", input, None if hx is None else [hx])[0]
         except (TypeError, ValueError):
@@ -59,6 +64,8 @@ class LSTMCell(torch.nn.LSTMCell):
         self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `torch.nn.LSTMCell`."""
+        if dispatcher.is_traced():
+            return super().forward(input, hx)
         try:
             hidden, cell = _step(self, "lstm", input, None if hx is None else list(hx))
         except (TypeError, ValueError):

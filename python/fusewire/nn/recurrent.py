@@ -8,10 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
+from fusewire.nn import traced
+from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 from fusewire.ops.rnn.cells import zoneout_pair
 from fusewire.ops.rnn.options import GATES, Options, check_options
-from fusewire.ops.rnn.weights import LayerWeights
+from fusewire.ops.rnn.weights import LayerWeights, is_torchs
 
 _KINDS = {
     "RNN_TANH": "tanh",
@@ -269,10 +271,24 @@ class Recurrent(torch.nn.Module):
         hx = None if states is None else tuple(state.to("meta") for state in states)
         twin(input.to("meta"), hx[0] if hx is not None and len(hx) == 1 else hx)
 
+    def _traced(
+        self, options: Options, input: Any, states: list[torch.Tensor] | None
+    ) -> tuple[Any, list[torch.Tensor]]:
+        """What `torch.jit.trace` records."""
+        weights = self.all_weights
+        if not self._is_plain or not is_torchs(options, [LayerWeights(*weights[0][:2])]):
+            raise RuntimeError(
+                f"torch.jit.trace cannot record {type(self).__name__} with what torch.nn does not "
+                "have; torch.export and torch.compile can"
+            )
+        return traced.run(options, input, states, weights)
+
     def _compute(
         self, input: Any, states: list[torch.Tensor] | None
     ) -> tuple[Any, list[torch.Tensor]]:
         options = self._options()
+        if dispatcher.is_traced():
+            return self._traced(options, input, states)
         try:  # Quicker than attributes, which parametrizations put in parameters' places.
             find = self._parameters.__getitem__
             weights: list[Any] = [list(map(find, names)) for names in self._all_weights]

@@ -80,14 +80,20 @@ def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> b
     """Whether our kernels compute with this operand; otherwise PyTorch's own operators shall.
 
     They do on the CPU for `dtypes`, outside the transforms of `torch.func`, which cannot look into
-    an autograd Function of the quick kind.
+    an autograd Function of the quick kind, and outside of `torch.jit.trace`, which would record the
+    sizes of its example as numbers.
     """
-    return operand.is_cpu and operand.dtype in dtypes and not is_transformed()
+    return operand.is_cpu and operand.dtype in dtypes and not is_transformed() and _trace() is None
 
 
 def is_transformed() -> bool:
     """Whether a transform of `torch.func` or forward-mode differentiation is at work."""
     return _level() is not None or forward_ad._current_level >= 0
+
+
+def is_traced() -> bool:
+    """Whether `torch.jit.trace` records what is called."""
+    return _trace() is not None
 
 
 def is_direct(*operands: Any) -> bool:

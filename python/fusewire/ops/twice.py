@@ -61,7 +61,8 @@ def differentiable(
     Returns:
         The outputs of `fused`.
     """
-    if dispatcher.is_compiling() or not dispatcher.needs_gradient(*operands):
+    recorded = dispatcher.is_compiling() or dispatcher.is_traced()
+    if recorded or not dispatcher.needs_gradient(*operands):
         return fused(*operands)
     outputs: Sequence[torch.Tensor] = _Twice.apply(fused, composed, *operands)
     return outputs

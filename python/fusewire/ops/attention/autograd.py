@@ -188,7 +188,7 @@ def _dispatch(
     needs_lse: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Calls the implementation that serves the operands."""
-    elsewhere = query.device.type != "cpu"
+    elsewhere = query.device.type != "cpu" or dispatcher.is_traced()
     if elsewhere and not needs_lse and composed.is_plain(query, key, options, extras):
         return _plain(query, key, value, extras.attn_mask, options), None
     if options.dropout_p > 0 and extras.seed is None:

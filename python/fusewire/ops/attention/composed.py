@@ -254,5 +254,5 @@ def plain(
         options.dropout_p,
         is_causal=not options.is_full,
         scale=options.scale,
-        enable_gqa=query.shape[1] != key.shape[1],
+        enable_gqa=bool(query.shape[1] != key.shape[1]),
     )

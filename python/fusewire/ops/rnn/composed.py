@@ -171,12 +171,13 @@ def _walk(
     return torch.cat([states[0][:0], *outputs]), states
 
 
-_STACKS: dict[str, Any] = {
+TORCHS_LAYERS: dict[str, Any] = {
     "tanh": _VF.rnn_tanh,
     "relu": _VF.rnn_relu,
     "lstm": _VF.lstm,
     "gru": _VF.gru,
 }
+"""PyTorch's layers on padded and, with the batch sizes in the second place, on packed batches."""
 
 
 def stack(
@@ -204,10 +205,10 @@ def stack(
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single")
         if batch_sizes:
             sizes = torch.tensor(batch_sizes)
-            output, *finals = _STACKS[options.kind](rows, sizes, initial, flat, *shape)
+            output, *finals = TORCHS_LAYERS[options.kind](rows, sizes, initial, flat, *shape)
         else:
             times = rows.reshape(-1, batch, rows.shape[1])
-            output, *finals = _STACKS[options.kind](times, initial, flat, *shape, False)
+            output, *finals = TORCHS_LAYERS[options.kind](times, initial, flat, *shape, False)
     return output.reshape(-1, width), [
         torch.cat([final, state[:, active:]], 1)
         for final, state in zip(finals, states, strict=True)
