@@ -47,7 +47,11 @@ impl<E: Element> Kernel<E> for MultiplyAdd {
 /// assert!(fusewire_kernels::peak::flops::<f32>() > 1e6);
 /// ```
 pub fn flops<E: Element>() -> f64 {
-    E::dispatch(MultiplyAdd)
+    if E::multiplies_factors() {
+        E::dispatch_multiplying(MultiplyAdd)
+    } else {
+        flops::<E::Single>()
+    }
 }
 
 /// Vectors read at a time, each into a sum of its own.

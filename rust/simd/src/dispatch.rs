@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use crate::arch::portable::Portable;
 #[cfg(target_arch = "x86_64")]
 use crate::arch::{avx2::Avx2, avx512::Avx512};
-use crate::{Bf16, Element, F16, Isa, Kernel, Pair};
+use crate::{Bf16, Element, F16, Isa, Kernel, LoneBf16, Pair};
 
 /// An instruction set by name, from the least to the most capable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,13 +159,51 @@ pub fn on_each_isa(mut work: impl FnMut(IsaName)) {
     }
 }
 
+/// The instruction set that kernels run on, or would if `FUSEWIRE_ISA` named one.
+fn in_force() -> IsaName {
+    selected().unwrap_or_else(|_| detected())
+}
+
+/// What tells kernels on factors where to run: for pairs (`true`) where the CPU multiplies those.
+macro_rules! multiplying {
+    (false) => {
+        fn multiplies_factors() -> bool {
+            true
+        }
+
+        fn dispatch_multiplying<K: Kernel<Self>>(kernel: K) -> K::Output {
+            Self::dispatch(kernel)
+        }
+    };
+    (true) => {
+        fn multiplies_factors() -> bool {
+            in_force() == IsaName::Avx512Bf16
+        }
+
+        fn dispatch_multiplying<K: Kernel<Self>>(kernel: K) -> K::Output {
+            #[cfg(target_arch = "x86_64")]
+            if Self::multiplies_factors()
+                && let Some(isa) = Avx512::<true>::detect()
+            {
+                return isa.vectorize(kernel);
+            }
+            let _ = kernel;
+            panic!("only {} multiplies pairs", IsaName::Avx512Bf16)
+        }
+    };
+}
+
 macro_rules! element {
     // `$pairs` tells whether its products gain from the CPU's own on pairs.
     ($number:ty: $real:ty, from: $from:expr, to: $to:expr,
-        $factor:ty: |$numbers:ident| $join:expr, lies: $lies:expr, pairs: $pairs:literal) => {
+        $factor:ty: |$numbers:ident| $join:expr, lies: $lies:expr, single: $single:ty,
+        pairs: $pairs:tt) => {
         impl Element for $number {
             type Real = $real;
             type Factor = $factor;
+            type Single = $single;
+
+            multiplying!($pairs);
 
             #[inline(always)]
             fn from_real(x: $real) -> Self {
@@ -188,8 +226,7 @@ macro_rules! element {
             }
 
             fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output {
-                let isa = selected().unwrap_or_else(|_| detected());
-                match Self::dispatch_on(isa, kernel) {
+                match Self::dispatch_on(in_force(), kernel) {
                     Some(output) => output,
                     None => unreachable!("only an available instruction set is ever selected"),
                 }
@@ -215,11 +252,13 @@ macro_rules! element {
 }
 
 element!(f32: f32, from: identity, to: identity, f32: |numbers| numbers[0], lies: Some,
-    pairs: false);
+    single: f32, pairs: false);
 element!(f64: f64, from: identity, to: identity, f64: |numbers| numbers[0], lies: Some,
-    pairs: false);
+    single: f64, pairs: false);
 element!(Bf16: f32, from: Bf16::from_f32, to: Bf16::to_f32,
     Pair: |numbers| Pair([numbers[0], numbers.get(1).copied().unwrap_or_default()]),
-    lies: |numbers| Some(Pair::lying(numbers)), pairs: true);
+    lies: |numbers| Some(Pair::lying(numbers)), single: LoneBf16, pairs: true);
+element!(LoneBf16: f32, from: LoneBf16::from_f32, to: LoneBf16::to_f32,
+    f32: |numbers| numbers[0].to_f32(), lies: |_| None, single: LoneBf16, pairs: false);
 element!(F16: f32, from: F16::from_f32, to: F16::to_f32, f32: |numbers| numbers[0].to_f32(),
-    lies: |_| None, pairs: false);
+    lies: |_| None, single: F16, pairs: false);

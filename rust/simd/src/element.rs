@@ -17,6 +17,9 @@ pub trait Element: Plain + PartialEq + fmt::Debug + fmt::Display {
     type Real: Real;
     /// What products take: pairs for [`Bf16`], which the CPU may multiply two at a time.
     type Factor: Factor<Real = Self::Real>;
+    /// The same memory as numbers that are multiplied one by one: for pairs, where the CPU has no
+    /// products of those.
+    type Single: Element<Real = Self::Real, Single = Self::Single>;
     /// Whether memory holds what kernels compute with: whether the type is its own `Real`.
     const IS_REAL: bool = size_of::<Self>() == size_of::<Self::Real>();
     /// The nearest value to `x`, ties to even.
@@ -28,6 +31,15 @@ pub trait Element: Plain + PartialEq + fmt::Debug + fmt::Display {
     /// The factors that neighbours are as they lie in memory, less an incomplete last one; `None` for
     /// a type that must be widened first.
     fn as_factors(numbers: &[Self]) -> Option<&[Self::Factor]>;
+    /// Whether the selected instruction set multiplies factors as they are; otherwise those of
+    /// [`Element::Single`] are faster.
+    fn multiplies_factors() -> bool;
+    /// Runs `kernel` on the selected instruction set, one that multiplies factors as they are: a kernel
+    /// is compiled for no other.
+    ///
+    /// # Panics
+    /// If it does not.
+    fn dispatch_multiplying<K: Kernel<Self>>(kernel: K) -> K::Output;
     /// Runs `kernel` on the selected instruction set.
     fn dispatch<K: Kernel<Self>>(kernel: K) -> K::Output;
     /// Runs `kernel` on the instruction set `name`, or returns `None` where the CPU lacks it.

@@ -15,6 +15,25 @@ pub struct Bf16(pub u16);
 #[repr(transparent)]
 pub struct F16(pub u16);
 
+/// A [`Bf16`] that is multiplied alone, not as one of a [`Pair`](crate::Pair).
+#[derive(Clone, Copy, Default)]
+#[repr(transparent)]
+pub struct LoneBf16(pub Bf16);
+
+impl LoneBf16 {
+    /// [`Bf16::from_f32`].
+    #[inline(always)]
+    pub const fn from_f32(x: f32) -> Self {
+        Self(Bf16::from_f32(x))
+    }
+
+    /// [`Bf16::to_f32`].
+    #[inline(always)]
+    pub const fn to_f32(self) -> f32 {
+        self.0.to_f32()
+    }
+}
+
 impl Bf16 {
     /// The nearest value, ties to even; NaN stays NaN.
     #[inline(always)]
@@ -98,3 +117,4 @@ macro_rules! half {
 
 half!(Bf16);
 half!(F16);
+half!(LoneBf16);

@@ -84,6 +84,44 @@ pub trait Lanes<T: Real>: Isa {
         let whole = self.round(self.mul(a, factor));
         (whole, self.mul_add(a, factor, self.sub(self.zero(), whole)))
     }
+    /// [`Lanes::split_product`], or without a factor [`Lanes::split_whole`], with `n` as [`Lanes::shift`]
+    /// takes it.
+    #[inline(always)]
+    fn split_power(
+        self,
+        a: Self::Vector,
+        factor: Option<T>,
+        bound: T,
+    ) -> (Self::Vector, Self::Vector) {
+        match factor {
+            Some(factor) => self.split_product(a, factor, bound),
+            None => self.split_whole(a, bound),
+        }
+    }
+    /// The same for `a · log₂e`, precise where that is large, too. Each constant is a rounded number and what
+    /// it lost; of `ln_2` the first has so few bits that whole multiples of it are exact.
+    #[inline(always)]
+    fn split_exp(
+        self,
+        a: Self::Vector,
+        log2_e: [T; 2],
+        ln_2: [T; 2],
+        bound: T,
+    ) -> (Self::Vector, Self::Vector) {
+        let factor = self.splat(log2_e[0]);
+        // NaN passes as the second operand.
+        let a = self.min(self.splat(bound), self.max(self.splat(-bound), a));
+        let whole = self.round(self.mul(a, factor));
+        let rest = self.neg_mul_add(whole, self.splat(ln_2[0]), a);
+        let rest = self.neg_mul_add(whole, self.splat(ln_2[1]), rest);
+        (whole, self.mul(rest, factor))
+    }
+    /// `a · 2^n` for |a| about 1 and what [`Lanes::split_power`] or [`Lanes::split_exp`] gave for `n`. Where 2^n is no normal number
+    /// it may count as 0 or ∞.
+    #[inline(always)]
+    fn shift(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
+        self.scale_exponent(a, n)
+    }
     /// `(m, e)` with `a = m · 2^e`, `1 ≤ m < 2`, for positive normal `a`.
     fn split_exponent(self, a: Self::Vector) -> (Self::Vector, Self::Vector);
     /// Near enough to `1 / a` for 2 units in the last place; `a` normal and finite.

@@ -41,6 +41,6 @@ mod tests;
 pub use denormals::FlushDenormals;
 pub use dispatch::{HeldSelection, IsaName, Selection, available, detected, on_each_isa, selected};
 pub use element::{Element, Factor, Pair, Plain, Real, bytes};
-pub use half::{Bf16, F16};
+pub use half::{Bf16, F16, LoneBf16};
 pub use lanes::{Isa, Kernel, Lanes};
 pub use storage::{HalfLanes, Storage};

@@ -1,7 +1,7 @@
 //! Vectors from and to memory of every element type, and the products of what lies there.
 #![allow(unsafe_code)]
 
-use crate::{Bf16, Element, F16, Factor, Lanes, Real};
+use crate::{Bf16, Element, F16, Factor, Lanes, LoneBf16, Real};
 
 /// Lanes whose operands lie in memory as `E`: widened when read, rounded when written, and
 /// multiplied as [`Element::Factor`]s, vectors of which travel as vectors of numbers.
@@ -261,3 +261,4 @@ half_storage!(
     isa.pair_neighbours(parts[0], parts[1])
 );
 half_storage!(F16, widen_f16, narrow_f16, mul_add, |_isa, parts| parts[0], parts[0]);
+half_storage!(LoneBf16, widen_bf16, narrow_bf16, mul_add, |_isa, parts| parts[0], parts[0]);

@@ -1,8 +1,8 @@
 //! Memory that is needed soon, fetched while products are computed.
 
-use fusewire_simd::{Element, Lanes, Real};
+use fusewire_simd::{Element, Lanes, Real, Storage};
 
-use crate::gemm::{Epilogue, STEPS};
+use crate::gemm::{Epilogue, between_calls};
 use crate::view::{View, ViewMut};
 
 /// Lines asked for at once: about as many misses as a core keeps in flight.
@@ -74,15 +74,14 @@ impl Ahead {
 
     /// Spreads the lines over products of so many multiplications of factors.
     #[inline(always)]
-    pub(super) fn spread(&mut self, multiplications: usize) {
+    pub(super) fn spread<E: Element, I: Storage<E>>(&mut self, multiplications: usize) {
         let lines: usize = self
             .matrices
             .iter()
             .flatten()
             .map(|Matrix { shape: [rows, lines], .. }| rows * lines)
             .sum();
-        // What the register tile of AVX-512 multiplies between two calls.
-        let calls = multiplications / (STEPS * 6 * 64);
+        let calls = multiplications / between_calls::<E, I>();
         self.lines_each = lines.div_ceil(calls.max(1)).min(MOST_LINES);
     }
 }

@@ -6,14 +6,14 @@ use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::ahead::Ahead;
 use super::decode::Decode;
-use super::operand::{Operand, deep, pack_columns};
+use super::operand::{Operand, chain, deep, pack_columns};
 use super::params::{Attention, Head};
 use super::reach::Segment;
 use super::score::{Raise, hide};
 use super::softmax::Running;
 use super::tile::{Ground, KEYS, Place, QUERIES, Tile};
 use crate::error::expect_shape;
-use crate::gemm::{Start, multiply_block, stored_factors};
+use crate::gemm::{Start, multiply_block, multiply_in_chains, singles_mut, stored_factors};
 use crate::math::Elementary;
 use crate::parallel::{SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
@@ -41,10 +41,13 @@ pub fn forward<E: Element<Real: Elementary>>(
     lse: ViewMut<'_, E::Real, 3>,
     team: &dyn Team,
 ) -> Result<()> {
+    if !E::multiplies_factors() {
+        return forward(&attention.single(), singles_mut(output), lse, team);
+    }
     let pass = Forward::new(attention, output, lse, team)?;
     match Decode::of(attention) {
         Some(decode) => decode.forward(pass.output, pass.lse, team),
-        None => E::dispatch(pass),
+        None => E::dispatch_multiplying(pass),
     }
 }
 
@@ -252,10 +255,11 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
             let first = segment.keys.start - first_key;
             first + keys.start..first + keys.end
         };
+        let chain = chain::<E>(depth, reach.keys);
         let ahead = &mut self.ahead;
         ahead.write(&mut self.output);
         let depths = depth * E::Factor::DEPTH + value_dim;
-        ahead.spread(reach.pairs(queries.clone()) * depths / E::Factor::DEPTH);
+        ahead.spread::<E, I>(reach.pairs(queries.clone()) * depths / E::Factor::DEPTH);
 
         for segment in reach.segments(queries.clone(), 0..reach.keys) {
             let Some(segment) = score.mask.narrow(place, segment) else { continue };
@@ -273,7 +277,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
                 let a = self.key.slice(0, inside(&segment, &group.keys));
                 let b = packed.slice(1, group.columns.clone());
                 let c = scores.view_mut(group.keys.clone(), group.columns.clone())?;
-                multiply_block::<E, _, _>(isa, a, b, c, start, ahead);
+                multiply_in_chains::<E, _, _>(isa, a, b, c, start, chain, ahead);
                 if let Some(grounds) = &mut grounds {
                     isa.vectorize::<E::Real, _>(Raise {
                         scale: score.scale,

@@ -5,7 +5,7 @@ use fusewire_simd::{Element, Lanes, Real, Storage};
 use super::reach::Segment;
 use super::tile::{Ground, KEYS, PAIR, Place, Tile};
 use crate::Result;
-use crate::gemm::{Scales, copy_rows, copy_transposed};
+use crate::gemm::{Scales, copy_rows, copy_transposed, singles};
 use crate::view::View;
 
 /// What is added to scores, `(sequences, heads, query_len, key_len)`; strides may be 0.
@@ -26,7 +26,16 @@ fn part<'a, M>(view: View<'a, M, 4>, place: &Place, segment: &Segment) -> View<'
     head.slice(0, place.queries.clone()).slice(1, segment.keys.clone())
 }
 
-impl<E: Element> Mask<'_, E> {
+impl<'a, E: Element> Mask<'a, E> {
+    /// The same as [`Element::Single`].
+    pub(super) fn single(self) -> Mask<'a, E::Single> {
+        match self {
+            Self::Absent => Mask::Absent,
+            Self::Attend(view) => Mask::Attend(view),
+            Self::Bias(view) => Mask::Bias(singles(view)),
+        }
+    }
+
     /// The shape, if there is a mask.
     pub(super) fn shape(&self) -> Option<[usize; 4]> {
         match self {

@@ -106,6 +106,29 @@ pub(super) fn pack_columns<E: Element, I: Storage<E>>(
     Ok(Operand::Copied(numbers, shape))
 }
 
+/// Keys up to which the rounding of a number is much of the error of what it is summed to.
+const FEW_KEYS: usize = 256;
+
+/// Terms of the sums that scores are, of `depth`, that are added one after the other: rounding of a long
+/// chain would be much of the error, the more so the fewer keys there are for errors to average over.
+/// Sums of what was rounded to 16 bits are precise enough as they are.
+#[inline(always)]
+pub(super) fn chain<E: Element>(depth: usize, keys: usize) -> usize {
+    match keys {
+        _ if !E::IS_REAL => depth,
+        0..=32 => 8,
+        33..=FEW_KEYS if depth <= 32 => 8,
+        33..=FEW_KEYS => 16,
+        _ => 32,
+    }
+}
+
+/// The same for the sums that gradients are.
+#[inline(always)]
+pub(super) fn gradient_chain<E: Element>(keys: usize) -> usize {
+    if E::IS_REAL && keys <= FEW_KEYS { 16 } else { usize::MAX }
+}
+
 /// The factors that hold numbers of a depth.
 #[inline(always)]
 pub(super) fn deep<E: Element>(numbers: std::ops::Range<usize>) -> std::ops::Range<usize> {

@@ -8,6 +8,7 @@ use super::score::Score;
 use super::sequences::Sequences;
 use super::tile::Place;
 use crate::error::expect_shape;
+use crate::gemm::singles;
 use crate::view::View;
 use crate::{Error, Result};
 
@@ -43,6 +44,13 @@ pub(super) struct Head<'a, E: Element> {
 }
 
 impl<'a, E: Element> Attention<'a, E> {
+    /// The same of [`Element::Single`], for instruction sets without products of pairs.
+    pub(super) fn single(&self) -> Attention<'a, E::Single> {
+        let Self { query, key, value, sequences, score, sinks, dropout } = *self;
+        let [query, key, value] = [query, key, value].map(singles);
+        Attention { query, key, value, sequences, score: score.single(), sinks, dropout }
+    }
+
     /// `[batch, heads, query_len, value_dim]`.
     pub fn output_shape(&self) -> [usize; 4] {
         let [batch, heads, query_len, _] = self.query.shape();

@@ -29,7 +29,13 @@ pub struct Score<'a, E: Element> {
     pub mask: Mask<'a, E>,
 }
 
-impl<E: Element> Score<'_, E> {
+impl<'a, E: Element> Score<'a, E> {
+    /// The same of [`Element::Single`].
+    pub(super) fn single(self) -> Score<'a, E::Single> {
+        let Self { scale, softcap, band, slopes, mask } = self;
+        Score { scale, softcap, band, slopes, mask: mask.single() }
+    }
+
     /// Scaled products of every query and every key, and nothing else.
     pub fn plain(scale: f64) -> Self {
         Self { scale, softcap: None, band: Band::FULL, slopes: None, mask: Mask::Absent }

@@ -20,8 +20,27 @@ pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
     isa: I,
     a: View<'_, E::Factor, 2>,
     b: View<'_, E::Factor, 2>,
+    c: ViewMut<'_, E::Real, 2>,
+    start: Start,
+    epilogue: &mut F,
+) {
+    let chain = a.columns();
+    multiply_in_chains::<E, I, F>(isa, a, b, c, start, chain, epilogue);
+}
+
+/// [`multiply_block`] with sums of at most `chain` steps of the depth that are then added up: their
+/// rounding is smaller than that of one long sum.
+///
+/// # Panics
+/// As [`multiply_block`].
+#[inline(always)]
+pub fn multiply_in_chains<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
+    isa: I,
+    a: View<'_, E::Factor, 2>,
+    b: View<'_, E::Factor, 2>,
     mut c: ViewMut<'_, E::Real, 2>,
     start: Start,
+    chain: usize,
     epilogue: &mut F,
 ) {
     assert_eq!([a.rows(), b.columns()], c.shape(), "C must have A's rows and B's columns");
@@ -37,6 +56,7 @@ pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
             c: c.as_mut_ptr(),
             c_row: c.strides()[0],
             depth: a.columns(),
+            chain: chain.max(1),
         },
         rows: c.rows(),
         columns: c.columns(),

@@ -5,10 +5,19 @@ use fusewire_simd::{Element, Storage};
 
 use super::epilogue::{Epilogue, Start};
 
-/// Steps along the depth between two calls of [`Epilogue::meanwhile`].
-pub(crate) const STEPS: usize = 16;
-/// Accumulators of tiles that are worth the calls.
-const BUSY: usize = 16;
+/// Steps along the depth between two calls of [`Epilogue::meanwhile`] in the tall tiles of 32 registers.
+/// Those of 16 multiply a quarter as much at a step, and make one call: a shorter loop costs them more.
+const STEPS: usize = 16;
+
+/// About as many multiplications as a tall tile makes between two of these calls.
+#[inline(always)]
+pub(crate) fn between_calls<E: Element, I: Storage<E>>() -> usize {
+    match I::REGISTERS {
+        32 => STEPS * 24 * I::LANES,
+        _ => 64 * 12 * I::LANES,
+    }
+}
+
 /// Bytes of B, whose rows follow each other, that are asked for ahead where the epilogue fetches
 /// nothing: a few rows' product takes as long as B takes to come, and others do not notice.
 const AHEAD: usize = 4096;
@@ -23,6 +32,8 @@ pub(super) struct Operands<E: Element> {
     pub(super) c: *mut E::Real,
     pub(super) c_row: isize,
     pub(super) depth: usize,
+    /// Steps of the depth that are summed one after the other at most: sums of so many are added up.
+    pub(super) chain: usize,
 }
 
 /// The tile's place in its block, and how it begins.
@@ -66,20 +77,24 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             }
         }
     };
-    let mut sums = [[isa.zero(); VECTORS]; ROWS];
+    let (mut left, mut start) = (operands.depth, place.start);
     // SAFETY: the caller promised A at these rows and depths.
-    unsafe {
+    let rows: [*const E::Real; ROWS] = unsafe {
         let a = operands.a.cast::<E::Real>();
-        let rows: [*const E::Real; ROWS] =
-            std::array::from_fn(|row| a.offset(row as isize * operands.a_row));
-        let mut depth_offset = 0;
-        let mut b = operands.b.cast::<E::Real>();
-        let mut left = operands.depth;
-        while left > 0 {
-            let mut steps = left;
-            if F::FETCHES && ROWS * VECTORS >= BUSY {
+        std::array::from_fn(|row| a.offset(row as isize * operands.a_row))
+    };
+    let (mut depth_offset, mut b) = (0, operands.b.cast::<E::Real>());
+    loop {
+        let mut chain = left.min(operands.chain);
+        left -= chain;
+        let mut sums = [[isa.zero(); VECTORS]; ROWS];
+        while chain > 0 {
+            let mut steps = chain;
+            if F::FETCHES && 2 * ROWS * VECTORS >= I::REGISTERS {
                 epilogue.meanwhile(isa);
-                steps = left.min(STEPS);
+                if I::REGISTERS == 32 {
+                    steps = chain.min(STEPS);
+                }
             }
             for _ in 0..steps {
                 let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
@@ -90,7 +105,9 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
                     }
                 }
                 for row in 0..ROWS {
-                    let factor = isa.splat(rows[row].offset(depth_offset).read_unaligned());
+                    // SAFETY: as above.
+                    let factor = unsafe { rows[row].offset(depth_offset).read_unaligned() };
+                    let factor = isa.splat(factor);
                     for vector in 0..VECTORS {
                         sums[row][vector] =
                             isa.multiply_add(factor, columns[vector], sums[row][vector]);
@@ -99,27 +116,32 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
                 depth_offset += operands.a_depth;
                 b = b.wrapping_offset(operands.b_depth);
             }
-            left -= steps;
+            chain -= steps;
         }
-    }
-    for (row, sums) in sums.iter().enumerate() {
-        let target = operands.c.wrapping_offset(row as isize * operands.c_row);
-        for (vector, &sum) in sums.iter().enumerate() {
-            let sum = match place.start {
-                Start::Zero => sum,
-                Start::Accumulate => isa.add(load(target, vector), sum),
-            };
-            let column = place.column + vector * I::LANES;
-            let value = epilogue.apply(isa, place.row + row, column, sum);
-            // SAFETY: the caller promised these lanes of C.
-            unsafe {
-                let address = target.add(vector * I::LANES);
-                if TAIL && vector == VECTORS - 1 {
-                    isa.store_masked(address, last, value);
-                } else {
-                    isa.store_pointer(address, value);
+        for (row, sums) in sums.iter().enumerate() {
+            let target = operands.c.wrapping_offset(row as isize * operands.c_row);
+            for (vector, &sum) in sums.iter().enumerate() {
+                let sum = match start {
+                    Start::Zero => sum,
+                    Start::Accumulate => isa.add(load(target, vector), sum),
+                };
+                let column = place.column + vector * I::LANES;
+                let value =
+                    if left == 0 { epilogue.apply(isa, place.row + row, column, sum) } else { sum };
+                // SAFETY: the caller promised these lanes of C.
+                unsafe {
+                    let address = target.add(vector * I::LANES);
+                    if TAIL && vector == VECTORS - 1 {
+                        isa.store_masked(address, last, value);
+                    } else {
+                        isa.store_pointer(address, value);
+                    }
                 }
             }
         }
+        if left == 0 {
+            return;
+        }
+        start = Start::Accumulate;
     }
 }

@@ -17,16 +17,16 @@ pub mod reference;
 mod rounded;
 mod transpose;
 
-pub use block::multiply_block;
+pub use block::{multiply_block, multiply_in_chains};
 pub use column_sums::{ColumnSums, column_sums};
 pub use dots::multiply_rows;
 pub(crate) use dots::{Next, dot_rows};
 pub use epilogue::{Epilogue, NoEpilogue, Start};
 pub use matmul::{ColumnEpilogue, Matmul, matmul};
-pub(crate) use microkernel::STEPS;
+pub(crate) use microkernel::between_calls;
 pub(crate) use pack::DEEPEST;
 pub use pack::{copy_columns, copy_rows, factors};
-pub use rounded::{as_sums, stored_factors};
+pub use rounded::{as_sums, singles, singles_mut, stored_factors};
 pub use transpose::{Scales, copy_transposed};
 
 #[cfg(test)]

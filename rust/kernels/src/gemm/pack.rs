@@ -11,6 +11,8 @@ use crate::view::{View, ViewMut};
 const ROWS_AHEAD: usize = 8;
 /// Numbers of the widest vector: sides of the tile that a transposition goes through.
 const WIDEST: usize = 16;
+/// Rows that are transposed number by number, for which a tile is not worth it.
+const NARROW: usize = 2;
 /// The most rows that one row of factors holds.
 pub(crate) const DEEPEST: usize = 2;
 
@@ -164,8 +166,20 @@ fn transpose_tiles<E: Element, I: Storage<E>>(
     let whole = source.columns() / E::Factor::DEPTH;
     let direct = factors(source.slice(1, 0..whole * E::Factor::DEPTH));
     let target_stride = target.strides()[0];
+    // What is left in them falls into places that are not read.
+    let mut tile = [E::Factor::default(); WIDEST * WIDEST];
+    let mut turned = [E::Factor::default(); WIDEST * WIDEST];
     for column in (0..columns).step_by(I::LANES) {
         let width = I::LANES.min(columns - column);
+        if width <= NARROW {
+            for place in 0..depth {
+                let to = &mut target.row_mut(place)[column..column + width];
+                for (row, to) in to.iter_mut().enumerate() {
+                    *to = factor(source, column + row, place);
+                }
+            }
+            continue;
+        }
         for place in (0..depth).step_by(I::LANES) {
             let height = I::LANES.min(depth - place);
             let inside = width == I::LANES && place + I::LANES <= whole;
@@ -180,8 +194,6 @@ fn transpose_tiles<E: Element, I: Storage<E>>(
                 unsafe { isa.transpose_tile(from, from_stride, None, to, to_stride) };
                 continue;
             }
-            let mut tile = [E::Factor::default(); WIDEST * WIDEST];
-            let mut turned = [E::Factor::default(); WIDEST * WIDEST];
             for row in 0..width {
                 let numbers = &source.row(column + row)[place * E::Factor::DEPTH..];
                 let numbers = &numbers[..numbers.len().min(I::LANES * E::Factor::DEPTH)];

@@ -1,4 +1,4 @@
-//! The same memory as numbers and as factors, or as elements and as sums.
+//! The same memory as numbers and as factors, as elements and as sums, or as pairs and as single numbers.
 #![allow(unsafe_code)]
 
 use fusewire_simd::{Element, Factor};
@@ -18,4 +18,23 @@ pub fn as_sums<E: Element>(mut view: ViewMut<'_, E, 2>) -> Option<ViewMut<'_, E:
     let (shape, strides) = (view.shape(), view.strides());
     // SAFETY: the two are one type, and the view is handed on.
     E::IS_REAL.then(|| unsafe { ViewMut::from_raw_parts(view.as_mut_ptr().cast(), shape, strides) })
+}
+
+/// The numbers of `view` as those that are multiplied one by one.
+pub fn singles<E: Element, const N: usize>(view: View<'_, E, N>) -> View<'_, E::Single, N> {
+    const { assert!(size_of::<E>() == size_of::<E::Single>()) };
+    const { assert!(align_of::<E>() == align_of::<E::Single>()) };
+    // SAFETY: both are as large, and any bits are a number of either.
+    unsafe { View::from_raw_parts(view.as_ptr().cast(), view.shape(), view.strides()) }
+}
+
+/// The same of numbers to be written.
+pub fn singles_mut<E: Element, const N: usize>(
+    mut view: ViewMut<'_, E, N>,
+) -> ViewMut<'_, E::Single, N> {
+    const { assert!(size_of::<E>() == size_of::<E::Single>()) };
+    const { assert!(align_of::<E>() == align_of::<E::Single>()) };
+    let (shape, strides) = (view.shape(), view.strides());
+    // SAFETY: as above, and the view is handed on.
+    unsafe { ViewMut::from_raw_parts(view.as_mut_ptr().cast(), shape, strides) }
 }

@@ -1,6 +1,6 @@
 //! Powers of two and the natural logarithm.
 
-use std::f64::consts::{LN_2, LOG2_E};
+use std::f64::consts::LN_2;
 
 use fusewire_simd::{Lanes, Real};
 
@@ -21,65 +21,47 @@ pub(super) fn polynomial<T: Real, I: Lanes<T>>(
     sum
 }
 
-/// `x` between the `bound`s, which keep ∞ − ∞ away and let NaN through as their second operand.
-#[inline(always)]
-fn clamp<T: Real, I: Lanes<T>>(isa: I, x: I::Vector, bound: T) -> I::Vector {
-    isa.min(isa.splat(bound), isa.max(isa.splat(-bound), x))
-}
-
 /// `2^x`, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at −∞.
 #[inline(always)]
 pub fn exp2<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    exp2_by(isa, T::EXP2_MINUS_ONE, x)
+    let (whole, rest) = isa.split_whole(x, T::HIGHEST_EXPONENT);
+    isa.scale_exponent(exp2_of_rest(isa, T::EXP2_MINUS_ONE, rest), whole)
 }
 
-/// `2^x` for what will be rounded to 16 bits: within 3·10⁻⁶ of itself; exactly 1 at 0, 0 at −∞.
+/// `2^x` for what will be rounded to 16 bits and is not large: within 3·10⁻⁶ of itself; exactly 1 at 0,
+/// 0 at −∞.
 #[inline(always)]
 pub fn exp2_short<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    exp2_by(isa, T::EXP2_MINUS_ONE_SHORT, x)
+    let (shift, rest) = isa.split_power(x, None, T::HIGHEST_EXPONENT);
+    isa.shift(exp2_of_rest(isa, T::EXP2_MINUS_ONE_SHORT, rest), shift)
 }
 
-/// `2^(x · factor)` without the rounding of that product, for a positive `factor`; exactly 1 at 0, 0 at
-/// −∞, and NaN or ∞ at ∞.
+/// `2^(x · factor)` without the rounding of that product, for a positive `factor`, where it is not
+/// large; exactly 1 at 0, 0 at −∞, and NaN or ∞ at ∞.
 #[inline(always)]
 pub fn exp2_product<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector, factor: T) -> I::Vector {
-    let (whole, rest) = isa.split_product(x, factor, T::HIGHEST_EXPONENT);
-    exp2_from(isa, T::EXP2_MINUS_ONE, whole, rest)
+    let (shift, rest) = isa.split_power(x, Some(factor), T::HIGHEST_EXPONENT);
+    isa.shift(exp2_of_rest(isa, T::EXP2_MINUS_ONE, rest), shift)
 }
 
-/// `2^x` by a polynomial for `(2^x − 1) / x`.
+/// `2^rest` for |rest| ≤ ½ by a polynomial for `(2^rest − 1) / rest`.
 #[inline(always)]
-fn exp2_by<T: Elementary, I: Lanes<T>>(isa: I, coefficients: &[T], x: I::Vector) -> I::Vector {
-    let (whole, rest) = isa.split_whole(x, T::HIGHEST_EXPONENT);
-    exp2_from(isa, coefficients, whole, rest)
-}
-
-/// `2^(whole + rest)` by a polynomial for `(2^rest − 1) / rest`.
-#[inline(always)]
-fn exp2_from<T: Elementary, I: Lanes<T>>(
+fn exp2_of_rest<T: Elementary, I: Lanes<T>>(
     isa: I,
     coefficients: &[T],
-    whole: I::Vector,
     rest: I::Vector,
 ) -> I::Vector {
-    let slope = polynomial(isa, coefficients, rest);
-    isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
+    isa.mul_add(polynomial(isa, coefficients, rest), rest, isa.splat(T::ONE))
 }
 
-/// `e^x`, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at −∞.
+/// `e^x` where it is not large, within 1 unit in the last place of normal results; exactly 1 at 0, 0 at
+/// −∞.
 ///
 /// Unlike `2^(x · log₂e)`, whose product is rounded as coarsely as its whole part is large.
 #[inline(always)]
 pub fn exp<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let log2_e = isa.splat(T::from_f64(LOG2_E));
-    let x = clamp(isa, x, T::HIGHEST_EXPONENT);
-    let whole = isa.round(isa.mul(x, log2_e));
-    let [most, little] = T::LN_2_PARTS;
-    let rest = isa.neg_mul_add(whole, isa.splat(most), x);
-    let rest = isa.neg_mul_add(whole, isa.splat(little), rest);
-    let rest = isa.mul(rest, log2_e);
-    let slope = polynomial(isa, T::EXP2_MINUS_ONE, rest);
-    isa.scale_exponent(isa.mul_add(slope, rest, isa.splat(T::ONE)), whole)
+    let (shift, rest) = isa.split_exp(x, T::LOG2_E_PARTS, T::LN_2_PARTS, T::HIGHEST_EXPONENT);
+    isa.shift(exp2_of_rest(isa, T::EXP2_MINUS_ONE, rest), shift)
 }
 
 /// The natural logarithm of a positive normal number, within 2 units in the last place.

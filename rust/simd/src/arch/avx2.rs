@@ -22,6 +22,45 @@ impl Avx2 {
     }
 }
 
+impl Avx2 {
+    /// `2^n` and `r` with `a · (factor + little) = n + r`, `n` whole and |r| ≤ ½; 0 and ∞ beyond the range.
+    #[inline(always)]
+    fn split_f32(self, a: __m256, [factor, little]: [f32; 2]) -> (__m256, __m256) {
+        // A sum as large as BASE is rounded to a whole number, whose lowest bits are n and the bias of
+        // exponents: those of 2^n, or at the bounds those of 0 and ∞. NaN passes as the second operand.
+        const BASE: f32 = 12_582_912.0 + 127.0;
+        proved!({
+            let a = _mm256_max_ps(_mm256_set1_ps(-127.0 / factor), a);
+            let a = _mm256_min_ps(_mm256_set1_ps(128.0 / factor), a);
+            let (base, factor) = (_mm256_set1_ps(BASE), _mm256_set1_ps(factor));
+            let sum = _mm256_fmadd_ps(a, factor, base);
+            let mut rest = _mm256_fmsub_ps(a, factor, _mm256_sub_ps(sum, base));
+            if little != 0.0 {
+                rest = _mm256_fmadd_ps(a, _mm256_set1_ps(little), rest);
+            }
+            (_mm256_castsi256_ps(_mm256_slli_epi32::<23>(_mm256_castps_si256(sum))), rest)
+        })
+    }
+    /// `2^n` and `r` with `a · (factor + little) = n + r`, `n` whole and |r| ≤ ½; 0 and ∞ beyond the range.
+    #[inline(always)]
+    fn split_f64(self, a: __m256d, [factor, little]: [f64; 2]) -> (__m256d, __m256d) {
+        // A sum as large as BASE is rounded to a whole number, whose lowest bits are n and the bias of
+        // exponents: those of 2^n, or at the bounds those of 0 and ∞. NaN passes as the second operand.
+        const BASE: f64 = 6_755_399_441_055_744.0 + 1023.0;
+        proved!({
+            let a = _mm256_max_pd(_mm256_set1_pd(-1023.0 / factor), a);
+            let a = _mm256_min_pd(_mm256_set1_pd(1024.0 / factor), a);
+            let (base, factor) = (_mm256_set1_pd(BASE), _mm256_set1_pd(factor));
+            let sum = _mm256_fmadd_pd(a, factor, base);
+            let mut rest = _mm256_fmsub_pd(a, factor, _mm256_sub_pd(sum, base));
+            if little != 0.0 {
+                rest = _mm256_fmadd_pd(a, _mm256_set1_pd(little), rest);
+            }
+            (_mm256_castsi256_pd(_mm256_slli_epi64::<52>(_mm256_castpd_si256(sum))), rest)
+        })
+    }
+}
+
 impl Isa for Avx2 {
     const NAME: &'static str = "avx2";
     const REGISTERS: usize = 16;
@@ -73,6 +112,18 @@ impl Lanes<f32> for Avx2 {
             let rest = _mm256_slli_epi32::<23>(_mm256_add_epi32(rest, bias));
             _mm256_mul_ps(_mm256_mul_ps(a, _mm256_castsi256_ps(half)), _mm256_castsi256_ps(rest))
         })
+    }
+    #[inline(always)]
+    fn split_power(self, a: __m256, factor: Option<f32>, _: f32) -> (__m256, __m256) {
+        self.split_f32(a, [factor.unwrap_or(1.0), 0.0])
+    }
+    #[inline(always)]
+    fn split_exp(self, a: __m256, log2_e: [f32; 2], _: [f32; 2], _: f32) -> (__m256, __m256) {
+        self.split_f32(a, log2_e)
+    }
+    #[inline(always)]
+    fn shift(self, a: __m256, n: __m256) -> __m256 {
+        proved!(_mm256_mul_ps(a, n))
     }
     #[inline(always)]
     fn split_exponent(self, a: __m256) -> (__m256, __m256) {
@@ -211,6 +262,18 @@ impl Lanes<f64> for Avx2 {
             let rest = _mm256_castsi256_pd(_mm256_slli_epi64::<52>(rest));
             _mm256_mul_pd(_mm256_mul_pd(a, half), rest)
         })
+    }
+    #[inline(always)]
+    fn split_power(self, a: __m256d, factor: Option<f64>, _: f64) -> (__m256d, __m256d) {
+        self.split_f64(a, [factor.unwrap_or(1.0), 0.0])
+    }
+    #[inline(always)]
+    fn split_exp(self, a: __m256d, log2_e: [f64; 2], _: [f64; 2], _: f64) -> (__m256d, __m256d) {
+        self.split_f64(a, log2_e)
+    }
+    #[inline(always)]
+    fn shift(self, a: __m256d, n: __m256d) -> __m256d {
+        proved!(_mm256_mul_pd(a, n))
     }
     #[inline(always)]
     fn split_exponent(self, a: __m256d) -> (__m256d, __m256d) {

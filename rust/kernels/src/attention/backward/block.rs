@@ -6,29 +6,19 @@ use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::Pass;
 use super::delta::Deltas;
-use super::passes::{Powers, Slopes};
+use super::passes::{Powers, Slopes, Wanted};
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::dropout::Keep;
-use crate::attention::operand::{Operand, deep, pack_columns};
+use crate::attention::operand::{Operand, chain, deep, pack_columns};
 use crate::attention::params::Head;
 use crate::attention::reach::Segment;
 use crate::attention::score::{Raise, hide};
 use crate::attention::tile::{Ground, Group, KEYS, Place, Tile};
-use crate::gemm::{Start, multiply_block};
+use crate::gemm::{Start, multiply_in_chains};
 use crate::math::Elementary;
 use crate::scratch::Scratch;
 use crate::view::View;
-
-/// What a consumer wants beside probabilities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
-    Nothing,
-    /// The gradients of the scores.
-    OfScores,
-    /// The gradients of the products of queries and keys, which lie before scale and softcap.
-    OfProducts,
-}
 
 /// What becomes of the gradients of scores.
 pub(super) trait Consumer<E: Element<Real: Elementary>> {
@@ -185,7 +175,7 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
             keep: pass.attention.dropout.map(|dropout| dropout.keep(&place)),
         };
         let pairs = head.reach.pairs(queries.clone()).min(keys.len() * width);
-        ahead.spread(pairs * (3 * key.columns() + 2 * value.columns()));
+        ahead.spread::<E, I>(pairs * (3 * key.columns() + 2 * value.columns()));
 
         for segment in head.reach.segments(queries.clone(), keys.clone()) {
             let Some(segment) = score.mask.narrow(&place, segment) else { continue };
@@ -271,7 +261,8 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
         let mut c = step.powers.view_mut(keys.clone(), columns.clone())?;
         let written = step.ground == Ground::Written;
         let start = if written && step.bends.is_none() { Start::Accumulate } else { Start::Zero };
-        multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, self.ahead);
+        let chain = chain::<E>(a.columns(), self.head.reach.keys);
+        multiply_in_chains::<E, _, _>(isa, a, b, c.reborrow(), start, chain, self.ahead);
         let mut scale = E::Real::from_f64(score.scale);
         if let Some(bends) = &mut step.bends {
             isa.vectorize::<E::Real, _>(Raise {
@@ -302,7 +293,8 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
             let a = self.value.slice(0, step.keys(group));
             let b = packed.upstream.slice(1, columns.clone());
             let c = step.slopes.view_mut(keys.clone(), columns.clone())?;
-            multiply_block::<E, _, _>(isa, a, b, c, Start::Zero, self.ahead);
+            let chain = chain::<E>(a.columns(), self.head.reach.keys);
+            multiply_in_chains::<E, _, _>(isa, a, b, c, Start::Zero, chain, self.ahead);
         }
         let first_key = step.segment.keys.start + keys.start;
         let of_products = self.wanted == Wanted::OfProducts;

@@ -6,7 +6,8 @@ use std::ops::Range;
 use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
 
 use super::Pass;
-use super::block::{Consumer, KeyFactors, Piece, QueryBlock, Wanted};
+use super::block::{Consumer, KeyFactors, Piece, QueryBlock};
+use super::passes::Wanted;
 use crate::attention::ahead::Ahead;
 use crate::attention::tile::{KEYS, Place, QUERIES};
 use crate::gemm::{Scales, copy_transposed};
@@ -34,7 +35,10 @@ pub fn mask_backward<E: Element<Real: Elementary>>(
     if !fits || !gradient.has_unit_columns() {
         return Err(Error::shape("the gradient of attn_mask", &scores, &shape));
     }
-    E::dispatch(MaskPass { pass, gradient, team })
+    if E::multiplies_factors() {
+        return E::dispatch_multiplying(MaskPass { pass, gradient, team });
+    }
+    mask_backward(&pass.single(&pass.attention.single()), gradient, team)
 }
 
 struct MaskPass<'a, E: Element> {

@@ -18,10 +18,11 @@ pub use self::per_head::{sinks_backward, slopes_backward};
 use self::products::Products;
 use self::sums::Sums;
 use super::ahead::Ahead;
-use super::operand::Operand;
+use super::operand::{Operand, gradient_chain};
 use super::params::{Attention, Head};
 use super::tile::{Place, QUERIES};
 use crate::error::expect_shape;
+use crate::gemm::{singles, singles_mut};
 use crate::math::Elementary;
 use crate::parallel::{Relay, Reversed, SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
@@ -73,7 +74,20 @@ pub struct Pass<'a, E: Element> {
     pub upstream: Upstream<'a, E>,
 }
 
-impl<E: Element> Pass<'_, E> {
+impl<'a, E: Element> Pass<'a, E> {
+    /// The same of [`Element::Single`], of which there is the `attention`.
+    fn single<'b>(&self, attention: &'b Attention<'a, E::Single>) -> Pass<'b, E::Single>
+    where
+        'a: 'b,
+    {
+        let Self { saved, upstream, .. } = *self;
+        Pass {
+            attention,
+            saved: Saved { output: singles(saved.output), lse: saved.lse },
+            upstream: Upstream { output: singles(upstream.output), lse: upstream.lse },
+        }
+    }
+
     /// # Errors
     /// If the shapes do not fit together.
     fn check(&self) -> Result<()> {
@@ -101,7 +115,13 @@ pub fn backward<E: Element<Real: Elementary>>(
     gradients: Gradients<'_, E>,
     team: &dyn Team,
 ) -> Result<()> {
-    E::dispatch(Backward::new(pass, gradients, team)?)
+    if E::multiplies_factors() {
+        return E::dispatch_multiplying(Backward::new(pass, gradients, team)?);
+    }
+    let Gradients { query, key, value } = gradients;
+    let [query, key, value] = [query, key, value].map(|gradient| gradient.map(singles_mut));
+    let attention = pass.attention.single();
+    backward(&pass.single(&attention), Gradients { query, key, value }, team)
 }
 
 /// The whole pass, its shapes checked.
@@ -322,6 +342,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for KeyBlock<'_, E> {
                     query: query_rows.view()?,
                     upstream: upstream_rows.view()?,
                     key: key_rows.view()?,
+                    chain: gradient_chain::<E>(seen.reach.keys),
                     query_gradient: query_gradient.view_mut()?.slice(0, 0..queries.len()),
                     key_gradient: key_gradient.view_mut()?,
                     value_gradient: value_gradient.view_mut()?,

@@ -7,12 +7,21 @@ use std::f64::consts::LOG2_E;
 
 use fusewire_simd::{Element, Factor, Real, Storage};
 
-use super::block::Wanted;
 use crate::attention::dropout::Keep;
 use crate::attention::softmax::{load_all, store_all};
 use crate::gemm::DEEPEST;
 use crate::math::{Elementary, exp, exp2_short};
 use crate::view::{View, ViewMut};
+
+/// What a consumer wants beside probabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    Nothing,
+    /// The gradients of the scores.
+    OfScores,
+    /// The gradients of the products of queries and keys, which lie before scale and softcap.
+    OfProducts,
+}
 
 /// Calls a method for strips of four vectors of columns, and for the rest by one.
 macro_rules! strips {

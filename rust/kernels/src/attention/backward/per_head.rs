@@ -3,8 +3,9 @@
 use fusewire_simd::{Element, Kernel, Real, Storage};
 
 use super::Pass;
-use super::block::{Consumer, KeyFactors, Piece, QueryBlock, Wanted};
+use super::block::{Consumer, KeyFactors, Piece, QueryBlock};
 use super::delta::Deltas;
+use super::passes::Wanted;
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::reach::Reach;
@@ -27,7 +28,11 @@ pub fn slopes_backward<E: Element<Real: Elementary>>(
     pass.check()?;
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of alibi_slopes", &shape[..2], &gradient.shape())?;
-    E::dispatch(EachHead { pass, gradient, team, of: |pass, place| SlopeOf { pass, place } })
+    if E::multiplies_factors() {
+        let of = |pass, place| SlopeOf { pass, place };
+        return E::dispatch_multiplying(EachHead { pass, gradient, team, of });
+    }
+    slopes_backward(&pass.single(&pass.attention.single()), gradient, team)
 }
 
 /// Computes the gradient of the sinks, `(sequences, heads)`.
@@ -42,7 +47,11 @@ pub fn sinks_backward<E: Element<Real: Elementary>>(
     pass.check()?;
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of sinks", &shape[..2], &gradient.shape())?;
-    E::dispatch(EachHead { pass, gradient, team, of: |pass, place| SinkOf { pass, place } })
+    if E::multiplies_factors() {
+        let of = |pass, place| SinkOf { pass, place };
+        return E::dispatch_multiplying(EachHead { pass, gradient, team, of });
+    }
+    sinks_backward(&pass.single(&pass.attention.single()), gradient, team)
 }
 
 /// One number for each head of each sequence, which a kernel computes from its place.

@@ -2,11 +2,12 @@
 
 use fusewire_simd::{Element, Storage};
 
-use super::block::{Consumer, Piece, Wanted};
+use super::block::{Consumer, Piece};
+use super::passes::Wanted;
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::operand::deep;
-use crate::gemm::{Start, multiply_block, stored_factors};
+use crate::gemm::{Start, multiply_in_chains, stored_factors};
 use crate::math::Elementary;
 use crate::view::{View, ViewMut};
 
@@ -19,6 +20,8 @@ pub(super) struct Products<'a, E: Element> {
     pub(super) upstream: View<'a, E::Factor, 2>,
     /// The keys, factors along them.
     pub(super) key: View<'a, E::Factor, 2>,
+    /// Terms that are summed one after the other.
+    pub(super) chain: usize,
     pub(super) query_gradient: ViewMut<'a, E::Real, 2>,
     pub(super) key_gradient: ViewMut<'a, E::Real, 2>,
     pub(super) value_gradient: ViewMut<'a, E::Real, 2>,
@@ -45,19 +48,19 @@ impl<E: Element<Real: Elementary>> Consumer<E> for Products<'_, E> {
             let a = stored_factors(powers).slice(1, depth.clone());
             let b = self.upstream.slice(0, block.clone());
             let c = self.value_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
+            multiply_in_chains::<E, _, _>(isa, a, b, c, add, self.chain, ahead);
         }
         if self.key_gradient.columns() > 0 {
             let a = stored_factors(slopes).slice(1, depth);
             let b = self.query.slice(0, block);
             let c = self.key_gradient.reborrow().slice(0, keys.clone());
-            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
+            multiply_in_chains::<E, _, _>(isa, a, b, c, add, self.chain, ahead);
         }
         if self.query_gradient.columns() > 0 {
             let a = stored_factors(joined).slice(1, 0..queries.len()).transpose();
             let b = self.key.slice(0, deep::<E>(keys));
             let c = self.query_gradient.reborrow().slice(0, queries);
-            multiply_block::<E, _, _>(isa, a, b, c, add, ahead);
+            multiply_in_chains::<E, _, _>(isa, a, b, c, add, self.chain, ahead);
         }
         Ok(())
     }

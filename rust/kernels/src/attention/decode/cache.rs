@@ -2,6 +2,7 @@
 
 use fusewire_simd::Element;
 
+use crate::gemm::singles;
 use crate::view::View;
 use crate::{Error, Result};
 
@@ -22,6 +23,11 @@ pub struct Cache<'a, E> {
 }
 
 impl<'a, E: Element> Cache<'a, E> {
+    /// The same of [`Element::Single`].
+    pub(super) fn single(self) -> Cache<'a, E::Single> {
+        Cache { numbers: singles(self.numbers), pages: self.pages }
+    }
+
     /// Keys that a sequence has room for.
     pub(super) fn capacity(&self) -> usize {
         let [_, _, length, _] = self.numbers.shape();

@@ -19,6 +19,7 @@ use super::reach::Reach;
 use super::score::Score;
 use super::sequences::{Sequences, check_lengths};
 use crate::error::expect_shape;
+use crate::gemm::{singles, singles_mut};
 use crate::math::Elementary;
 use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;
@@ -66,7 +67,14 @@ impl<'a, E: Element> Decode<'a, E> {
     }
 }
 
-impl<E: Element<Real: Elementary>> Decode<'_, E> {
+impl<'a, E: Element<Real: Elementary>> Decode<'a, E> {
+    /// The same of [`Element::Single`], for instruction sets without products of pairs.
+    fn single(&self) -> Decode<'a, E::Single> {
+        let Self { query, key, value, key_lengths, score, sinks } = *self;
+        let [key, value] = [key, value].map(Cache::single);
+        Decode { query: singles(query), key, value, key_lengths, score: score.single(), sinks }
+    }
+
     /// `[batch, heads, query_len, value_dim]`.
     pub fn output_shape(&self) -> [usize; 4] {
         let [batch, heads, query_len, _] = self.query.shape();
@@ -84,6 +92,9 @@ impl<E: Element<Real: Elementary>> Decode<'_, E> {
         lse: ViewMut<'_, E::Real, 3>,
         team: &dyn Team,
     ) -> Result<()> {
+        if !E::multiplies_factors() {
+            return self.single().forward(singles_mut(output), lse, team);
+        }
         self.check()?;
         let [batch, heads, query_len, value_dim] = self.output_shape();
         expect_shape("output", &self.output_shape(), &output.shape())?;
@@ -100,7 +111,7 @@ impl<E: Element<Real: Elementary>> Decode<'_, E> {
         let partial = ViewMut::contiguous(&mut memory, shape)?;
         try_for_each_part(team, partial.blocks([1, 1, 0]), |index, partial| {
             let (head, part) = (index / parts, index % parts);
-            E::dispatch(Part {
+            E::dispatch_multiplying(Part {
                 decode: self,
                 batch: head / kv_heads,
                 kv_head: head % kv_heads,
@@ -113,7 +124,7 @@ impl<E: Element<Real: Elementary>> Decode<'_, E> {
         for_each_part(team, blocks, |index, (output, lse)| {
             let (batch, head) = (index / heads, index % heads);
             let group = heads / kv_heads;
-            E::dispatch(Merge {
+            E::dispatch_multiplying(Merge {
                 parts: partial.inner([batch * kv_heads + head / group]),
                 first: head % group * query_len,
                 rows,
