@@ -15,7 +15,7 @@ import torch.nn.functional as functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import fusewire as fw
-from benches import onnx_runtime, open_vino, unchecked
+from benches import flex, onnx_runtime, open_vino, unchecked
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -158,6 +158,18 @@ def _unchecked(case: Case) -> Case:
     return replace(case, others={**case.others, "unchecked": rival})
 
 
+def _flexible(
+    cases: Iterator[Case], attends: flex.Rule | None, added: torch.Tensor | None = None
+) -> Iterator[Case]:
+    """The cases, that of inference with PyTorch's compiled FlexAttention as a further rival."""
+    for case in cases:
+        if case.operator.endswith("-inference") and flex.is_possible():
+            rival = partial(flex.attention, attends, added)
+            yield replace(case, others={**case.others, "flex": rival})
+        else:
+            yield case
+
+
 def _packed_lengths() -> list[int]:
     generator = torch.Generator().manual_seed(0)
     return torch.randint(16, 513, (32,), generator=generator).tolist()
@@ -172,13 +184,20 @@ def masked_attention() -> Iterator[Case]:
     inputs = _random(shape, shape, shape, shape)
     lengths = torch.tensor([512, 384, 256, 128])
     padding = (torch.arange(512) < lengths[:, None])[:, None, None, :]
-    for kind, mask, share in [
-        ("padding", padding, float(lengths.sum()) / (4 * 512)),
-        ("bias", torch.linspace(-1, 1, 8 * 512 * 512).reshape(8, 512, 512), 1.0),
+    bias = torch.linspace(-1, 1, 8 * 512 * 512).reshape(8, 512, 512)
+    for kind, mask, share, rule in [
+        (
+            "padding",
+            padding,
+            float(lengths.sum()) / (4 * 512),
+            ((lambda b, _h, _q, k: k < lengths[b]), None),
+        ),
+        ("bias", bias, 1.0, (None, bias)),
     ]:
         name, flops = f"4x8x512x64-{kind}", share * forward_flops
         ours = _masked(fw.scaled_dot_product_attention, mask)
-        yield from _both("attention", name, flops, 3.5, inputs, ours, _masked(plain, mask))
+        cases = _both("attention", name, flops, 3.5, inputs, ours, _masked(plain, mask))
+        yield from _flexible(cases, *rule)
 
     length, window, shape = 4096, 256, (1, 8, 4096, 64)
     distance = torch.arange(length) - torch.arange(length)[:, None]
@@ -186,9 +205,9 @@ def masked_attention() -> Iterator[Case]:
     ours = partial(fw.scaled_dot_product_attention, is_causal=True, window=(window, 0))
     flops = 4.0 * 8 * length * window * 64
     inputs = _random(shape, shape, shape, shape)
-    yield from _both(
-        "attention", "1x8x4096x64-window256", flops, 3.5, inputs, ours, _masked(plain, mask)
-    )
+    name = "1x8x4096x64-window256"
+    cases = _both("attention", name, flops, 3.5, inputs, ours, _masked(plain, mask))
+    yield from _flexible(cases, lambda _b, _h, q, k: (k <= q) & (k >= q - window))
 
     lengths_of = _packed_lengths()
     total, longest = sum(lengths_of), max(lengths_of)
@@ -210,7 +229,9 @@ def masked_attention() -> Iterator[Case]:
     shape = (total, 8, 64)
     flops = 4.0 * 8 * 64 * sum(size**2 for size in lengths_of)
     inputs = _random(shape, shape, shape, shape)
-    yield from _both("attention", "32x8x16to512x64-packed", flops, 3.5, inputs, packed, padded)
+    name, row = "32x8x16to512x64-packed", torch.repeat_interleave(torch.tensor(lengths_of))
+    cases = _both("attention", name, flops, 3.5, inputs, packed, padded)
+    yield from _flexible(cases, lambda _b, _h, q, k: row[q] == row[k])
 
     query, key = (8, 8, 128, 64), (8, 8, 2048, 64)
     flops = 4.0 * 8 * 8 * 128 * 2048 * 64
