@@ -9,6 +9,7 @@ each, on the same cores. The first ten losses must agree to rounding.
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ from fusewire.data.corpus import load_corpus
 from fusewire.data.folder import data_folder
 from fusewire.data.text import ContiguousStreams, RandomWindows
 from fusewire.models.language import Recurrent, RecurrentConfig, Transformer, TransformerConfig
+from fusewire.training.adam import Adam
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.language import mean_loss
 from fusewire.training.sequence.learner import decaying_groups
@@ -44,12 +46,12 @@ SIZES: dict[str, TransformerConfig | RecurrentConfig] = {
 class Side:
     """One of the two: a model, its optimiser, its losses and its time."""
 
-    def __init__(self, model: nn.Module, batches: Any, schedule: TrainingConfig) -> None:
+    def __init__(
+        self, model: nn.Module, batches: Any, schedule: TrainingConfig, optimizer: Any
+    ) -> None:
         self.model, self.batches, self.schedule = model, batches, schedule
         groups = decaying_groups(model, schedule.weight_decay)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=schedule.learning_rate, betas=(0.9, 0.99), fused=True
-        )
+        self.optimizer = optimizer(groups, lr=schedule.learning_rate, betas=(0.9, 0.99))
         self.losses: list[float] = []
         self.turns: list[float] = []  # seconds per step of each
         self.state: Any = None
@@ -97,7 +99,12 @@ def compare(kind: str, steps: int, seed: int) -> dict[str, Any]:
     schedule = TrainingConfig(
         steps=steps, batch=BATCH, learning_rate=1e-3, warmup_steps=min(100, steps // 2)
     )
-    sides = {"ours": Side(ours, batches, schedule), "twin": Side(twin, batches, schedule)}
+    adam = functools.partial(Adam, decoupled_weight_decay=True)  # as our loop has it
+    plain = functools.partial(torch.optim.AdamW, fused=True)
+    sides = {
+        "ours": Side(ours, batches, schedule, adam),
+        "twin": Side(twin, batches, schedule, plain),
+    }
     while len(sides["twin"].losses) < steps:
         for side in sides.values():
             side.train(min(TURN, steps - len(side.losses)))

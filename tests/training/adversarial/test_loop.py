@@ -234,8 +234,12 @@ def test_sampling_is_reproducible_and_uses_the_average(config: GanConfig, tmp_pa
     assert trained.draw(5).shape == (5, 3, 4, 5)
     assert np.array_equal(trained.draw(5, seed=2), trained.draw(5, seed=2))
     assert not np.array_equal(trained.draw(5, seed=2), trained.draw(5, seed=3))
-    averaged = Generator(SMALL, (3, 4, 5))
-    load_checkpoint(path / "checkpoint", {"generator_average": averaged})
+    averaged, moving = Generator(SMALL, (3, 4, 5)), Generator(SMALL, (3, 4, 5))
+    checkpoint = path / "checkpoint"
+    load_checkpoint(checkpoint, {"generator_average": averaged, "generator": moving})
+    # The mean has left where the generator began, and is not where it is.
+    assert not any(unchanged(averaged, weights(make_players(config).generator)))
+    assert not any(unchanged(averaged, weights(moving)))
     with torch.no_grad():
         expected = averaged(averaged.noise(5, torch.Generator().manual_seed(0))) * 255
     assert np.array_equal(trained.draw(5), expected.round().to(torch.uint8).numpy())

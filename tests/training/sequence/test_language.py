@@ -21,6 +21,7 @@ from fusewire.data.tokenizers import ByteTokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig, TransformerConfig
 from fusewire.recipes.tokens import tokenize
+from fusewire.training.adam import Adam
 from fusewire.training.checkpoint import checkpoint_steps
 from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
@@ -260,16 +261,17 @@ def test_measuring_switches_dropout_off_and_on_again() -> None:
 
 def test_gradients_are_clipped(text_file: Path, tmp_path: Path, monkeypatch) -> None:
     norms = []
-    step = torch.optim.AdamW.step
+    step = Adam.step
 
-    def watch(optimizer: torch.optim.AdamW, *arguments: object) -> object:
+    def watch(optimizer: Adam, *arguments: object) -> object:
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         norms.append(torch.nn.utils.get_total_norm(gradients).item())
         return step(optimizer, *arguments)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", watch)
+    monkeypatch.setattr(Adam, "step", watch)
     language.train(make_config(text_file, gradient_clip=0.01), tmp_path / "run")
     logged = [row["gradient_norm"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert len(norms) == len(logged) == 8
     np.testing.assert_allclose(norms, 0.01, rtol=1e-3)
     assert min(logged) > 0.01
 
