@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from torch.testing._internal.common_modules import ModuleErrorEnum, module_db
+from torch.testing._internal.common_modules import FunctionInput, ModuleErrorEnum, module_db
 from torch.utils._pytree import tree_leaves, tree_map
 
 import fusewire as fw
@@ -40,7 +40,9 @@ def outcome(module, forward, gradients):
     if not gradients:
         return outputs
     leaves = [x for x in tensors((args, kwargs)) if x.requires_grad] + list(module.parameters())
-    loss = sum((x * torch.linspace(-1, 1, x.numel()).reshape(x.shape)).sum() for x in outputs)
+    loss = sum(
+        (x * torch.linspace(-1, 1, x.numel()).reshape(x.shape).to(x.dtype)).sum() for x in outputs
+    )
     return outputs + list(torch.autograd.grad(loss, leaves, allow_unused=True))
 
 
@@ -71,6 +73,46 @@ def test_samples_of_modules(info, training):
         assert type(ours) is info.module_cls
         compared += 1
     assert compared
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("info", INFOS, ids=lambda info: info.name)
+def test_samples_in_other_types(info, dtype):
+    """Some of the samples: no further from float64 than twice PyTorch, but for some roundings."""
+    samples = info.module_inputs_func(
+        info, device="cpu", dtype=dtype, requires_grad=True, training=True
+    )
+    samples = [sample for sample in samples if sample.forward_input is not None]
+    torch.manual_seed(0)
+    # Of float64 the truth is rounded as well, and normalisation of 4 numbers magnifies that.
+    roundings = 256 if dtype == torch.float64 else 40
+    for sample in samples[:: max(1, len(samples) // 6)]:
+        constructor, forward = sample.constructor_input, sample.forward_input
+        theirs = info.module_cls(*constructor.args, **constructor.kwargs).to(dtype)
+        ours, exact = copy.deepcopy(theirs), copy.deepcopy(theirs).double()
+        fw.fuse(ours)
+        truth = outcome(exact, as_float64(forward), True)
+        for our, their, true in zip(
+            outcome(ours, forward, True), outcome(theirs, forward, True), truth, strict=True
+        ):
+            assert (our is None) == (their is None)
+            if our is None or not our.numel():
+                continue
+            assert (our.shape, our.dtype) == (their.shape, their.dtype)
+            assert torch.equal(our.isnan(), their.isnan())
+            errors = [(x.double() - true).nan_to_num(0).abs().amax() for x in (our, their)]
+            rounding = torch.finfo(dtype).eps * true.nan_to_num(0).abs().amax().clamp(min=1)
+            assert errors[0] <= 2 * errors[1] + roundings * rounding
+
+
+def as_float64(forward):
+    def convert(x):
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            return x
+        return x.detach().double().requires_grad_(x.requires_grad)
+
+    args, kwargs = tree_map(convert, (forward.args, forward.kwargs))
+    return FunctionInput(*args, **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -26,21 +26,19 @@ class _Attention(torch.autograd.Function):
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
-        is_causal: bool,
-        scale: float | None,
-        enable_gqa: bool,
+        options: tuple[bool, float | None, bool],
     ) -> torch.Tensor:
-        results = _native.attend(query, key, value, is_causal, scale, enable_gqa, True)
+        results = _native.attend(query, key, value, *options, True)
         if results is None:
             raise dispatcher.NotServedError
         ctx.save_for_backward(query, key, value, *results)
-        ctx.options = (is_causal, scale)
+        ctx.options = options
         return results[0]
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
-        is_causal, scale = ctx.options
+        is_causal, scale, _ = ctx.options
         wanted = ctx.needs_input_grad[:3]
         gradients: Any
         if torch.is_grad_enabled() or not dispatcher.takes_gradient(grad_output):
@@ -55,7 +53,7 @@ class _Attention(torch.autograd.Function):
                 grad_output, query, key, value, output, lse, is_causal, scale, wanted
             )
         of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
-        return (*of_operands, None, None, None)
+        return (*of_operands, None)
 
 
 def _by_dispatcher(
@@ -92,7 +90,9 @@ def attention(
         return None
     if _wants_gradients() and (query.requires_grad or key.requires_grad or value.requires_grad):
         try:
-            output: torch.Tensor = _Attention.apply(query, key, value, is_causal, scale, enable_gqa)
+            # As one argument, because a Function takes 0.3 us to look at each.
+            options = (is_causal, scale, enable_gqa)
+            output: torch.Tensor = _Attention.apply(query, key, value, options)
         except dispatcher.NotServedError:
             return None
         return output
