@@ -244,3 +244,67 @@ def test_half_precision(dtype):
     assert output.dtype == dtype
     exact, _ = reference(q[0], q[0], q[0], causal=True)
     torch.testing.assert_close(output[0].double(), exact, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"softcap": 2.0},
+        {"window": (2, 2)},
+        {"scale": 0.3},
+        {"slopes": torch.rand(3, 4, generator=torch.Generator().manual_seed(0)), "causal": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_caches_with_what_scores_can_have(options, paged):
+    cache, lengths = torch.randn(3, 12, 2, 8), torch.tensor([5, 12, 1], dtype=torch.int32)
+    q = torch.randn(3, 1, 4, 8)
+    store, table = pages(cache, 4) if paged else (cache, None)
+    output, lse = flash_attn.flash_attn_with_kvcache(
+        q,
+        store,
+        store,
+        cache_seqlens=lengths,
+        block_table=table,
+        num_splits=2,
+        return_softmax_lse=True,
+        **named(options),
+    )
+    for row, length in enumerate(lengths):
+        own = {name: x[row] if name == "slopes" else x for name, x in options.items()}
+        held = cache[row, :length]
+        exact, exact_lse = reference(q[row], held, held, **own)
+        close(output[row], exact)
+        close(lse[row], exact_lse)
+
+
+def test_new_keys_of_rows_elsewhere_in_the_cache():
+    keys, values = torch.randn(2, 6, 12, 2, 8)
+    q, (k, v) = torch.randn(3, 2, 4, 8), torch.randn(2, 3, 2, 2, 8)
+    lengths, places = torch.tensor([5, 3, 9]), torch.tensor([4, 0, 2])
+    expected = [
+        reference(
+            q[row],
+            torch.cat([keys[place, :held], k[row]]),
+            torch.cat([values[place, :held], v[row]]),
+            causal=True,
+        )[0]
+        for row, (held, place) in enumerate(zip(lengths, places, strict=True))
+    ]
+    output = flash_attn.flash_attn_with_kvcache(
+        q, keys, values, k, v, cache_seqlens=lengths, cache_batch_idx=places, causal=True
+    )
+    close(output, torch.stack(expected))
+    assert torch.equal(keys[4, 5:7], k[0])
+
+
+def test_slopes_of_each_row_of_the_batch():
+    q, k, slopes = torch.randn(3, 5, 4, 8), torch.randn(3, 7, 2, 8), torch.rand(3, 4)
+    options = {"window": (2, 1), "softcap": 3.0}
+    output = flash_attn.flash_attn_func(
+        q, k, k, alibi_slopes=slopes, deterministic=True, **named(options)
+    )
+    rows = zip(q, k, slopes, strict=True)
+    expected = [reference(a, b, b, slopes=slope, **options)[0] for a, b, slope in rows]
+    close(output, torch.stack(expected))
