@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.ops.attention import array
 from fusewire.ops.attention.options import CausalAlignment, resolve
-from fusewire.ops.attention.reference import Extras
 
 Array = NDArray[Any]
 
@@ -91,6 +89,9 @@ def scaled_dot_product_attention_backward(
     """
     head_dim = query.shape[-1] if isinstance(query, np.ndarray) and query.ndim else 0
     options = resolve(head_dim, is_causal, causal_alignment, window, scale, softcap, dropout_p)
+    from fusewire.ops.attention import array
+    from fusewire.ops.attention.reference import Extras
+
     extras = Extras(attn_mask, alibi_slopes, sinks, query_lengths, key_lengths, array.as_seed(seed))
     results = (grad_output, grad_lse, output, lse)
     return array.attention_backward(results, (query, key, value), options, enable_gqa, extras, of)
@@ -169,6 +170,9 @@ def varlen_attention_backward(
     head_dim = query.shape[-1] if isinstance(query, np.ndarray) and query.ndim else 0
     options = resolve(head_dim, is_causal, causal_alignment, window, scale, softcap, dropout_p)
     options = options._replace(packed=True)
+    from fusewire.ops.attention import array
+    from fusewire.ops.attention.reference import Extras
+
     extras = Extras(attn_mask, alibi_slopes, sinks, query_offsets, key_offsets, array.as_seed(seed))
     results = (grad_output, grad_lse, output, lse)
     return array.attention_backward(results, (query, key, value), options, enable_gqa, extras, of)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.ops.attention import array, reference
 from fusewire.ops.attention.options import CausalAlignment, resolve
 from fusewire.ops.door import is_tensor
 
@@ -174,6 +173,8 @@ def varlen_attention(
         extras = composed.Extras(*given, composed.as_seed(seed, options))
         return autograd.attention(query, key, value, options, enable_gqa, extras, return_lse)
     if isinstance(query, np.ndarray):
+        from fusewire.ops.attention import array, reference
+
         arrays = reference.Extras(*given, array.as_seed(seed))
         return array.attention(query, key, value, options, enable_gqa, arrays, return_lse)
     raise TypeError(

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from fusewire import _native
-from fusewire.ops.attention import array
 from fusewire.ops.attention.options import resolve
 from fusewire.ops.door import is_tensor
 
@@ -98,6 +97,8 @@ def paged_attention(
             given = dict(zip(names, operands, strict=True), key_lengths=key_lengths)
             raise dispatcher.as_raised(error, **given) from None
     elif isinstance(query, np.ndarray):
+        from fusewire.ops.attention import array
+
         lengths = np.asarray(key_lengths).astype(np.int64, casting="safe", copy=False)
         kind = np.dtype(np.float64 if query.dtype == np.float64 else np.float32)
         arrays = (

@@ -8,7 +8,6 @@ from typing import Any, Literal
 import numpy as np
 
 from fusewire.ops.door import is_tensor
-from fusewire.ops.rnn import array
 from fusewire.ops.rnn.options import Options, check_options
 
 Nonlinearity = Literal["tanh", "relu"]
@@ -230,6 +229,8 @@ def run(
 
         return autograd.run(options, input, states, weights)
     if isinstance(input, np.ndarray):
+        from fusewire.ops.rnn import array
+
         return array.run(options, input, states, weights)
     raise TypeError(
         f"input must be a NumPy array or a PyTorch tensor, but is {type(input).__name__}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fusewire.ops.rnn import array
 from fusewire.ops.rnn.cells import Nonlinearity, elman, pair, zoneout_pair
 from fusewire.ops.rnn.options import Options
 
@@ -47,6 +46,8 @@ def lstm_backward(
     chosen = _options("lstm", options)
     initial = None if state is None else pair(state)
     outer = None if grad_state is None else pair(grad_state)
+    from fusewire.ops.rnn import array
+
     grad_input, (hidden, cell), grad_weights = array.backward(
         chosen, grad_output, outer, input, initial, weights
     )
@@ -63,6 +64,8 @@ def gru_backward(
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of the operands of :func:`fusewire.gru`; see :func:`lstm_backward`."""
     chosen = _options("gru", options)
+    from fusewire.ops.rnn import array
+
     return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
 
 
@@ -77,6 +80,8 @@ def rnn_backward(
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of the operands of :func:`fusewire.rnn`; see :func:`lstm_backward`."""
     chosen = _options(elman(nonlinearity), options)
+    from fusewire.ops.rnn import array
+
     return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fusewire.ops.rnn import array
 from fusewire.ops.rnn.cells import run
 from fusewire.ops.rnn.options import Options
 
@@ -133,6 +132,8 @@ def min_gru_backward(
                [0.5]])
     """
     options = Options(_kind("min_gru", positive), bidirectional, batch_first, lengths)
+    from fusewire.ops.rnn import array
+
     return array.backward_single(options, grad_output, grad_state, input, state, weights)
 
 
@@ -150,6 +151,8 @@ def min_lstm_backward(
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of :func:`min_lstm`'s operands; see :func:`min_gru_backward`."""
     options = Options(_kind("min_lstm", positive), bidirectional, batch_first, lengths)
+    from fusewire.ops.rnn import array
+
     return array.backward_single(options, grad_output, grad_state, input, state, weights)
 
 
