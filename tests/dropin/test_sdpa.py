@@ -235,3 +235,29 @@ def test_many_threads_may_enable_it():
         thread.join()
     assert not wrong
     assert not is_replaced()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_queries_that_see_only_the_lowest_number(dtype):
+    """As in rows of padding; their logarithm is the lowest number too, times log2(e) beyond it."""
+    generator = torch.Generator().manual_seed(0)
+    numbers = torch.randn(3, 1, 2, 5, 8, generator=generator).to(dtype)
+    mask = torch.zeros(5, 5, dtype=dtype)
+    mask[1] = torch.finfo(dtype).min
+    upstream = torch.ones(1, 2, 5, 8, dtype=dtype)
+    upstream[:, :, 1] = 0  # Nobody reads the output of padding.
+
+    def outcome(attention, *operands):
+        leaves = [operand.detach().requires_grad_() for operand in operands]
+        output = attention(*leaves, mask.to(leaves[0].dtype))
+        gradients = torch.autograd.grad(output, leaves, upstream.to(output.dtype))
+        return [output.double(), *(gradient.double() for gradient in gradients)]
+
+    composed = torch.nn.functional.scaled_dot_product_attention
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        expected = outcome(composed, *numbers.double().unbind())
+    with fw.enabled():
+        replaced = outcome(composed, *numbers.unbind())
+    for actual in (replaced, outcome(fw.scaled_dot_product_attention, *numbers.unbind())):
+        tolerance = 16 * torch.finfo(dtype).eps
+        torch.testing.assert_close(actual, expected, rtol=tolerance, atol=tolerance)
