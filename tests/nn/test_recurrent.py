@@ -147,6 +147,19 @@ def test_it_is_torchs_cell(name, variant, bias):
 
 
 @pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
+def test_gradients_of_a_cell_are_differentiated_again(name, variant):
+    cell = getattr(fw.nn, f"{name}Cell")(2, 3, **variant, dtype=torch.float64)
+    x = torch.randn(2, 2, dtype=torch.float64, requires_grad=True)
+    _, sources = states(name, 2, 3)
+
+    def step(x, *states):
+        return cell(x, states if len(states) > 1 else states[0])
+
+    torch.autograd.gradcheck(step, (x, *sources))
+    torch.autograd.gradgradcheck(step, (x, *sources))
+
+
+@pytest.mark.parametrize(("name", "variant"), LAYERS, ids=str)
 @pytest.mark.parametrize("sizes", [(20, 16, 40, 64), (50, 1, 30, 33), (3, 70, 100, 128)])
 def test_the_error_is_no_larger_than_torchs(name, variant, sizes):
     seq_len, batch, input_size, hidden_size = sizes

@@ -6,7 +6,6 @@ import torch
 
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
-from fusewire.ops.rnn.options import Options
 
 
 class RNNCell(torch.nn.RNNCell):
@@ -94,8 +93,4 @@ def _step(
     weights = [module.weight_ih, module.weight_hh]
     if module.bias:
         weights += [module.bias_ih, module.bias_hh]
-    initial = None if states is None else [state[None] for state in states]
-    # Packed rows of one step, whose output is the hidden state: each view would cost a microsecond.
-    options, batch_sizes = Options(kind), [input.shape[0]]
-    hidden, finals = autograd.run_packed(options, input, batch_sizes, initial, [weights])
-    return [hidden, *(final[0] for final in finals[1:])]
+    return autograd.run_step(kind, input, states, weights)

@@ -93,6 +93,25 @@ def test_the_operators_keep_the_dispatchers_rules(kind, batch_sizes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_states_of_a_step_need_no_dimension_of_directions(kind):
+    count = 2 if kind == "lstm" else 1
+    x, *others = operands(kind, grad=False)
+    states, weights = others[:count], others[count:]
+    cell = states[1] if kind == "lstm" else states[0][..., :0]
+    layout = (weights, kind, [x.shape[1]])
+    results = torch.ops.fusewire.rnn_layer(x[0], states[0][0], cell[0], *layout, True)
+    expected = torch.ops.fusewire.rnn_layer(x[0], states[0], cell, *layout, True)
+    assert all(map(torch.equal, results, [expected[0], *(part[0] for part in expected[1:])]))
+    call = (x[0], states[0][0], cell[0], *layout)
+    torch.library.opcheck(torch.ops.fusewire.rnn_layer.default, (*call, True))
+    torch.library.opcheck(torch.ops.fusewire.rnn_layer.default, (*call, False))
+    output, hidden, _, saved = results
+    for wanted in [(True, True), (False, True), (True, False)]:
+        backward = (None, hidden, None, *call[:4], output, saved, *call[4:], *wanted)
+        torch.library.opcheck(torch.ops.fusewire.rnn_layer_backward.default, backward)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_compiles_without_a_graph_break(kind):
     sources = operands(kind, directions=2)
     run = function(kind, bidirectional=True, batch_first=True)

@@ -265,6 +265,41 @@ def run_packed(
     return _autocast(options, layers, rows, states, entries)
 
 
+def run_step(
+    kind: str,
+    input: torch.Tensor,
+    states: list[torch.Tensor] | None,
+    weights: list[torch.Tensor],
+) -> list[torch.Tensor]:
+    """Runs one step of a plain cell.
+
+    Args:
+        kind: Which cell.
+        input: ``(batch, input_size)``.
+        states: The last states, each ``(batch, hidden_size)``; zeros if None.
+        weights: Two, or four with biases.
+
+    Returns:
+        The next states.
+    """
+    operands = [input, *(states or ()), *weights]
+    if (
+        dispatcher.needs_gradient(*operands)
+        and dispatcher.is_direct(*operands)
+        and dispatcher.is_served(input)
+    ):
+        if states is None:
+            shape = (input.shape[0], weights[1].shape[1])
+            states = [input.new_zeros(shape) for _ in range(2 if kind == "lstm" else 1)]
+        entries = [LayerWeights(*weights)]
+        return kernels.layer(kind, [input.shape[0]], input, states, entries)[1]
+    initial = None if states is None else [state[None] for state in states]
+    # Packed rows of one step, whose output is the hidden state: each view would cost a microsecond.
+    options, batch_sizes = Options(kind), [input.shape[0]]
+    hidden, finals = run_packed(options, input, batch_sizes, initial, [weights])
+    return [hidden, *(final[0] for final in finals[1:])]
+
+
 def _autocast(
     options: Options,
     layers: Callable[[Any, Any], tuple[torch.Tensor, list[torch.Tensor]]],

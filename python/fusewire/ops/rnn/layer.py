@@ -5,6 +5,7 @@ Imported by the first call with a tensor.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -32,13 +33,13 @@ def _forward_fake(
     batch_sizes: list[int],
     keep: bool,
 ) -> tuple[torch.Tensor, ...]:
-    total, (directions, _, size) = input.shape[0], hidden.shape
-    columns = _native.rnn_saved_columns(kind, int(size))
+    total, (*each, _, size) = input.shape[0], hidden.shape
+    saved = (*each, total, _native.rnn_saved_columns(kind, int(size)))
     return (
-        input.new_empty(total, directions * size),
+        input.new_empty(total, math.prod(each) * size),
         input.new_empty(hidden.shape),
         input.new_empty(cell.shape),
-        input.new_empty((directions, total, columns) if keep else (0, 0, 0)),
+        input.new_empty(saved if keep else [0] * len(saved)),
     )
 
 
@@ -57,12 +58,13 @@ def _backward_fake(
     for_input: bool,
     for_weights: bool,
 ) -> tuple[torch.Tensor, ...]:
-    directions = hidden.shape[0]
+    each = hidden.shape[:-2]
     of_input, of_hidden = weights[0].shape, weights[1].shape
     shapes = [of_input, of_hidden, of_hidden[:1], of_hidden[:1]]
 
     def place(wanted: bool, shape: torch.Size) -> torch.Tensor:
-        return input.new_empty((directions, *shape) if wanted else [0] * (len(shape) + 1))
+        shape = each + shape
+        return input.new_empty(shape if wanted else [0] * len(shape))
 
     return (
         place(for_input, input.shape),
@@ -88,6 +90,11 @@ _backward = dispatcher.declare(
 
 
 class _Layer(torch.autograd.Function):
+    """A layer, or a step of a cell, whose states have no dimension for the directions.
+
+    Autograd would record each of the views that give and take that dimension.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -121,12 +128,15 @@ class _Layer(torch.autograd.Function):
                 *(input, hidden, cell, weights),
                 *(output, saved, *ctx.layout, wanted[0], any(wanted[3:])),
             )
-            directions = hidden.shape[0]
-            rows = rows.sum(0) if directions > 1 and wanted[0] else rows.squeeze(0)
-            of_weights = of_weights[: len(weights) // directions]
-            each = zip(*(weight.unbind(0) for weight in of_weights), strict=True)
-            flat = [gradient for direction in each for gradient in direction]
-            gradients = [rows, hidden, cell, *(flat or [None] * len(weights))]
+            flat: Sequence[torch.Tensor | None] = of_weights[: len(weights)]
+            if hidden.dim() == 3:
+                directions = hidden.shape[0]
+                rows = rows.sum(0) if directions > 1 and wanted[0] else rows.squeeze(0)
+                of_weights = of_weights[: len(weights) // directions]
+                each = zip(*(weight.unbind(0) for weight in of_weights), strict=True)
+                found = [gradient for direction in each for gradient in direction]
+                flat = found or [None] * len(weights)
+            gradients = [rows, hidden, cell, *flat]
         of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
         return (None, None, *of_operands)
 
@@ -140,6 +150,10 @@ def _composed(
     *weights: torch.Tensor,
 ) -> list[torch.Tensor]:
     """A layer of PyTorch's own operators: output, final hidden and final cell state."""
+    if hidden.dim() == 2:
+        states = hidden[None], cell[None]
+        output, *finals = _composed(kind, batch_sizes, rows, *states, *weights)
+        return [output, *(final[0] for final in finals)]
     count = len(weights) // hidden.shape[0]
     entries = [
         LayerWeights(*weights[first : first + count]) for first in range(0, len(weights), count)
@@ -167,9 +181,9 @@ def layer(
     states: list[torch.Tensor],
     entries: Weights,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One plain layer in its directions on packed rows."""
+    """One plain layer on packed rows; in a single step states lack the dimension of directions."""
     hidden = states[0]
-    cell = states[1] if len(states) > 1 else hidden.new_empty(*hidden.shape[:2], 0)
+    cell = states[1] if len(states) > 1 else hidden.new_empty(*hidden.shape[:-1], 0)
     weights = [weight for entry in entries for weight in entry if weight is not None]
     try:
         if dispatcher.needs_gradient(rows, *states, *weights):

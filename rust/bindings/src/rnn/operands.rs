@@ -27,6 +27,12 @@ pub(super) struct Wanted<'a, A> {
 }
 
 impl<A: Array> Operands<'_, A> {
+    /// 1 where states are those of a single step, without a dimension for the directions, which
+    /// results lack then too.
+    fn alone(&self) -> Result<usize> {
+        Ok(usize::from(self.hidden.layout("the state")?.rank == 2))
+    }
+
     pub(super) fn forward(
         &self,
         layout: Layout<'_>,
@@ -46,9 +52,10 @@ impl<A: Array> Operands<'_, A> {
         team: &dyn Team,
     ) -> Result<[A; 4]> {
         let input = self.input.view::<T, 2>("input")?;
-        let (hidden, cell) = (self.hidden.view::<T, 3>("the state")?, self.cell.view("the cell")?);
+        let hidden = each_view::<T, A>(self.hidden, "the state")?;
+        let cell = each_view::<T, A>(self.cell, "the cell state")?;
         let [directions, batch, size] = hidden.shape();
-        let total = input.rows();
+        let (total, alone) = (input.rows(), self.alone()?);
         let layer = Layer {
             steps: &layout.directions(directions, total, batch)?,
             weights: &weights_of(self.weights, directions)?,
@@ -58,14 +65,14 @@ impl<A: Array> Operands<'_, A> {
         };
         let saved = if keep { [directions, total, rnn::saved_columns::<C>(size)] } else { [0; 3] };
         let mut output = A::empty::<T>(&[total, directions * size])?;
-        let mut final_hidden = A::empty::<T>(&[directions, batch, size])?;
-        let mut final_cell = A::empty::<T>(&cell.shape())?;
-        let mut saved = A::empty::<T>(&saved)?;
+        let mut final_hidden = A::empty::<T>(&[directions, batch, size][alone..])?;
+        let mut final_cell = A::empty::<T>(&cell.shape()[alone..])?;
+        let mut saved = A::empty::<T>(&saved[alone..])?;
         let results = Results {
             output: output.view_mut("output")?,
-            hidden: final_hidden.view_mut("final_hidden")?,
-            cell: final_cell.view_mut("final_cell")?,
-            saved: if keep { Some(saved.view_mut("saved")?) } else { None },
+            hidden: each_view_mut::<T, A, 2, 3>(&mut final_hidden)?,
+            cell: each_view_mut::<T, A, 2, 3>(&mut final_cell)?,
+            saved: if keep { Some(each_view_mut::<T, A, 2, 3>(&mut saved)?) } else { None },
         };
         layer.forward::<C>(results, team)?;
         Ok([output, final_hidden, final_cell, saved])
@@ -91,13 +98,15 @@ impl<A: Array> Operands<'_, A> {
         team: &dyn Team,
     ) -> Result<[A; 7]> {
         let input = self.input.view::<T, 2>("input")?;
-        let (hidden, cell) =
-            (self.hidden.view::<T, 3>("the state")?, self.cell.view::<T, 3>("the cell state")?);
+        let hidden = each_view::<T, A>(self.hidden, "the state")?;
+        let cell = each_view::<T, A>(self.cell, "the cell state")?;
         let [directions, batch, size] = hidden.shape();
+        let alone = self.alone()?;
         let steps = layout.directions(directions, input.rows(), batch)?;
         let weights = weights_of::<T, A>(self.weights, directions)?;
         let [rows, depth] = weights[0].input.shape();
         let place = |wanted, shape: &[usize]| {
+            let shape = &shape[alone..];
             A::empty::<T>(if wanted { shape } else { &[0; 3][..shape.len()] })
         };
         let mut of_input = place(wanted.for_input, &[directions, input.rows(), depth])?;
@@ -107,23 +116,24 @@ impl<A: Array> Operands<'_, A> {
         let mut of_weight_hh = place(wanted.for_weights, &[directions, rows, size])?;
         let mut of_bias_ih = place(wanted.for_weights, &[directions, rows])?;
         let mut of_bias_hh = place(wanted.for_weights, &[directions, rows])?;
-        let mut inputs = each::<T, A, 3>(&mut of_input)?;
-        let mut weight_gradients = each::<T, A, 3>(&mut of_weight_ih)?
-            .zip(each::<T, A, 3>(&mut of_weight_hh)?)
-            .zip(each::<T, A, 2>(&mut of_bias_ih)?.zip(each::<T, A, 2>(&mut of_bias_hh)?))
+        let mut inputs = each::<T, A, 2, 3>(&mut of_input)?;
+        let mut weight_gradients = each::<T, A, 2, 3>(&mut of_weight_ih)?
+            .zip(each::<T, A, 2, 3>(&mut of_weight_hh)?)
+            .zip(each::<T, A, 1, 2>(&mut of_bias_ih)?.zip(each::<T, A, 1, 2>(&mut of_bias_hh)?))
             .map(|((input, hidden), (input_bias, hidden_bias))| WeightGradients {
                 input: input.inner([0]),
                 hidden: hidden.inner([0]),
                 input_bias: input_bias.inner([0]),
                 hidden_bias: hidden_bias.inner([0]),
             });
-        let states = each::<T, A, 3>(&mut of_hidden)?.zip(each::<T, A, 3>(&mut of_cell)?);
-        let (output, saved) =
-            (wanted.output.view::<T, 2>("output")?, wanted.saved.view::<T, 3>("saved")?);
+        let states = each::<T, A, 2, 3>(&mut of_hidden)?.zip(each::<T, A, 2, 3>(&mut of_cell)?);
+        let output = wanted.output.view::<T, 2>("output")?;
+        let saved = each_view::<T, A>(wanted.saved, "saved")?;
         let [of_output, of_final_hidden, of_final_cell] = wanted.gradients;
-        let of_output = optional::<T, A, 2>(of_output, "the gradient of the output")?;
-        let of_final_hidden = optional::<T, A, 3>(of_final_hidden, "the state's gradient")?;
-        let of_final_cell = optional::<T, A, 3>(of_final_cell, "the cell state's gradient")?;
+        let of_output =
+            of_output.map(|array| array.view::<T, 2>("the gradient of the output")).transpose()?;
+        let of_final_hidden = optional::<T, A>(of_final_hidden, "the state's gradient")?;
+        let of_final_cell = optional::<T, A>(of_final_cell, "the cell state's gradient")?;
         let calls = states.enumerate().map(|(index, (hidden_gradient, cell_gradient))| {
             let columns = index * size..(index + 1) * size;
             rnn::Backward {
@@ -149,18 +159,37 @@ impl<A: Array> Operands<'_, A> {
     }
 }
 
-fn optional<'a, T: Number, A: Array, const N: usize>(
+fn optional<'a, T: Number, A: Array>(
     array: Option<&'a A>,
     name: &str,
-) -> Result<Option<View<'a, T, N>>> {
-    array.map(|array| array.view(name)).transpose()
+) -> Result<Option<View<'a, T, 3>>> {
+    array.map(|array| each_view(array, name)).transpose()
+}
+
+/// A state of each direction, or what is kept or asked for beside it; of a step that of the only one.
+fn each_view<'a, T: Number, A: Array>(array: &'a A, name: &str) -> Result<View<'a, T, 3>> {
+    match array.layout(name)?.rank {
+        2 => Ok(array.view::<T, 2>(name)?.alone()),
+        _ => array.view(name),
+    }
+}
+
+/// The same to be written, of `M` dimensions beside that of the directions.
+fn each_view_mut<T: Number, A: Array, const M: usize, const N: usize>(
+    array: &mut A,
+) -> Result<ViewMut<'_, T, N>> {
+    let name = "a result";
+    if array.layout(name)?.rank == M {
+        return Ok(array.view_mut::<T, M>(name)?.alone());
+    }
+    array.view_mut(name)
 }
 
 /// What belongs to each direction, of an array that holds both behind each other.
-fn each<T: Number, A: Array, const N: usize>(
+fn each<T: Number, A: Array, const M: usize, const N: usize>(
     array: &mut A,
 ) -> Result<std::vec::IntoIter<ViewMut<'_, T, N>>> {
     let mut block = [0; N];
     block[0] = 1;
-    Ok(all_parts(array.view_mut::<T, N>("a gradient")?.blocks(block)).into_iter())
+    Ok(all_parts(each_view_mut::<T, A, M, N>(array)?.blocks(block)).into_iter())
 }
