@@ -147,10 +147,14 @@ impl<A: Array> Operands<'_, A> {
                 final_hidden_gradient: of_final_hidden.map(|gradient| gradient.inner([index])),
                 final_cell_gradient: of_final_cell.map(|gradient| gradient.inner([index])),
                 gradients: Gradients {
-                    input: inputs.next().map(|gradient| gradient.inner([0])),
+                    // Of a step, what is not wanted is one block without numbers.
+                    input: inputs
+                        .next()
+                        .filter(|_| wanted.for_input)
+                        .map(|gradient| gradient.inner([0])),
                     hidden: hidden_gradient.inner([0]),
                     cell: cell_gradient.inner([0]),
-                    weights: weight_gradients.next(),
+                    weights: weight_gradients.next().filter(|_| wanted.for_weights),
                 },
             }
         });
