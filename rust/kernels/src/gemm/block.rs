@@ -65,6 +65,15 @@ pub fn multiply_in_chains<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
     });
 }
 
+/// Columns of a packed panel of B, at most `most`: no more than a strip's where registers are few.
+///
+/// Lines of a narrow strip of a wide panel are a power of two apart, and fall into a few sets of the
+/// nearest cache.
+#[inline(always)]
+pub(crate) const fn panel_columns(registers: usize, lanes: usize, most: usize) -> usize {
+    if registers == 16 && 2 * lanes < most { 2 * lanes } else { most }
+}
+
 /// How many vectors wide the next strip of columns is, of `left` vectors.
 #[inline(always)]
 fn strip_vectors(registers: usize, rows: usize, left: usize) -> usize {

@@ -2,7 +2,7 @@
 
 use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
-use super::block::multiply_block;
+use super::block::{multiply_block, panel_columns};
 use super::epilogue::{NoEpilogue, Start};
 use super::few_rows::{self, FewRows};
 use super::pack::{copy_columns, copy_rows, factors, sums_in_place};
@@ -25,7 +25,7 @@ const PACKED: usize = 2 << 20;
 const PACKED_COLUMNS: usize = 128;
 /// Factors below which the calling thread packs alone: about 10 µs, what a team costs to call.
 const WORTH_A_TEAM_TO_PACK: usize = 1 << 17;
-/// Columns of a panel, for any instruction set: a multiple of every vector's lanes.
+/// The most columns of a panel: a multiple of every vector's lanes.
 const PANEL: usize = 32;
 /// Columns up to which it does not pay to copy rows of A that can be read as they lie.
 const FEW_COLUMNS: usize = 5 * PANEL;
@@ -142,8 +142,8 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
 enum Right<'a, E: Element> {
     /// As they lie: too few rows of A to repay a copy.
     Lying(View<'a, E::Factor, 2>),
-    /// Panels of `PANEL` columns one behind the other, each `(depth, PANEL)`.
-    Packed { factors: Scratch<E::Factor>, depth: usize, columns: usize },
+    /// Panels of `panel` columns one behind the other, each `(depth, panel)`.
+    Packed { factors: Scratch<E::Factor>, depth: usize, columns: usize, panel: usize },
 }
 
 struct PackPanel<'a, E: Element> {
@@ -175,17 +175,18 @@ impl<'a, E: Element> Right<'a, E> {
         }
         let columns = b.columns();
         let depth = b.rows().div_ceil(E::Factor::DEPTH);
-        let panels = columns.div_ceil(PANEL);
-        let mut factors = Scratch::take(panels * PANEL * depth)?;
+        let width = panel_columns(I::REGISTERS, I::LANES, PANEL);
+        let panels = columns.div_ceil(width);
+        let mut factors = Scratch::take(panels * width * depth)?;
         let team = if depth * columns < WORTH_A_TEAM_TO_PACK { &Serial } else { team };
-        let target = ViewMut::contiguous(&mut factors, [panels, depth, PANEL])?;
+        let target = ViewMut::contiguous(&mut factors, [panels, depth, width])?;
         if depth > 0 {
-            for_each_part(team, target.blocks([1, depth, PANEL]), |index, panel| {
-                let range = index * PANEL..columns.min((index + 1) * PANEL);
+            for_each_part(team, target.blocks([1, depth, width]), |index, panel| {
+                let range = index * width..columns.min((index + 1) * width);
                 isa.vectorize(PackPanel { source: b.slice(1, range), panel: panel.inner([0]) });
             });
         }
-        Ok(Self::Packed { factors, depth, columns })
+        Ok(Self::Packed { factors, depth, columns, panel: width })
     }
 
     /// The rows of `depth`, in factors, and the columns from `column` on, as wide as they lie together.
@@ -198,11 +199,10 @@ impl<'a, E: Element> Right<'a, E> {
     ) -> Result<View<'_, E::Factor, 2>> {
         match self {
             Self::Lying(b) => Ok(b.slice(1, column..end).slice(0, range)),
-            Self::Packed { factors, depth, columns } => {
-                let panel = column / PANEL;
-                let factors = &factors[panel * PANEL * depth..(panel + 1) * PANEL * depth];
-                let width = PANEL.min(columns - column).min(end - column);
-                let panel = View::contiguous(factors, [*depth, PANEL])?;
+            Self::Packed { factors, depth, columns, panel } => {
+                let factors = &factors[column / panel * panel * depth..][..panel * depth];
+                let width = (*panel).min(columns - column).min(end - column);
+                let panel = View::contiguous(factors, [*depth, *panel])?;
                 Ok(panel.slice(0, range).slice(1, 0..width))
             }
         }

@@ -21,6 +21,8 @@ pub(crate) fn between_calls<E: Element, I: Storage<E>>() -> usize {
 /// Bytes of B, whose rows follow each other, that are asked for ahead where the epilogue fetches
 /// nothing: a few rows' product takes as long as B takes to come, and others do not notice.
 const AHEAD: usize = 4096;
+/// Bytes of a cache line, which is asked for once.
+const LINE: usize = 64;
 
 /// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
 pub(super) struct Operands<E: Element> {
@@ -99,7 +101,7 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             for _ in 0..steps {
                 let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
                 if !F::FETCHES {
-                    for vector in 0..VECTORS {
+                    for vector in (0..VECTORS).step_by((LINE / size_of::<I::Vector>()).max(1)) {
                         let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
                         isa.prefetch(b.wrapping_add(ahead));
                     }

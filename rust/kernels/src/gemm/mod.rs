@@ -17,6 +17,7 @@ pub mod reference;
 mod rounded;
 mod transpose;
 
+pub(crate) use block::panel_columns;
 pub use block::{multiply_block, multiply_in_chains};
 pub use column_sums::{ColumnSums, column_sums};
 pub use dots::multiply_rows;

@@ -9,7 +9,7 @@ use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 use super::cell::Cell;
 use super::kept;
 use crate::Result;
-use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block, multiply_rows};
+use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block, multiply_rows, panel_columns};
 use crate::parallel::{Serial, Team, for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
@@ -24,29 +24,32 @@ const REST: usize = 32;
 /// Numbers that are packed in so little time, some ten microseconds, that a team would not gain any.
 const WORTH_A_TEAM: usize = 1 << 18;
 
-/// Matrices `(depth, width)` of factors, one behind the other, which products read as one stream.
+/// Matrices `(depth, width)` of factors, one behind the other, each in strips of columns that products
+/// read as streams.
 struct Panels<E: Element> {
     factors: Scratch<E::Factor>,
     depth: usize,
     width: usize,
+    /// Columns of a strip, which divide the width.
+    strip: usize,
 }
 
 impl<E: Element> Panels<E> {
-    /// Fills `count` panels, each by `pack` with its index.
-    fn fill(
+    /// Fills `count` panels, each by `pack` with its index and its strips, `(strips, depth, strip)`.
+    fn fill<I: Storage<E>>(
         [count, depth, width]: [usize; 3],
         team: &dyn Team,
-        pack: impl Fn(usize, ViewMut<'_, E::Factor, 2>) + Sync,
+        pack: impl Fn(usize, ViewMut<'_, E::Factor, 3>) + Sync,
     ) -> Result<Self> {
+        let strip = panel_columns(I::REGISTERS, I::LANES, width);
+        let strips = width / strip;
         let mut factors = Scratch::take(count * depth * width)?;
         if depth > 0 {
             let team = if factors.len() < WORTH_A_TEAM { &Serial } else { team };
-            let target = ViewMut::contiguous(&mut factors, [count, depth, width])?;
-            for_each_part(team, target.blocks([1, depth, width]), |index, panel| {
-                pack(index, panel.inner([0]));
-            });
+            let target = ViewMut::contiguous(&mut factors, [count * strips, depth, strip])?;
+            for_each_part(team, target.blocks([strips, depth, strip]), pack);
         }
-        Ok(Self { factors, depth, width })
+        Ok(Self { factors, depth, width, strip })
     }
 
     /// `C (+)= A ·` one panel, of which `c` has the first columns.
@@ -61,13 +64,19 @@ impl<E: Element> Panels<E> {
     ) -> Result<()> {
         let size = self.depth * self.width;
         let factors = &self.factors[panel * size..][..size];
-        let panel = View::contiguous(factors, [self.depth, self.width])?.slice(1, 0..c.columns());
         let passes = self.depth.saturating_sub(REST).div_ceil(DEPTH).max(1);
         for first in (0..self.depth.max(1)).step_by(self.depth.div_ceil(passes).max(1)) {
             let depth = first..self.depth.min(first + self.depth.div_ceil(passes));
-            let (a, b) = (a.slice(1, depth.clone()), panel.slice(0, depth));
+            let a = a.slice(1, depth.clone());
             let start = if first == 0 { start } else { Start::Accumulate };
-            multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+            for column in (0..c.columns()).step_by(self.strip) {
+                let columns = column..c.columns().min(column + self.strip);
+                let strip = &factors[column * self.depth..][..self.strip * self.depth];
+                let b = View::contiguous(strip, [self.depth, self.strip])?;
+                let b = b.slice(0, depth.clone()).slice(1, 0..columns.len());
+                let c = c.reborrow().slice(1, columns);
+                multiply_block::<E, _, _>(isa, a, b, c, start, &mut NoEpilogue);
+            }
         }
         Ok(())
     }
@@ -114,7 +123,7 @@ impl<'a, E: Element, C: Cell> GateWeight<'a, E, C> {
         let blocks = (weight.rows() / C::GATES).div_ceil(C::UNITS);
         let shape = [blocks, weight.columns().div_ceil(E::Factor::DEPTH), C::COLUMNS];
         let pack = || {
-            let panels = Panels::fill(shape, team, |block, panel| {
+            let panels = Panels::fill::<I>(shape, team, |block, panel| {
                 isa.vectorize(PackGates { weight, block, panel, cell: PhantomData::<C> });
             })?;
             Ok(PackedGates(panels, PhantomData))
@@ -159,7 +168,7 @@ impl<'a, E: Element, C: Cell> GateWeight<'a, E, C> {
 struct PackGates<'a, E: Element, C> {
     weight: View<'a, E, 2>,
     block: usize,
-    panel: ViewMut<'a, E::Factor, 2>,
+    panel: ViewMut<'a, E::Factor, 3>,
     cell: PhantomData<C>,
 }
 
@@ -170,14 +179,21 @@ impl<E: Element, C: Cell> Kernel<E> for PackGates<'_, E, C> {
     fn run<I: Storage<E>>(self, isa: I) {
         let Self { weight, block, mut panel, .. } = self;
         let size = weight.rows() / C::GATES;
+        let [_, depth, strip] = panel.shape();
+        let width = strip.min(C::UNITS);
         for (place, rows) in gate_rows::<C>(size, block..block + 1) {
-            let first = place - block * C::COLUMNS;
-            let end = first + rows.len();
-            let source = weight.slice(0, rows).transpose();
-            copy_rows(isa, source, panel.reborrow().slice(1, first..end));
-            if end < first + C::UNITS {
-                for row in 0..panel.rows() {
-                    panel.row_mut(row)[end..first + C::UNITS].fill(E::Factor::default());
+            for unit in (0..C::UNITS).step_by(width) {
+                let first = place - block * C::COLUMNS + unit;
+                let part = panel.reborrow().inner::<1, 2>([first / strip]);
+                let mut part = part.slice(1, first % strip..first % strip + width);
+                let rows = rows.end.min(rows.start + unit)..rows.end.min(rows.start + unit + width);
+                let existing = rows.len();
+                let source = weight.slice(0, rows).transpose();
+                copy_rows(isa, source, part.reborrow().slice(1, 0..existing));
+                if existing < width {
+                    for row in 0..depth {
+                        part.row_mut(row)[existing..].fill(E::Factor::default());
+                    }
                 }
             }
         }
@@ -213,7 +229,7 @@ impl<'a, T: Real, C: Cell> BackWeight<'a, T, C> {
         let blocks = (weight.rows() / C::GATES).div_ceil(C::UNITS);
         let shape = [weight.columns().div_ceil(PANEL), blocks * C::COLUMNS, PANEL];
         let pack = || {
-            let panels = Panels::fill(shape, team, |index, panel| {
+            let panels = Panels::fill::<I>(shape, team, |index, panel| {
                 let columns = index * PANEL..weight.columns().min((index + 1) * PANEL);
                 let weight = weight.slice(1, columns);
                 isa.vectorize(PackColumns { weight, panel, cell: PhantomData::<C> });
@@ -258,7 +274,7 @@ impl<'a, T: Real, C: Cell> BackWeight<'a, T, C> {
 
 struct PackColumns<'a, T, C> {
     weight: View<'a, T, 2>,
-    panel: ViewMut<'a, T, 2>,
+    panel: ViewMut<'a, T, 3>,
     cell: PhantomData<C>,
 }
 
@@ -269,11 +285,16 @@ impl<T: Real, C: Cell> Kernel<T> for PackColumns<'_, T, C> {
     fn run<I: Lanes<T>>(self, isa: I) {
         let Self { weight, mut panel, .. } = self;
         let size = weight.rows() / C::GATES;
-        for (first, rows) in gate_rows::<C>(size, 0..size.div_ceil(C::UNITS)) {
-            let end = first + rows.len();
-            let target = panel.reborrow().slice(0, first..end).slice(1, 0..weight.columns());
-            copy_rows(isa, weight.slice(0, rows), target);
-            (end..first + C::UNITS).for_each(|row| panel.row_mut(row).fill(T::ZERO));
+        let [_, _, strip] = panel.shape();
+        for column in (0..weight.columns()).step_by(strip) {
+            let weight = weight.slice(1, column..weight.columns().min(column + strip));
+            let mut part = panel.reborrow().inner::<1, 2>([column / strip]);
+            for (first, rows) in gate_rows::<C>(size, 0..size.div_ceil(C::UNITS)) {
+                let end = first + rows.len();
+                let target = part.reborrow().slice(0, first..end).slice(1, 0..weight.columns());
+                copy_rows(isa, weight.slice(0, rows), target);
+                (end..first + C::UNITS).for_each(|row| part.row_mut(row).fill(T::ZERO));
+            }
         }
     }
 }
