@@ -1,6 +1,7 @@
 """PyTorch's own attention with our kernels in its place."""
 
 import itertools
+import math
 import threading
 
 import pytest
@@ -237,13 +238,14 @@ def test_many_threads_may_enable_it():
     assert not is_replaced()
 
 
+@pytest.mark.parametrize("hidden", [-1e9, -3e30, -math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_queries_that_see_only_the_lowest_number(dtype):
-    """As in rows of padding; their logarithm is the lowest number too, times log2(e) beyond it."""
+def test_queries_that_see_only_the_lowest_number(dtype, hidden):
+    """As in rows of padding; their logarithm, times log2(e), is rounded coarsely or infinite."""
     generator = torch.Generator().manual_seed(0)
     numbers = torch.randn(3, 1, 2, 5, 8, generator=generator).to(dtype)
     mask = torch.zeros(5, 5, dtype=dtype)
-    mask[1] = torch.finfo(dtype).min
+    mask[1] = max(hidden, torch.finfo(dtype).min)
     upstream = torch.ones(1, 2, 5, 8, dtype=dtype)
     upstream[:, :, 1] = 0  # Nobody reads the output of padding.
 
@@ -251,7 +253,7 @@ def test_queries_that_see_only_the_lowest_number(dtype):
         leaves = [operand.detach().requires_grad_() for operand in operands]
         output = attention(*leaves, mask.to(leaves[0].dtype))
         gradients = torch.autograd.grad(output, leaves, upstream.to(output.dtype))
-        return [output.double(), *(gradient.double() for gradient in gradients)]
+        return [output.double() * upstream, *(gradient.double() for gradient in gradients)]
 
     composed = torch.nn.functional.scaled_dot_product_attention
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):

@@ -6,12 +6,10 @@ mod operands;
 use std::ffi::CStr;
 
 use fusewire_kernels::attention::{
-    Gradients, Mask, Pass, Saved, Upstream, backward, forward, mask_backward, sinks_backward,
+    Gradients, Pass, Saved, Upstream, backward, forward, mask_backward, sinks_backward,
     slopes_backward,
 };
 use fusewire_kernels::parallel::Team;
-use fusewire_kernels::view::ViewMut;
-use fusewire_simd::Real as _;
 use pyo3::prelude::*;
 
 use self::operands::{Given, Layout, Operands, Options};
@@ -35,9 +33,6 @@ impl<A: Array> Operands<A> {
             let mut lse = layout.empty_lse::<Real<T>, A>(attention.lse_shape())?;
             let output_view = layout.view_mut(&mut output, "output")?;
             forward(&attention, output_view, layout.lse_mut(&mut lse)?, team)?;
-            if let Mask::Bias(_) = attention.score.mask {
-                keep_in_range::<T>(layout.lse_mut(&mut lse)?);
-            }
             Ok([output, lse])
         })
     }
@@ -119,27 +114,6 @@ impl<A: Array> Operands<A> {
             upstream: Upstream { output: layout.view(grad_output, "grad_output")?, lse: grad_lse },
         };
         with(&pass, &layout)
-    }
-}
-
-/// Raises logarithms that the backward pass could not multiply by `log2(e)`, as it does for operands
-/// of 16 bits: a query that sees nothing but the lowest number of its type shall have no
-/// gradient, not NaN.
-pub(crate) fn keep_in_range<T: Stored>(mut lse: ViewMut<'_, Real<T>, 3>) {
-    if T::IS_REAL {
-        return;
-    }
-    let lowest = Real::<T>::from_f64(-(127.0_f64.exp2()));
-    let [batch, heads, query_len] = lse.shape();
-    for row in 0..batch {
-        for head in 0..heads {
-            for query in 0..query_len {
-                let found = lse.as_view().get([row, head, query]);
-                if found < lowest && found != Real::<T>::NEG_INFINITY {
-                    lse.set([row, head, query], lowest);
-                }
-            }
-        }
     }
 }
 

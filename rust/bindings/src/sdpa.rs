@@ -14,7 +14,6 @@ use fusewire_kernels::view::ViewMut;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Dtype, Float, Number, Real, Seen, Stored, with_stored};
-use crate::attention::keep_in_range;
 use crate::gate::{self, Failure, Result};
 use crate::torch_abi::{
     self, FlashAttention, Library, Operator, Tensor, flash_attention, flash_attention_backward,
@@ -115,7 +114,6 @@ impl<'a> Operands<'a> {
             let output = self.output(&attention, lse.view_mut("lse")?, team)?;
             if self.of.attn_mask.is_some() {
                 keep_finite::<Real<T>>(lse.view_mut("lse")?);
-                keep_in_range::<T>(lse.view_mut("lse")?);
             }
             Ok([output, lse])
         })

@@ -81,7 +81,10 @@ impl<E: Element<Real: Elementary>> Powers<'_, E> {
                     let score = isa.mul(powers[vector], scale);
                     exp(isa, isa.sub(score, lse[vector]))
                 } else {
-                    exp2_short(isa, isa.mul_add(powers[vector], octaves, lowered[vector]))
+                    // At most 1, also where a mask's numbers are so large that the logarithm, times
+                    // log2(e), is rounded by more than scores differ, or is infinite.
+                    let power = isa.mul_add(powers[vector], octaves, lowered[vector]);
+                    exp2_short(isa, isa.min(isa.zero(), power))
                 };
             }
             store_all(isa, row, powers);
