@@ -35,7 +35,6 @@ def test_autocast_gives_the_types_that_pytorchs_layers_have():
     pairs = [
         (fw.scaled_dot_product_attention, torch.nn.functional.scaled_dot_product_attention),
         (fw.nn.Linear(6, 3), torch.nn.Linear(6, 3)),
-        (fw.nn.LSTM(6, 3), torch.nn.LSTM(6, 3)),
         (fw.nn.GRU(6, 3), torch.nn.GRU(6, 3)),
     ]
     for ours, theirs in pairs:
@@ -46,6 +45,8 @@ def test_autocast_gives_the_types_that_pytorchs_layers_have():
             actual, expected = actual[0], expected[0]
         assert actual.dtype == expected.dtype
     with torch.autocast("cpu", torch.bfloat16):
+        # PyTorch's LSTM would give that too, but cannot be asked on CPUs without products of pairs.
+        assert fw.nn.LSTM(6, 3)(x)[0].dtype == torch.bfloat16
         assert fw.linear(x.double(), torch.ones(3, 6).double()).dtype == torch.float64
 
 
