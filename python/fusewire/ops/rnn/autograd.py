@@ -287,6 +287,8 @@ def run_step(
         dispatcher.needs_gradient(*operands)
         and dispatcher.is_direct(*operands)
         and dispatcher.is_served(input)
+        # Packed rows, which the kernel takes these for, may be fewer than the states.
+        and all(state.shape[:-1] == input.shape[:1] for state in states or ())
     ):
         if states is None:
             shape = (input.shape[0], weights[1].shape[1])
