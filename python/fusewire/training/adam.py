@@ -128,7 +128,7 @@ class Adam(torch.optim.Adam):
             torch._foreach_add_(kept.steps, 1)
             update(
                 kept.parameters,
-                [parameter.grad for parameter in kept.parameters],  # type: ignore[misc]
+                [each.grad for each in kept.parameters if each.grad is not None],
                 kept.means,
                 kept.squares,
                 [],

@@ -116,8 +116,8 @@ pub trait Lanes<T: Real>: Isa {
         let rest = self.neg_mul_add(whole, self.splat(ln_2[1]), rest);
         (whole, self.mul(rest, factor))
     }
-    /// `a · 2^n` for |a| about 1 and what [`Lanes::split_power`] or [`Lanes::split_exp`] gave for `n`. Where 2^n is no normal number
-    /// it may count as 0 or ∞.
+    /// `a · 2^n` for |a| about 1 and what [`Lanes::split_power`] or [`Lanes::split_exp`] gave for `n`.
+    /// Where 2^n is no normal number it may count as 0 or ∞.
     #[inline(always)]
     fn shift(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
         self.scale_exponent(a, n)
