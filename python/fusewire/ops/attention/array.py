@@ -36,11 +36,13 @@ def attention(
     """See :func:`fusewire.scaled_dot_product_attention` and :func:`fusewire.varlen_attention`."""
     if options.dropout_p and extras.seed is None:
         extras = extras._replace(seed=as_seed(int(np.random.default_rng().integers(2**63))))
-    operands, prepared = _prepare((query, key, value), enable_gqa, extras, options)
+    lead = None if options.packed else _leading(query, key, value)
+    operands, prepared = _prepare((query, key, value), lead, enable_gqa, extras, options)
     output, lse = _native.attention((*operands, *prepared), options)
-    if not options.packed:
-        output = output.reshape(*query.shape[:-1], value.shape[-1])
-        lse = lse.reshape(query.shape[:-1])
+    if lead is not None:
+        rows = lead + operands[0].shape[1:3] if lead else query.shape[:-1]
+        output = output.reshape(*rows, value.shape[-1])
+        lse = lse.reshape(rows)
     return (output, lse) if return_lse else output
 
 
@@ -61,14 +63,15 @@ def attention_backward(
         operand = given.get(name)
         if operand is None or np.asarray(operand).dtype == bool:
             raise ValueError(f"there is no floating operand {name!r} to compute the gradient of")
-    arrays, prepared = _prepare(operands, enable_gqa, extras, options)
+    lead = None if options.packed else _leading(*operands)
+    arrays, prepared = _prepare(operands, lead, enable_gqa, extras, options)
     grad_output, grad_lse, output, lse = results
-    if not options.packed:
-        lead = arrays[0].shape[:-1]
-        grad_output = _with_one_batch(grad_output, "grad_output")
-        output = _with_one_batch(output, "output")
-        lse = lse.reshape(lead)
-        grad_lse = None if grad_lse is None else grad_lse.reshape(lead)
+    if lead is not None:
+        rows = arrays[0].shape[:-1]
+        grad_output = _with_one_batch(grad_output, "grad_output", lead)
+        output = _with_one_batch(output, "output", lead)
+        lse = lse.reshape(rows)
+        grad_lse = None if grad_lse is None else grad_lse.reshape(rows)
     native = (grad_output, grad_lse, output, lse), (*arrays, *prepared), options
     found: dict[str, Array] = {}
     if not set(_PRODUCTS).isdisjoint(of):
@@ -77,19 +80,22 @@ def attention_backward(
         gradients = zip(
             _PRODUCTS, _native.attention_backward(*native, wanted), operands, strict=True
         )
-        found |= {name: array.reshape(like.shape) for name, array, like in gradients if name in of}
+        found |= {
+            name: array if lead is None else _as_given(array, like.shape, lead)
+            for name, array, like in gradients
+            if name in of
+        }
     for name, backward in zip(_ADDED, _BACKWARD_OF_ADDED, strict=True):
         if name in of:
             operand = np.asarray(given[name])
-            gradient = _as_given(backward(*native), operand.shape, operands[0].shape)
+            gradient = _as_given(backward(*native), operand.shape, lead)
             found[name] = gradient.astype(operand.dtype, copy=False)
     return tuple(found[name] for name in of)
 
 
-def _as_given(gradient: Array, shape: tuple[int, ...], query_shape: tuple[int, ...]) -> Array:
+def _as_given(gradient: Array, shape: tuple[int, ...], lead: tuple[int, ...] | None) -> Array:
     """The gradient of what had `shape` before it was broadcast."""
-    lead = query_shape[:-3]
-    if len(lead) > 1:
+    if lead is not None and len(lead) > 1:
         # What was not repeated along the batch is as if it had been.
         lead = lead if gradient.shape[0] == math.prod(lead) else (1,) * len(lead)
         gradient = gradient.reshape(*lead, *gradient.shape[1:])
@@ -97,12 +103,15 @@ def _as_given(gradient: Array, shape: tuple[int, ...], query_shape: tuple[int, .
 
 
 def _prepare(
-    operands: tuple[Array, Array, Array], enable_gqa: bool, extras: Extras, options: Options
+    operands: tuple[Array, Array, Array],
+    lead: tuple[int, ...] | None,
+    enable_gqa: bool,
+    extras: Extras,
+    options: Options,
 ) -> tuple[tuple[Array, Array, Array], Extras]:
     """The operands as the kernels take them: with exactly one batch dimension, or packed."""
-    lead = np.shape(operands[0])[:-3]
     query, key, value = (
-        _packed(operand, name) if options.packed else _with_one_batch(operand, name)
+        _packed(operand, name) if lead is None else _with_one_batch(operand, name, lead)
         for operand, name in zip(operands, _PRODUCTS, strict=True)
     )
     check_heads(query.shape[1], key.shape[1], enable_gqa)
@@ -110,7 +119,7 @@ def _prepare(
     real = np.dtype(np.float32) if query.dtype.itemsize == 2 else query.dtype
     names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
-        _mask(extras.attn_mask, None if options.packed else lead, query.dtype),
+        _mask(extras.attn_mask, lead, query.dtype),
         per_head(extras.alibi_slopes, "alibi_slopes", real),
         per_head(extras.sinks, "sinks", real),
         _whole(extras.query_lengths, names[0]),
@@ -129,12 +138,25 @@ def _checked(array: Array, name: str, least: int) -> Array:
     return array
 
 
-def _with_one_batch(array: Array, name: str) -> Array:
+def _leading(*operands: Array) -> tuple[int, ...]:
+    """The dimensions before heads that all operands are broadcast to."""
+    shapes = [np.shape(operand) for operand in operands]
+    try:
+        return np.broadcast_shapes(*(shape[:-3] for shape in shapes))
+    except ValueError:
+        named = ", ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(
+            f"query, key and value must be alike before their heads, but have shapes {named}"
+        ) from None
+
+
+def _with_one_batch(array: Array, name: str, lead: tuple[int, ...]) -> Array:
     """``(..., heads, length, dim)`` as ``(batch, heads, length, dim)``."""
     array = _checked(array, name, 2)
     if array.ndim == 2:
         array = array[None]
-    return array.reshape(math.prod(array.shape[:-3]), *array.shape[-3:])
+    inner = array.shape[-3:]
+    return np.broadcast_to(array, (*lead, *inner)).reshape(math.prod(lead), *inner)
 
 
 def _packed(array: Array, name: str) -> Array:

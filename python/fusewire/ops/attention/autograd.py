@@ -157,13 +157,16 @@ def attention(
         given["query_offsets"] = given.pop("query_lengths")
         given["key_offsets"] = given.pop("key_lengths")
     try:
-        shape = query.shape
-        shaped = _packed if options.packed else _with_one_batch
-        query, key, value = (shaped(given[name], name) for name in ("query", "key", "value"))
+        given_rows = query.shape[:-1]
+        lead = None if options.packed else _leading(query, key, value)
+        query, key, value = (
+            _packed(given[name], name) if lead is None else _with_one_batch(given[name], name, lead)
+            for name in ("query", "key", "value")
+        )
         check_heads(query.shape[1], key.shape[1], enable_gqa)
         real = dispatcher.real_of(query.dtype)
         extras = Extras(
-            _mask(extras.attn_mask, None if options.packed else shape[:-3], query.dtype),
+            _mask(extras.attn_mask, lead, query.dtype),
             per_head(extras.alibi_slopes, "alibi_slopes", real),
             per_head(extras.sinks, "sinks", real),
             _whole(extras.query_lengths),
@@ -173,9 +176,10 @@ def attention(
         output, lse = _dispatch(query, key, value, options, extras, return_lse)
     except (RuntimeError, AttributeError) as error:
         raise dispatcher.as_raised(error, **given) from None
-    if not options.packed:
-        output = output.reshape(*shape[:-1], value.shape[-1])
-        lse = None if lse is None else lse.reshape(shape[:-1])
+    if lead is not None:
+        rows = lead + query.shape[1:3] if lead else given_rows
+        output = output.reshape(*rows, value.shape[-1])
+        lse = None if lse is None else lse.reshape(rows)
     return (output, lse) if return_lse and lse is not None else output
 
 
@@ -233,9 +237,24 @@ def _plain(
     return twice.differentiable(fused, whole, (query, key, value, attn_mask))[0]
 
 
-def _with_one_batch(operand: torch.Tensor, name: str) -> torch.Tensor:
+def _leading(*operands: torch.Tensor) -> torch.Size:
+    """The dimensions before heads that all operands are broadcast to."""
+    leads = [operand.shape[:-3] for operand in operands]
+    if leads[0] == leads[1] == leads[2]:
+        return leads[0]
+    try:
+        together: torch.Size = torch.broadcast_shapes(*leads)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        shapes = ", ".join(str(list(operand.shape)) for operand in operands)
+        raise ValueError(
+            f"query, key and value must be alike before their heads, but have shapes {shapes}"
+        ) from None
+    return together
+
+
+def _with_one_batch(operand: torch.Tensor, name: str, lead: torch.Size) -> torch.Tensor:
     """``(..., heads, length, dim)`` as ``(batch, heads, length, dim)``."""
-    if operand.dim() == 4:
+    if operand.dim() == 4 and operand.shape[:1] == lead:
         return operand
     if operand.dim() < 2:
         raise ValueError(
@@ -243,8 +262,8 @@ def _with_one_batch(operand: torch.Tensor, name: str) -> torch.Tensor:
         )
     if operand.dim() == 2:
         operand = operand.unsqueeze(0)
-    batch = operand.shape[:-3].numel()
-    return operand.reshape(batch, *operand.shape[-3:])
+    inner = operand.shape[-3:]
+    return operand.expand(*lead, *inner).reshape(lead.numel(), *inner)
 
 
 def _packed(operand: torch.Tensor, name: str) -> torch.Tensor:

@@ -130,7 +130,7 @@ def scaled_dot_product_attention(
     A query that attends to no key gets 0. The diagonal joins query and key of the same index
     (``"top_left"``), or the last query and the last key (``"bottom_right"``, counted within the
     lengths); causal attention, windows and ALiBi are all measured from it. All options may be
-    combined; `attn_mask` and `is_causal` as well.
+    combined; `attn_mask` and `is_causal` as well. Dimensions before the heads are broadcast.
 
     On the CPU, kernels compute in float32 or float64 with extra memory linear in the lengths,
     the gradients of all floating operands included. Operands of bfloat16 and float16 are multiplied

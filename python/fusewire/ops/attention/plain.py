@@ -93,8 +93,11 @@ def attention(
             # As one argument, because a Function takes 0.3 us to look at each.
             options = (is_causal, scale, enable_gqa)
             output: torch.Tensor = _Attention.apply(query, key, value, options)
-        except dispatcher.NotServedError:
+        except (dispatcher.NotServedError, ValueError):
             return None
         return output
-    results = _native.attend(query, key, value, is_causal, scale, enable_gqa, False)
+    try:
+        results = _native.attend(query, key, value, is_causal, scale, enable_gqa, False)
+    except ValueError:
+        return None
     return None if results is None else results[0]
