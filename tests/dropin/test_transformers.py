@@ -37,6 +37,23 @@ PAIR = {
 T5 = {"vocab_size": 40, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4}
 T5 |= {"initializer_factor": 0.5}
 
+LATENT = SIZES | {
+    "num_key_value_heads": 4,
+    "head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+    "kv_lora_rank": 8,
+    "q_lora_rank": 8,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 16,
+    "first_k_dense_replace": 1,
+}
+CHOSEN = {"index_n_heads": 2, "index_head_dim": 8}
+
 DECODERS = {
     "GPT2LMHeadModel": {"vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4},
     "LlamaForCausalLM": GROUPED,
@@ -47,22 +64,11 @@ DECODERS = {
     # It looks its layer's class up in a table of its own.
     "FalconForCausalLM": SIZES | {"num_kv_heads": 2},
     # Keys are wider than values.
-    "DeepseekV3ForCausalLM": SIZES
-    | {
-        "num_key_value_heads": 4,
-        "head_dim": 4,
-        "qk_rope_head_dim": 4,
-        "qk_nope_head_dim": 8,
-        "v_head_dim": 6,
-        "kv_lora_rank": 8,
-        "q_lora_rank": 8,
-        "n_routed_experts": 4,
-        "num_experts_per_tok": 2,
-        "n_group": 1,
-        "topk_group": 1,
-        "moe_intermediate_size": 16,
-        "first_k_dense_replace": 1,
-    },
+    "DeepseekV3ForCausalLM": LATENT,
+    # Each query chooses keys, and tells them apart from the mask where attention is not the
+    # library's; the other does not know PyTorch's attention.
+    "DeepseekV32ForCausalLM": LATENT | CHOSEN | {"index_topk": 3},
+    "HYV4ForCausalLM": LATENT | CHOSEN | {"index_topk": 3, "pad_token_id": 0},
     # It extends masks by biases, and knows no PyTorch's attention.
     "DeepseekV4ForCausalLM": NARROW
     | {"n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
@@ -158,6 +164,27 @@ def test_decoders(name, side):
     if side != "right":
         expected = generate(eager, tokens, attention_mask=there)
         assert torch.equal(generate(ours, tokens, attention_mask=there), expected)
+
+
+def test_blocks_of_keys_are_chosen():
+    blocks = CHOSEN | {"index_block_size": 2, "index_topk_blocks": 2}
+    kinds = {"layer_types": ["full_attention", "minimax_m3_sparse"]}
+    kinds["mlp_layer_types"] = ["dense", "dense"]
+    eager, ours = models("MiniMaxM3VLForCausalLM", GROUPED | blocks | kinds | {"head_dim": 8})
+    tokens, there = padded("right")
+    compare(eager, ours, there.bool(), input_ids=tokens, attention_mask=there)
+    assert torch.equal(generate(ours, tokens), generate(eager, tokens))
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_the_last_layers_may_see_the_last_queries_alone(kept):
+    sizes = NARROW | {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "global_head_dim": 8}
+    sizes |= {"layer_types": ["sliding_attention", "full_attention"] * 2}
+    sizes |= {"vocab_size_per_layer_input": 40, "hidden_size_per_layer_input": 4}
+    eager, ours = models("Gemma4ForCausalLM", sizes)
+    tokens, _ = padded("none")
+    expected, actual = (model(tokens, logits_to_keep=kept).logits for model in (eager, ours))
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("side", ["none", "left", "right"])
@@ -268,16 +295,16 @@ def test_dropout_happens_in_training():
 
 
 def test_what_a_model_depends_on_and_is_not_served_is_refused(monkeypatch):
-    def own(indices):
-        raise AssertionError(f"only its signature is read, but it got {indices}")
+    def own(page_table):
+        raise AssertionError(f"only its signature is read, but it got {page_table}")
 
-    # As if PyTorch's linear layer came from a model with attention over chosen keys.
+    # As if PyTorch's linear layer came from a model with attention over pages.
     layer, x = torch.nn.Linear(1, 1), torch.ones(1, 1, 2, 4)
     modeling = sys.modules[type(layer).__module__]
     monkeypatch.setattr(modeling, "eager_attention_forward", own, raising=False)
-    output, _ = dropin.attention(layer, x, x, x, None, position_ids=x, indices=None)
+    output, _ = dropin.attention(layer, x, x, x, None, position_ids=x, page_table=None)
     assert output.shape == (1, 2, 1, 4)
-    with pytest.raises(ValueError, match="does not serve indices"):
-        dropin.attention(layer, x, x, x, None, indices=x)
+    with pytest.raises(ValueError, match="does not serve page_table"):
+        dropin.attention(layer, x, x, x, None, page_table=x)
     with pytest.raises(ValueError, match="keeps no weights"):
         dropin.attention(layer, x, x, x, None, output_attentions=True)

@@ -58,6 +58,8 @@ def attention(
     s_aux: torch.Tensor | None = None,
     position_bias: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
+    indices: torch.Tensor | None = None,
+    block_indices: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attends as a function of the library's attention interface.
@@ -77,6 +79,10 @@ def attention(
         s_aux: ``(heads)``, sinks.
         position_bias: ``(batch or 1, heads, query_len, key_len)``, added to the scores.
         sinks: ``(batch, heads, query_len, 1)``, a sink of each query.
+        indices: ``(batch, query_len, keys)``, the only keys that a query may attend to. Models that
+            choose keys put them into the mask for PyTorch's and their own attention only.
+        block_indices: ``(batch, key heads, query_len, blocks)``, the same of blocks of keys, whose
+            size the layer knows.
         **others: What the library hands to every function. The window of a layer is in its mask.
 
     Returns:
@@ -95,6 +101,12 @@ def attention(
         is_causal = getattr(module, "is_causal", True)
     is_causal = bool(is_causal) and attention_mask is None and query.shape[2] > 1
     is_causal = is_causal and _takes_bool_masks(type(module).__module__)
+    if indices is not None:
+        attention_mask = _with_keys(attention_mask, indices, key.shape[2])
+    if block_indices is not None:
+        attention_mask = _with_blocks(
+            module, query, key, attention_mask, block_indices, others.get("position_ids")
+        )
     mask = attention_mask
     if position_bias is not None:
         mask = position_bias
@@ -121,6 +133,36 @@ def attention(
     return output.transpose(1, 2).contiguous(), None
 
 
+def _with_keys(mask: torch.Tensor | None, indices: torch.Tensor, keys: int) -> torch.Tensor:
+    """The mask with all keys hidden but those of ``(batch, query_len, keys)``."""
+    hidden = indices.new_ones((*indices.shape[:2], keys), dtype=torch.bool)
+    hidden = hidden.scatter(-1, indices.long(), False).unsqueeze(1)
+    if mask is None:
+        return ~hidden
+    if mask.dtype == torch.bool:
+        return mask & ~hidden
+    return mask.masked_fill(hidden, torch.finfo(mask.dtype).min)
+
+
+def _with_blocks(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    blocks: torch.Tensor,
+    positions: torch.Tensor | None,
+) -> torch.Tensor:
+    """The mask with all blocks of keys hidden but those that a layer has chosen."""
+    keys = key.shape[2]
+    if positions is None:
+        positions = torch.arange(keys - query.shape[2], keys, device=query.device)
+    positions = positions.expand(query.shape[0], -1)
+    made: torch.Tensor = module.indexer.build_block_mask(
+        blocks, mask, keys, query.dtype, query.device, positions
+    )
+    return made
+
+
 def mask(*arguments: Any, config: Any = None, **options: Any) -> torch.Tensor | None:
     """Makes the mask of a layer, as a function of the library's mask interface.
 
@@ -128,6 +170,9 @@ def mask(*arguments: Any, config: Any = None, **options: Any) -> torch.Tensor | 
         ``(batch, 1, query_len, key_len)``, bool, True where a query attends, or None where that
         follows from `is_causal`; what is added to scores, for models that call no such function.
     """
+    if getattr(config, "num_kv_shared_layers", None):
+        # Layers that share keys may be given the last queries alone, which are causal no more.
+        options["allow_is_causal_skip"] = False
     if _takes_bool_masks(_modeling(type(config).__module__)):
         made: torch.Tensor | None = sdpa_mask(*arguments, config=config, **options)
     else:
