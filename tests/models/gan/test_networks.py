@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -36,6 +38,16 @@ def test_samples_of_any_shape(config: GanModel, shape: tuple[int, ...]) -> None:
         low = 0.0 if config.head == "sigmoid" else -1.0
         assert bool(((samples >= low) & (samples <= 1)).all())
         assert discriminator(samples).shape == (batch,)
+
+
+@pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS)
+def test_the_noise_asked_for_is_the_noise_there(config: GanModel) -> None:
+    generator = Generator(dataclasses.replace(config, noise_size=5), (1, 8, 8))
+    noise = generator.noise(3).requires_grad_()
+    assert noise.shape == (3, 5)
+    generator(noise).square().sum().backward()
+    assert noise.grad is not None
+    assert bool((noise.grad != 0).any(0).all()), "a number of the noise is not used"
 
 
 @pytest.mark.parametrize("config", NETWORKS.values(), ids=NETWORKS)

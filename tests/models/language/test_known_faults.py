@@ -63,12 +63,18 @@ def test_the_decoder_reads_what_came_before_what_it_is_to_say() -> None:
 
 
 def test_tokens_are_embedded_and_states_begin_as_zeros() -> None:
-    model = Recurrent(RecurrentConfig(embed_dim=8, hidden_size=8), 12)
-    assert model.embedding.weight.shape == (12, 8)
+    model = Recurrent(RecurrentConfig(embed_dim=6, hidden_size=8), 12)
+    assert model.embedding.weight.shape == (12, 6)
+    model(torch.tensor([[3, 5]]))[0].square().sum().backward()
+    gradient = model.embedding.weight.grad
+    assert gradient is not None
+    assert gradient.any(1).nonzero().flatten().tolist() == [3, 5]
     hidden, cell = model.initial_state(3)
     assert hidden.shape == (1, 3, 8)
     assert not hidden.any()
     assert not cell.any()
+    tokens = torch.tensor([[1], [2], [4]])
+    assert torch.equal(model(tokens)[0], model(tokens, (hidden, cell))[0])
 
 
 def test_the_loss_is_one_number_over_what_is_no_padding() -> None:

@@ -35,13 +35,26 @@ def test_a_transformer_comes_back(config: TransformerConfig, tmp_path: Path) -> 
     assert torch.equal(loaded(TOKENS)[0], model(TOKENS)[0])
 
 
-def test_tied_weights_stay_tied(tmp_path: Path) -> None:
-    model = Recurrent(RecurrentConfig(embed_dim=8, hidden_size=8), 10)
+@pytest.mark.parametrize("kind", ["recurrent", "transformer", "encoder"])
+def test_tied_weights_stay_tied(kind: str, tmp_path: Path) -> None:
+    model: Recurrent | Transformer | Encoder
+    if kind == "recurrent":
+        model = Recurrent(RecurrentConfig(embed_dim=8, hidden_size=8), 10)
+    else:
+        model = {"transformer": Transformer, "encoder": Encoder}[kind](STYLES[0], 10)
     model.save_pretrained(tmp_path)
-    loaded = Recurrent.from_pretrained(tmp_path)
-    assert torch.equal(loaded(TOKENS)[0], model(TOKENS)[0])
+    loaded = type(model).from_pretrained(tmp_path)
+
+    def logits(of: Recurrent | Transformer | Encoder) -> torch.Tensor:
+        found = of(TOKENS)
+        return found if isinstance(found, torch.Tensor) else found[0]
+
+    assert torch.equal(logits(loaded), logits(model))
+    logits(loaded).logsumexp(-1).sum().backward()
+    assert loaded.embedding.weight.grad is not None
+    assert loaded.embedding.weight.grad[9].any(), "a token that is only predicted learns nothing"
     loaded.embedding.weight.data.zero_()
-    assert not loaded(TOKENS)[0].any()
+    assert not logits(loaded).any()
 
 
 def test_another_kind_is_refused(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,32 @@ def test_each_move_changes_one_player_only(config: GanConfig) -> None:
         assert weight.requires_grad
 
 
+def test_logits_reach_the_loss_as_they_are(config: GanConfig) -> None:
+    # The example put a sigmoid in front of a loss that has one.
+    config = dataclasses.replace(config, penalties=())
+    players, real = make_players(config), torch.rand(4, 3, 4, 5)
+    with torch.no_grad():
+        for weight in players.discriminator.parameters():
+            weight.mul_(20)  # so that its logits are no probabilities
+
+    def judge(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.no_grad():
+            fake = players.generator(Draws(0, step, 4).normal(players.generator.noise_size))
+            return players.discriminator(real), players.discriminator(fake)
+
+    on_real, on_fake = judge(1)
+    assert all(logits.abs().max() > 1 for logits in (on_real, on_fake))
+    loss, logits = discriminator_move(config, players, real, None, Draws(0, 1, 4), 0)
+    torch.testing.assert_close(logits, on_real)
+    torch.testing.assert_close(loss, players.loss.discriminator(on_real, on_fake))
+
+    _, on_fake = judge(2)
+    assert on_fake.abs().max() > 1
+    loss, logits = generator_move(config, players, real, None, Draws(0, 2, 4))
+    torch.testing.assert_close(logits, on_fake)
+    torch.testing.assert_close(loss, players.loss.generator(on_fake))
+
+
 def test_optimizers_hold_the_parameters_of_one_player_each(config: GanConfig) -> None:
     players = make_players(config)
     for optimizer, module in [
@@ -136,6 +163,61 @@ def test_every_epoch_shows_every_image_once() -> None:
     again = ShuffledOrder(count=10, batch_size=4, seed=3)
     assert np.array_equal(again.batch(4), order.batch(4))  # without the steps before
     assert sorted(ShuffledOrder(2, 5, 0).batch(0)[:4]) == [0, 0, 1, 1]
+
+
+def test_a_run_learns_from_every_sample_of_the_file(
+    config: GanConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The example used its images before they were read, and made them all part of its graph.
+    seen = []
+
+    def watch(config: GanConfig, players: Players, real: torch.Tensor, *others: Any) -> Any:
+        seen.append(real.detach().clone())
+        return discriminator_move(config, players, real, *others)
+
+    monkeypatch.setattr("fusewire.training.adversarial.loop.discriminator_move", watch)
+    train(config, tmp_path / "run")
+    assert [len(real) for real in seen] == [config.batch] * config.steps
+    pixels = torch.from_numpy(np.load(tmp_path / "data.npz")["arr_0"]) / 255
+    apart = (torch.cat(seen)[:, None] - pixels).abs().amax((2, 3, 4))
+    assert bool((apart.amin(1) < 1e-6).all())
+    places = apart.argmin(1).tolist()
+    assert sorted(places[:11]) == sorted(places[11:22]) == list(range(11))
+
+
+def test_noise_is_that_of_the_seed_and_of_the_step(
+    config: GanConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate = Players.generate
+
+    def noise_of(seed: int, name: str) -> torch.Tensor:
+        drawn = []
+
+        def watch(players: Players, noise: torch.Tensor, labels: None) -> Any:
+            drawn.append(noise)
+            return generate(players, noise, labels)
+
+        monkeypatch.setattr(Players, "generate", watch)
+        train(dataclasses.replace(config, seed=seed), tmp_path / name)
+        return torch.cat(drawn)
+
+    first, again, other = noise_of(0, "first"), noise_of(0, "again"), noise_of(1, "other")
+    assert torch.equal(first, again)
+    # Each row of each move of either run is another.
+    rows = torch.cat((first, other))
+    assert len(rows) == 2 * config.steps * 2 * config.batch
+    assert len(rows.unique(dim=0)) == len(rows)
+
+
+def test_weights_begin_as_the_seed_says(config: GanConfig) -> None:
+    def begin(seed: int) -> Players:
+        return Players(dataclasses.replace(config, seed=seed), FORM, Processes("cpu"))
+
+    first, again, other = begin(3), begin(3), begin(4)
+    for network in ("generator", "discriminator"):
+        weights_of = weights(getattr(first, network))
+        assert all(unchanged(getattr(again, network), weights_of))
+        assert not any(unchanged(getattr(other, network), weights_of))
 
 
 def test_a_run_leaves_a_whole_directory(config: GanConfig, tmp_path: Path) -> None:

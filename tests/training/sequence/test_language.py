@@ -19,7 +19,7 @@ from fusewire.data.corpus import make_corpus
 from fusewire.data.text import RandomWindows
 from fusewire.data.tokenizers import ByteTokenizer
 from fusewire.errors import InputError
-from fusewire.models.language import Recurrent, RecurrentConfig, TransformerConfig
+from fusewire.models.language import RecurrentConfig, TransformerConfig
 from fusewire.recipes.tokens import tokenize
 from fusewire.training.adam import Adam
 from fusewire.training.checkpoint import checkpoint_steps
@@ -27,8 +27,13 @@ from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
 from fusewire.training.sequence import language
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
-from fusewire.training.sequence.language import TRAINING, build_model, mean_loss
-from fusewire.training.sequence.learner import CarriedState
+from fusewire.training.sequence.language import (
+    TRAINING,
+    LanguageTask,
+    build_model,
+    mean_loss,
+)
+from fusewire.training.sequence.parts import Part
 from fusewire.training.sequence.runs import Vocabulary
 
 TEXT = "the cat sat on the mat, and the dog ran to the log. " * 40
@@ -170,6 +175,22 @@ def test_a_resumed_run_equals_one_that_never_stopped(
         assert stopped.read_text() == whole.read_text()
 
 
+def test_a_resumed_run_makes_only_the_steps_that_are_left(
+    text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Begun anew it would end the same, only later.
+    language.train(make_config(text_file, "gru", steps=5), tmp_path / "run")
+    asked, batch = [], LanguageTask.batch
+
+    def watch(task: LanguageTask, step: int, rows: slice) -> Part:
+        asked.append(step)
+        return batch(task, step, rows)
+
+    monkeypatch.setattr(LanguageTask, "batch", watch)
+    assert language.resume(tmp_path / "run", steps=8).step == 8
+    assert asked == [5, 6, 7]
+
+
 def test_a_signal_ends_the_step_and_saves(
     text_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,33 +224,6 @@ def test_changed_data_are_refused_on_resume(text_file: Path, tmp_path: Path) -> 
     text_file.write_text(TEXT.replace("cat", "cow"))
     with pytest.raises(InputError, match="data has changed"):
         language.resume(tmp_path / "run")
-
-
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
-def test_the_carried_state_is_whole_and_without_history(cell: str) -> None:
-    model = Recurrent(RecurrentConfig(cell, embed_dim=8, hidden_size=8), vocab_size=5)
-    carried = CarriedState(model, batch=3)
-    tokens = torch.randint(5, (3, 10))
-    _, state = model(tokens[:, :6])
-    carried.set(slice(0, 3), state)
-
-    kept = carried.get(slice(0, 3))
-    parts = kept if isinstance(kept, tuple) else (kept,)
-    originals = state if isinstance(state, tuple) else (state,)
-    assert len(parts) == (2 if cell == "lstm" else 1)
-    for part, original in zip(parts, originals, strict=True):
-        assert torch.equal(part, original)
-        assert part.grad_fn is None
-        assert original.grad_fn is not None
-    expected = model(tokens)[0][:, 6:]
-    torch.testing.assert_close(model(tokens[:, 6:], kept)[0], expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_transformer_carries_nothing() -> None:
-    carried = CarriedState(build_model(MODELS["transformer"], 5), batch=3)
-    carried.set(slice(0, 3), None)
-    assert carried.get(slice(0, 3)) is None
-    assert not carried.state_dict()
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -311,6 +305,15 @@ def test_samples_continue_the_prompt(text_file: Path, tmp_path: Path) -> None:
     assert len(text) <= 7 + 9 + 1
     with pytest.raises(InputError, match="unknown to this model: 'é'"):
         language.sample(tmp_path / "run", SamplingConfig(prompt="é"))
+
+
+def test_characters_nobody_has_seen_are_read_unless_asked_otherwise(
+    text_file: Path, tmp_path: Path
+) -> None:
+    tokenizer = LanguageConfig(model=MODELS["gru"]).tokenizer
+    language.train(make_config(text_file, "gru", tokenizer=tokenizer), tmp_path / "run")
+    text = language.sample(tmp_path / "run", SamplingConfig(prompt="世界", length=3))
+    assert text.startswith("世界")
 
 
 @pytest.mark.parametrize(

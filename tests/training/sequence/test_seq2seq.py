@@ -118,6 +118,25 @@ def test_padding_is_no_target(data: Path) -> None:
     assert together[0] == pytest.approx(sum(loss for loss, _ in alone), rel=1e-5)
 
 
+def test_the_loss_does_not_depend_on_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["ab" * (1 + number % 4) + "abcd"[number % 3] for number in range(200)]
+    rows = [
+        json.dumps({"source": f"{word}{number}", "target": word})
+        for number, word in enumerate(words)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
+    config = make_config(tmp_path / "pairs.jsonl", "luong", most_tokens=16)
+    material = TRAINING.load(config)
+    learner = TRAINING.build_learner(config, material.vocabulary, Processes("cpu"), new=True)
+    task, losses = material.task(config, Processes("cpu")), []
+    for size in (1, 3, 16):
+        monkeypatch.setattr(seq2seq, "_AT_A_TIME", size)
+        losses.append(task.validate(learner.model)["validation_loss"])
+    np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
 def test_noise_is_learnt_and_goes_on_to_pairs(data: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("abcd dcba abba dada. " * 40)
     noise = make_config(tmp_path / "text.txt", learns="denoising")
