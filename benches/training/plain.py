@@ -128,7 +128,7 @@ def _networks(config: GanConfig, form: SampleFormat) -> tuple[nn.Module, nn.Modu
     networks = Generator(config.model, form.shape), Discriminator(config.model, form.shape)
     for network in networks:
         for module in network.modules():
-            if type(module) is Linear:  # the only layers of ours in networks of convolutions
+            if isinstance(module, Linear):  # the only layers of ours in networks of convolutions
                 module.__class__ = nn.Linear
     return networks
 

@@ -214,7 +214,7 @@ def test_linear_layers_are_changed_where_that_is_asked_for(rows):
 
 @pytest.mark.parametrize("gain", [False, True])
 def test_linear_layers_are_changed_where_that_pays(monkeypatch, gain):
-    monkeypatch.setattr(modules, "_products_gain", lambda: gain)
+    monkeypatch.setattr(modules, "products_gain", lambda: gain)
     assert ("head" in fw.fuse(Model()).changed) is gain
 
 

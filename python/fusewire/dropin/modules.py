@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch.nn.utils import parametrize
 
-from fusewire import _native, nn
+from fusewire import nn
 from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
+from fusewire.ops.linear.rivalry import products_gain
 
 _CACHES = ("_flat_weights", "_flat_weights_names", "_flat_weight_refs")
 """What `torch.nn.RNNBase` keeps of its weights; our classes look them up when they are called."""
@@ -84,7 +85,7 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
     """
     report = Fusion()
     if linear is None:
-        linear = _products_gain()
+        linear = products_gain()
     for name, module in model.named_modules():
         if _is_hugging_face(module):
             _fuse_attention(name, module, report, undo)
@@ -106,16 +107,6 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
             _replace_class(module, kind)
             report.changed[name] = kind.__name__
     return report
-
-
-def _products_gain() -> bool:
-    """Whether our product of matrices is known to be faster on this CPU than PyTorch's.
-
-    PyTorch's is MKL's, which keeps to AVX2 on AMD's CPUs.
-    """
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    isa = str(_native.config()["isa"])
-    return isa.startswith("avx512") and "AMD" in capabilities.get("cpu_name", "")
 
 
 def _is_hugging_face(module: torch.nn.Module) -> bool:

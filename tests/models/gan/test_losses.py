@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from fusewire.errors import InputError
-from fusewire.models.gan import Draws, Penalty, augment, make_loss
+from fusewire.models.gan import Draws, Judged, Penalty, augment, make_loss, slopes_of
 
 LOGITS = torch.linspace(-30, 30, 9, dtype=torch.float64)
 NAMES = ["minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"]
@@ -99,11 +99,12 @@ def test_logits_of_another_shape_do_not_broadcast(name: str, shape: tuple[int, .
             loss.generator(wrong, wrong)
 
 
-def seen(*samples: torch.Tensor, weight: torch.Tensor) -> dict:
-    return {
-        name: (each.requires_grad_(), each @ weight)
-        for name, each in zip(("real", "fake"), samples, strict=True)
-    }
+def seen(*samples: torch.Tensor, weight: torch.Tensor) -> dict[str, Judged]:
+    judged = {}
+    for name, each in zip(("real", "fake"), samples, strict=True):
+        logits = each.requires_grad_() @ weight
+        judged[name] = Judged(each, logits, slopes_of(logits, each))
+    return judged
 
 
 def test_penalties_of_a_linear_discriminator() -> None:

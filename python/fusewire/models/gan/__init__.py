@@ -10,7 +10,7 @@ from fusewire.models.gan.losses import Loss, LossName, make_loss
 from fusewire.models.gan.mlp import MlpConfig
 from fusewire.models.gan.networks import Conditioning, Discriminator, Generator
 from fusewire.models.gan.normalisation import BatchNorm
-from fusewire.models.gan.penalties import Penalty
+from fusewire.models.gan.penalties import Judged, Penalty, slopes_of
 from fusewire.models.gan.residual import ResidualConfig
 
 GanModel: TypeAlias = MlpConfig | ConvolutionalConfig | ResidualConfig
@@ -25,6 +25,7 @@ __all__ = [
     "GanModel",
     "Generator",
     "HeadKind",
+    "Judged",
     "Loss",
     "LossName",
     "MlpConfig",
@@ -33,4 +34,5 @@ __all__ = [
     "SoftmaxSampling",
     "augment",
     "make_loss",
+    "slopes_of",
 ]

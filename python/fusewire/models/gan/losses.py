@@ -72,7 +72,9 @@ class NonSaturating:
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         """Cross-entropy of telling real from generated."""
         _require_one_logit_each(real, fake)
-        on_real = softplus(-real) + (1 - self.real_target) * real
+        on_real = softplus(-real)
+        if self.real_target != 1:
+            on_real = on_real + (1 - self.real_target) * real
         return on_real.mean() + softplus(fake).mean()
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:  # noqa: ARG002

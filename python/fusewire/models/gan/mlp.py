@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from fusewire.errors import InputError
+from fusewire.models.gan.dense import Dense
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.networks import Shape
-from fusewire.nn import Linear
 
 _LEAK = 0.2
 
@@ -55,12 +55,12 @@ class MlpConfig:
                 f"dense layers, which take {_LARGEST_SAMPLE}; scale them down"
             )
         sizes = (inputs, *self.hidden_sizes)
-        hidden = [Linear(*pair, activation="relu") for pair in itertools.pairwise(sizes)]
-        return nn.Sequential(*hidden, Linear(sizes[-1], numbers))
+        hidden = [Dense(*pair, activation="relu") for pair in itertools.pairwise(sizes)]
+        return nn.Sequential(*hidden, Dense(sizes[-1], numbers))
 
     def discriminator_body(self, shape: Shape) -> tuple[nn.Module, int]:
         """Hidden layers with leaky ReLU."""
         layers: list[nn.Module] = []
         for pair in itertools.pairwise((*shape, *self.hidden_sizes)):
-            layers += [Linear(*pair), nn.LeakyReLU(_LEAK)]
+            layers += [Dense(*pair), nn.LeakyReLU(_LEAK)]
         return nn.Sequential(*layers), self.hidden_sizes[-1]

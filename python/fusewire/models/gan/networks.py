@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
+from fusewire.models.gan.dense import Dense
 from fusewire.models.gan.heads import HeadKind, make_head
-from fusewire.nn import Linear
 
 Conditioning: TypeAlias = Literal["concatenation", "projection"]
 Shape: TypeAlias = tuple[int, ...]
@@ -151,7 +151,7 @@ class Discriminator(nn.Module):
         self.shape: Shape = flat if architecture.flat else shape
         channels = self.shape[0] + (classes if self.conditioning == "concatenation" else 0)
         self.body, features = architecture.discriminator_body((channels, *self.shape[1:]))
-        self.score = Linear(features, 1)
+        self.score = Dense(features, 1)
         if self.conditioning == "projection":
             self.directions = nn.Embedding(classes, features)
             nn.init.normal_(self.directions.weight, std=features**-0.5)

@@ -21,6 +21,30 @@ Critic = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
+class Judged:
+    """Samples and what the discriminator said of them.
+
+    Attributes:
+        samples: (batch, ...).
+        logits: (batch,).
+        slopes: the gradient of each logit at its sample, (batch, ...), which can be differentiated;
+            None where no penalty asks for it.
+    """
+
+    samples: Tensor
+    logits: Tensor
+    slopes: Tensor | None = None
+
+    def split(self, *names: str) -> dict[str, Judged]:
+        """Equal parts of the batch, by name."""
+        count = len(names)
+        samples, logits = self.samples.chunk(count), self.logits.chunk(count)
+        slopes = [None] * count if self.slopes is None else self.slopes.chunk(count)
+        parts = map(Judged, samples, logits, slopes)
+        return dict(zip(names, parts, strict=True))
+
+
+@dataclass(frozen=True)
 class Penalty:
     r"""A penalty on :math:`g = \partial D / \partial x` at some samples :math:`x`.
 
@@ -64,39 +88,37 @@ class Penalty:
         """Whether samples of this kind need a gradient of their own."""
         return self.at == at and self.finite_difference is None
 
-    def term(
-        self, critic: Critic, seen: Mapping[str, tuple[Tensor, Tensor]], draws: Draws
-    ) -> Tensor:
+    def term(self, critic: Critic, seen: Mapping[str, Judged], draws: Draws) -> Tensor:
         """What is added to the discriminator's loss.
 
         Args:
             critic: the discriminator, samples to logits.
-            seen: "real" and "fake" samples, (batch, ...), each with the logits they got.
+            seen: "real" and "fake" samples, with the slopes that this penalty differentiates.
             draws: random numbers of this step.
 
         Returns:
             A scalar, weighted.
         """
         if self.at == "between":
-            (real, _), (fake, _) = seen["real"], seen["fake"]
+            real, fake = seen["real"].samples.detach(), seen["fake"].samples.detach()
             part = draws.uniform(*(1,) * (real.ndim - 1))
-            mixed = torch.lerp(fake.detach(), real.detach(), part).requires_grad_()
-            lengths = _gradient(critic(mixed), mixed).norm(dim=1)
+            mixed = torch.lerp(fake, real, part).requires_grad_()
+            lengths = slopes_of(critic(mixed), mixed).flatten(1).norm(dim=1)
             value = (lengths - 1).square().mean()
         elif self.finite_difference is None:
-            samples, logits = seen[self.at]
-            gradient = _gradient(logits, samples).flatten()
-            value = torch.dot(gradient, gradient) / (2 * len(samples))
+            slopes = seen[self.at].slopes
+            assert slopes is not None
+            value = torch.dot(slopes.flatten(), slopes.flatten()) / (2 * len(slopes))
         else:
-            samples, logits = seen[self.at]
+            samples, logits = seen[self.at].samples.detach(), seen[self.at].logits
             shift = self.finite_difference * draws.normal(*samples.shape[1:])
-            rise = (critic(samples.detach() + shift) - logits) / self.finite_difference
+            rise = (critic(samples + shift) - logits) / self.finite_difference
             value = rise.square().mean() / 2
         term: Tensor = self.weight * self.every * value
         return term
 
 
-def _gradient(logits: Tensor, samples: Tensor) -> Tensor:
-    """The gradient of each logit at its sample, (batch, numbers of a sample)."""
-    (gradient,) = torch.autograd.grad(logits.sum(), samples, create_graph=True)
-    return gradient.flatten(1)
+def slopes_of(logits: Tensor, samples: Tensor) -> Tensor:
+    """The gradient of each logit at its sample, which can be differentiated."""
+    (slopes,) = torch.autograd.grad(logits, samples, torch.ones_like(logits), create_graph=True)
+    return slopes

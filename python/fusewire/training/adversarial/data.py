@@ -120,10 +120,11 @@ class Samples:
 
     def at(self, indices: Tensor) -> Tensor:
         """Some of the samples, in the range of the generator's head, (indices, *shape)."""
-        chosen = self.stored[indices]
+        chosen = self.stored.index_select(0, indices)  # which copies whole samples
         if self.format.medium == "images":
             low = self.format.low
-            return chosen * ((1 - low) / 255) + low
+            scaled = chosen * ((1 - low) / 255)
+            return scaled + low if low else scaled
         if self.format.medium == "words":
             return one_hot(chosen, self.format.shape[0]).transpose(1, 2).float()
         return chosen

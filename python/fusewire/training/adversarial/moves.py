@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch import Tensor
 
-from fusewire.models.gan import Draws, SoftmaxSampling, augment
+from fusewire.models.gan import Draws, Judged, SoftmaxSampling, augment, slopes_of
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.players import Players
 
@@ -35,26 +35,30 @@ def discriminator_move(
     """
     with torch.no_grad():  # the generator does not move now
         fake, _ = players.generate(draws.normal(players.generator.noise_size), labels)
-    critic = _critic(config, players.shared_discriminator, labels, draws)
     due = [penalty for penalty in config.penalties if penalty.is_due(step)]
-    real = real.requires_grad_(any(penalty.differentiates("real") for penalty in due))
-    fake = fake.requires_grad_(any(penalty.differentiates("fake") for penalty in due))
-
-    real_logits, fake_logits = critic(real), critic(fake)
-    loss = players.loss.discriminator(real_logits, fake_logits)
+    sloping = {at for at in ("real", "fake") if any(each.differentiates(at) for each in due)}
+    critic = _critic(config, players.shared_discriminator, labels, draws)
+    if _judges_together(config, sloping):
+        doubled = None if labels is None else torch.cat((labels, labels))
+        of_both = _critic(config, players.shared_discriminator, doubled, draws)
+        seen = _judge(of_both, torch.cat((real, fake)), bool(sloping)).split("real", "fake")
+    else:
+        given = {"real": real, "fake": fake}
+        seen = {at: _judge(critic, samples, at in sloping) for at, samples in given.items()}
+    loss = players.loss.discriminator(seen["real"].logits, seen["fake"].logits)
     total = loss
-    seen = {"real": (real, real_logits), "fake": (fake, fake_logits)}
     for penalty in due:
         # In one backward pass with the loss: gradients are averaged over processes once.
         total = total + penalty.term(critic, seen, draws)
     players.discriminator_optimizer.zero_grad()
-    total.backward()  # type: ignore[no-untyped-call]
+    # Samples that a penalty looks at have a gradient too, but nobody wants that of the loss.
+    torch.autograd.backward(total, inputs=players.discriminator_weights)
     players.discriminator_optimizer.step()
     if config.weight_clip is not None:
         with torch.no_grad():
             for weight in players.discriminator_weights:
                 weight.clamp_(-config.weight_clip, config.weight_clip)
-    return loss.detach(), real_logits.detach()
+    return loss.detach(), seen["real"].logits.detach()
 
 
 def generator_move(
@@ -91,6 +95,21 @@ def generator_move(
     for weight in players.discriminator_weights:
         weight.requires_grad_(True)
     return loss.detach(), fake_logits.detach()
+
+
+def _judges_together(config: GanConfig, sloping: Collection[str]) -> bool:
+    """Whether real and generated samples go through the discriminator as one batch.
+
+    Dense networks judge each sample by itself, and what a step of theirs takes is calls more than
+    products. Slopes that are wanted of one kind alone would be computed for the other as well.
+    """
+    return config.model.flat and not config.augmentations and len(sloping) != 1
+
+
+def _judge(critic: Callable[[Tensor], Tensor], samples: Tensor, sloping: bool) -> Judged:
+    samples = samples.requires_grad_(sloping)
+    logits = critic(samples)
+    return Judged(samples, logits, slopes_of(logits, samples) if sloping else None)
 
 
 def _score_function_loss(
