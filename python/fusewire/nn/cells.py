@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from fusewire.ops import dispatcher
@@ -72,6 +74,7 @@ class LSTMCell(torch.nn.LSTMCell):
         return hidden, cell
 
 
+_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _PROMOTED = frozenset({"gru", "lstm"})
 """Cells whose next states PyTorch's autocast leaves in the type of the last ones."""
 
@@ -90,7 +93,9 @@ def _step(
         with torch.autocast("cpu", enabled=False):
             given = None if states is None else [state.to(dtype) for state in states]
             return _step(module, kind, input.to(dtype), given)
-    weights = [module.weight_ih, module.weight_hh]
-    if module.bias:
-        weights += [module.bias_ih, module.bias_hh]
+    names = _NAMES if module.bias else _NAMES[:2]
+    try:  # Quicker than attributes, which parametrizations put in parameters' places.
+        weights: list[Any] = list(map(module._parameters.__getitem__, names))
+    except KeyError:
+        weights = [getattr(module, name) for name in names]
     return autograd.run_step(kind, input, states, weights)

@@ -101,10 +101,7 @@ def is_direct(*operands: Any) -> bool:
 
     They are plain tensors or parameters, and there is no mode, transform, autocast or tracing.
     """
-    for operand in operands:
-        if type(operand) not in PLAIN:
-            return False
-    return not is_watched()
+    return PLAIN.issuperset(map(type, operands)) and not is_watched()
 
 
 def takes_gradient(gradient: torch.Tensor) -> bool:
@@ -112,7 +109,9 @@ def takes_gradient(gradient: torch.Tensor) -> bool:
 
     Batches of gradients (``is_grads_batched``) look plain, but have no memory of their own.
     """
-    return is_direct(gradient) and not _is_batch_of_gradients(gradient)
+    # In this order: the compiler knows the first two only.
+    plain = type(gradient) in PLAIN and not is_watched()
+    return plain and not _is_batch_of_gradients(gradient)
 
 
 def is_watched() -> bool:

@@ -28,32 +28,40 @@ class _Attention(torch.autograd.Function):
         value: torch.Tensor,
         options: tuple[bool, float | None, bool],
     ) -> torch.Tensor:
-        results = _native.attend(query, key, value, *options, True)
+        # By name and position: a star would cost a microsecond.
+        is_causal, scale, enable_gqa = options
+        results = _native.attend(query, key, value, is_causal, scale, enable_gqa, True)
         if results is None:
             raise dispatcher.NotServedError
-        ctx.save_for_backward(query, key, value, *results)
+        output, lse = results
+        ctx.save_for_backward(query, key, value, output, lse)
         ctx.options = options
-        return results[0]
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, key, value, output, lse = ctx.saved_tensors
         is_causal, scale, _ = ctx.options
-        wanted = ctx.needs_input_grad[:3]
-        gradients: Any
+        of_query, of_key, of_value, _ = ctx.needs_input_grad
+        wanted = (of_query, of_key, of_value)
         if torch.is_grad_enabled() or not dispatcher.takes_gradient(grad_output):
-            gradients = dispatcher.differentiable_gradients(
+            again = dispatcher.differentiable_gradients(
                 partial(_by_dispatcher, is_causal=is_causal, scale=scale),
                 (query, key, value),
                 (grad_output,),
                 wanted,
             )
-        else:
-            gradients = _native.attend_backward(
-                grad_output, query, key, value, output, lse, is_causal, scale, wanted
-            )
-        of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
-        return (*of_operands, None)
+            return (*again, None)
+        gradients: Any = _native.attend_backward(
+            grad_output, query, key, value, output, lse, is_causal, scale, wanted
+        )
+        grad_query, grad_key, grad_value = gradients
+        return (
+            grad_query if of_query else None,
+            grad_key if of_key else None,
+            grad_value if of_value else None,
+            None,
+        )
 
 
 def _by_dispatcher(

@@ -56,6 +56,7 @@ _backward = dispatcher.declare(
     _backward_fake,
 )
 
+_PLAIN = dispatcher.PLAIN
 _TAKES_TENSORS = _native.takes_tensors()
 """Whether this PyTorch hands tensors to the extension module past its dispatcher."""
 
@@ -141,8 +142,13 @@ def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
 ) -> torch.Tensor:
     """See :func:`fusewire.linear`; `activation` is ``"identity"`` for none."""
-    given = (input, weight) if bias is None else (input, weight, bias)
-    if dispatcher.is_direct(*given) and _TAKES_TENSORS:
+    if (
+        _TAKES_TENSORS
+        and type(input) in _PLAIN
+        and type(weight) in _PLAIN
+        and (bias is None or type(bias) in _PLAIN)
+        and not dispatcher.is_watched()
+    ):
         direct = _past_dispatcher(input, weight, bias, activation)
         if direct is not None:
             return direct
@@ -169,7 +175,9 @@ def _past_dispatcher(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
 ) -> torch.Tensor | None:
     """The output, or None where the dispatcher must see the call or say what is wrong with it."""
-    if not dispatcher.needs_gradient(input, weight, bias):
+    wanted = input.requires_grad or weight.requires_grad
+    wanted = wanted or (bias is not None and bias.requires_grad)
+    if not (wanted and torch.is_grad_enabled()):
         return _native.apply_linear(input, weight, bias, activation)
     try:
         output: torch.Tensor = _Linear.apply(input, weight, bias, activation, True)

@@ -282,24 +282,44 @@ def run_step(
     Returns:
         The next states.
     """
-    operands = [input, *(states or ()), *weights]
-    if (
-        dispatcher.needs_gradient(*operands)
-        and dispatcher.is_direct(*operands)
-        and dispatcher.is_served(input)
+    given = states or []
+    operands = [input, *given, *weights]
+    batch_sizes = [input.shape[0]]
+    if dispatcher.is_direct(*operands):
+        if not dispatcher.needs_gradient(*operands):
+            following = _step_past_dispatcher(kind, batch_sizes, input, given, weights)
+            if following is not None:
+                return following
         # Packed rows, which the kernel takes these for, may be fewer than the states.
-        and all(state.shape[:-1] == input.shape[:1] for state in states or ())
-    ):
-        if states is None:
-            shape = (input.shape[0], weights[1].shape[1])
-            states = [input.new_zeros(shape) for _ in range(2 if kind == "lstm" else 1)]
-        entries = [LayerWeights(*weights)]
-        return kernels.layer(kind, [input.shape[0]], input, states, entries)[1]
+        elif dispatcher.is_served(input) and all(
+            state.shape[:-1] == input.shape[:1] for state in given
+        ):
+            if not given:
+                zeros = input.new_zeros(len(input), weights[1].shape[1])
+                given = [zeros, zeros] if kind == "lstm" else [zeros]
+            return kernels.step(kind, batch_sizes, input, given, weights)
     initial = None if states is None else [state[None] for state in states]
     # Packed rows of one step, whose output is the hidden state: each view would cost a microsecond.
-    options, batch_sizes = Options(kind), [input.shape[0]]
-    hidden, finals = run_packed(options, input, batch_sizes, initial, [weights])
+    hidden, finals = run_packed(Options(kind), input, batch_sizes, initial, [weights])
     return [hidden, *(final[0] for final in finals[1:])]
+
+
+def _step_past_dispatcher(
+    kind: str,
+    batch_sizes: list[int],
+    input: torch.Tensor,
+    states: list[torch.Tensor],
+    weights: list[torch.Tensor],
+) -> list[torch.Tensor] | None:
+    """A step without gradients; None where the operands are not for our kernels as they are."""
+    if not _TAKES_TENSORS:
+        return None
+    initial = [state[None] for state in states]
+    results = _native.rnn_layers(kind, batch_sizes, 1, input.contiguous(), initial, [weights])
+    if results is None:
+        return None
+    hidden, _, *others = results
+    return [hidden, *(final[0] for final in others)]
 
 
 def _autocast(

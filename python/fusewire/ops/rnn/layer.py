@@ -181,7 +181,10 @@ def layer(
     states: list[torch.Tensor],
     entries: Weights,
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """One plain layer on packed rows; in a single step states lack the dimension of directions."""
+    """One plain layer on packed rows; states are ``(directions, batch, size)``."""
+    if single := len(entries) == 1:
+        # Each gradient would need a view that takes the dimension away again.
+        states = [state.squeeze(0) for state in states]
     hidden = states[0]
     cell = states[1] if len(states) > 1 else hidden.new_empty(*hidden.shape[:-1], 0)
     weights = [weight for entry in entries for weight in entry if weight is not None]
@@ -195,4 +198,22 @@ def layer(
         raise dispatcher.as_raised(
             error, input=rows, state=hidden, weight=entries[0].weight_ih
         ) from None
-    return output, finals[: len(states)]
+    finals = finals[: len(states)]
+    return output, [final.unsqueeze(0) for final in finals] if single else finals
+
+
+def step(
+    kind: str,
+    batch_sizes: list[int],
+    rows: torch.Tensor,
+    states: list[torch.Tensor],
+    weights: list[torch.Tensor],
+) -> list[torch.Tensor]:
+    """One step with gradients, whose states ``(batch, hidden_size)`` lack the directions."""
+    hidden = states[0]
+    cell = states[1] if len(states) > 1 else hidden.new_empty(len(hidden), 0)
+    try:
+        results: list[torch.Tensor] = _Layer.apply(kind, batch_sizes, rows, hidden, cell, *weights)
+    except (RuntimeError, AttributeError) as error:
+        raise dispatcher.as_raised(error, input=rows, state=hidden, weight=weights[0]) from None
+    return list(results[1 : 1 + len(states)])
