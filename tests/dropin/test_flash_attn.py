@@ -232,9 +232,40 @@ def test_a_full_cache_is_told():
 
 
 def test_operands_are_checked():
-    q = torch.zeros(5, 2, 8)
-    with pytest.raises(ValueError, match=r"q must be \(batch, length, heads, dim\), but"):
-        flash_attn.flash_attn_func(q, q, q)
+    q, k = torch.zeros(2, 5, 4, 8), torch.zeros(2, 6, 2, 8)
+    rows, ends = torch.zeros(5, 2, 8), torch.tensor([0, 5])
+    new, table = torch.zeros(2, 1, 2, 8), torch.ones(2, 4)
+    cached = flash_attn.flash_attn_with_kvcache
+    wrong = {
+        r"q must be \(batch, length, heads, dim\), but": lambda: flash_attn.flash_attn_func(
+            rows, k, k
+        ),
+        "k must be float32 like q, but is float64": lambda: flash_attn.flash_attn_func(
+            q, k.double(), k
+        ),
+        "k must be a PyTorch tensor, but is list": lambda: flash_attn.flash_attn_func(q, [1], k),
+        "one batch size, but have 2, 1, 1": lambda: flash_attn.flash_attn_func(q, k[:1], k[:1]),
+        "window_size must be a pair": lambda: flash_attn.flash_attn_func(q, k, k, window_size=3),
+        r"qkv must be \(batch, length, 3,": lambda: flash_attn.flash_attn_qkvpacked_func(q),
+        r"kv must be \(batch, key_len, 2,": lambda: flash_attn.flash_attn_kvpacked_func(
+            q, torch.zeros(2, 6, 3, 2, 8)
+        ),
+        r"v must be \(total, heads, head_dim\)": lambda: flash_attn.flash_attn_varlen_func(
+            rows, rows, rows[None], ends, ends, 5, 5
+        ),
+        "cache_seqlens must be 2 whole numbers": lambda: cached(
+            q, k, k, cache_seqlens=torch.tensor([1.0, 2.0])
+        ),
+        r"k must have shape \[2, 1, 2, 8\], but has \[2, 1, 2, 6\]": lambda: cached(
+            q, k, k, new[..., :6], new[..., :6], cache_seqlens=1
+        ),
+        "a row for each place up to 3, but have 2": lambda: cached(
+            q, k, k, new, new, table, table, cache_seqlens=3
+        ),
+    }
+    for words, call in wrong.items():
+        with pytest.raises((TypeError, ValueError), match=words):
+            call()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

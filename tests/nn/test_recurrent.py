@@ -261,3 +261,25 @@ def test_bad_input_is_told_in_pytorchs_words():
         fw.nn.GRUCell(5, 7)(torch.zeros(2, 3, 5))
     with pytest.raises(ValueError, match="must have 5 features, but has 6"):
         fw.nn.MinGRU(5, 7)(torch.zeros(2, 3, 6))
+
+
+@pytest.mark.parametrize("with_gradients", [False, True])
+@pytest.mark.parametrize("name", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_bad_input_of_a_step_is_told_in_pytorchs_words(name, with_gradients):
+    """Also of a state with two rows for each direction, which would look like a layer's."""
+    x, state = torch.zeros(2, 5), torch.zeros(2, 7)
+    theirs, ours = getattr(torch.nn, name)(5, 7), getattr(fw.nn, name)(5, 7)
+    shapes = [(2, 6), (3, 7), (1, 7), (7,), (2, 2, 7), ()]
+    states = [torch.zeros(shape) for shape in shapes] + [state.double()]
+    calls = [(x, other) for other in states]
+    calls += [(x.double(), state), (x.long(), state), (x[:, :4], state), (x[None], state)]
+    if name == "LSTMCell":
+        calls = [(given, (other, other)) for given, other in calls]
+        calls += [(x, (state,) * 3), (x, (state, state[:, :6]))]
+    for call in calls:
+        with torch.set_grad_enabled(with_gradients):
+            with pytest.raises((RuntimeError, TypeError, ValueError)) as expected:
+                theirs(*call)
+            with pytest.raises(expected.type) as actual:
+                ours(*call)
+        assert str(actual.value).split("\n")[0] == str(expected.value).split("\n")[0]

@@ -68,7 +68,10 @@ class LSTMCell(torch.nn.LSTMCell):
         if dispatcher.is_traced():
             return super().forward(input, hx)
         try:
-            hidden, cell = _step(self, "lstm", input, None if hx is None else list(hx))
+            states = None if hx is None else list(hx)
+            if states is not None and len(states) != 2:
+                raise TypeError("an LSTM has two states")
+            hidden, cell = _step(self, "lstm", input, states)
         except (TypeError, ValueError):
             return super().forward(input, hx)
         return hidden, cell

@@ -79,11 +79,17 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
 def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> bool:
     """Whether our kernels compute with this operand; otherwise PyTorch's own operators shall.
 
-    They do on the CPU for `dtypes`, outside the transforms of `torch.func`, which cannot look into
-    an autograd Function of the quick kind, and outside of `torch.jit.trace`, which would record the
-    sizes of its example as numbers.
+    They do on the CPU for dense `dtypes`, outside the transforms of `torch.func`, which cannot look
+    into an autograd Function of the quick kind, and outside of `torch.jit.trace`, which would
+    record the sizes of its example as numbers.
     """
-    return operand.is_cpu and operand.dtype in dtypes and not is_transformed() and _trace() is None
+    return (
+        operand.is_cpu
+        and operand.dtype in dtypes
+        and operand.layout is torch.strided
+        and not is_transformed()
+        and _trace() is None
+    )
 
 
 def is_transformed() -> bool:
@@ -161,7 +167,7 @@ def apply(function: type[torch.autograd.Function], *operands: Any) -> Any:
     return function.apply(*operands)
 
 
-def as_raised(error: Exception, **operands: object) -> Exception:
+def as_raised(error: Exception, optional: Sequence[str] = (), **operands: object) -> Exception:
     """The exception that a failed call shall end with.
 
     Kernels begin their message with its kind, as in ``"ValueError: bias must have ..."``, because
@@ -169,10 +175,13 @@ def as_raised(error: Exception, **operands: object) -> Exception:
 
     Args:
         error: What was caught.
-        operands: What shall be tensors or None, by name.
+        optional: The names of operands that may be None.
+        operands: What shall be tensors, by name.
     """
     for name, operand in operands.items():
-        if operand is not None and not isinstance(operand, torch.Tensor):
+        if operand is None and name in optional:
+            continue
+        if not isinstance(operand, torch.Tensor):
             return TypeError(f"{name} must be a PyTorch tensor, but is {type(operand).__name__}")
     kind, _, message = str(error).partition(": ")
     if kind in ("ValueError", "TypeError", "MemoryError"):

@@ -347,6 +347,9 @@ ones = torch.ones(1, 2, 4, 8)
         ((ones, ones.double(), ones), {}, TypeError, ["key", "float32", "float64"]),
         ((ones, ones[:, :1], ones[:, :1]), {}, ValueError, ["enable_gqa"]),
         ((ones, 3, ones), {}, TypeError, ["key", "int"]),
+        ((ones, None, ones), {}, TypeError, ["key", "NoneType"]),
+        ((ones.long(), ones, ones), {}, TypeError, ["query", "float32", "int64"]),
+        ((ones.to("meta"), ones, ones.double()), {}, TypeError, ["value", "float32", "float64"]),
         ((ones[0, 0, 0], ones, ones), {}, ValueError, ["query", "2 dimensions"]),
         (
             (ones.expand(2, 3, 2, 4, 8), ones.expand(3, 2, 2, 4, 8), ones),

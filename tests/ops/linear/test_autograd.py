@@ -236,3 +236,15 @@ def test_bad_input_is_told(requires_grad, error, words, change):
 def test_operands_on_two_devices_are_refused():
     with pytest.raises(ValueError, match="must be on one device"):
         fw.linear(torch.ones(3, 4), torch.ones(5, 4, device="meta"))
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_sparse_operands_run_pytorchs_operators(requires_grad):
+    x, weight, bias = operands(dtype=torch.float32)
+    weight, bias = (y.detach().requires_grad_(requires_grad) for y in (weight, bias))
+    x = x.detach().flatten(0, -2)
+    expected = torch.nn.functional.linear(x, weight, bias)
+    torch.testing.assert_close(fw.linear(x.to_sparse(), weight, bias), expected)
+    sparse = weight.detach().to_sparse_csr()
+    torch.testing.assert_close(fw.linear(x, sparse, bias), expected)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fusewire.dropin.flash_attn.padded import attend, attend_padded
+from fusewire.dropin.flash_attn.padded import attend, attend_padded, check
 from fusewire.ops.attention import paged_attention
 
 _FEW = 8
@@ -77,6 +77,7 @@ def flash_attn_with_kvcache(
         tensor(8.)
     """
     with torch.no_grad():
+        check("(batch, length, heads, dim)", q=q, k_cache=k_cache, v_cache=v_cache)
         batch = q.shape[0]
         cache = _Cache(k_cache, v_cache, batch, cache_batch_idx, block_table)
         held = _lengths(cache_seqlens, cache.room, batch, q.device)
@@ -91,6 +92,7 @@ def flash_attn_with_kvcache(
             q = turn(q, held - first, moves)
             k = turn(k, held - first, moves=True)
         if k is not None and v is not None:
+            check("(batch, new_len, kv_heads, dim)", k=k, v=v)
             cache.append(k, v, held)
             held = held + k.shape[1]
         score: dict[str, Any] = {
@@ -116,6 +118,9 @@ def _lengths(
 ) -> torch.Tensor:
     """The lengths of all rows, ``(batch)``."""
     if isinstance(given, torch.Tensor):
+        if given.shape != (batch,) or given.is_floating_point():
+            told = f"{list(given.shape)} and {given.dtype}"
+            raise ValueError(f"cache_seqlens must be {batch} whole numbers, but are {told}")
         return given.long()
     return torch.full((batch,), room if given is None else given, device=device)
 
@@ -139,6 +144,10 @@ class _Cache:
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> None:
         """Writes new keys and values behind those that are held."""
+        for name, new, kept in (("k", keys, self.keys), ("v", values, self.values)):
+            if len(new) != self._batch or new.shape[2:] != kept.shape[2:]:
+                expected = [self._batch, keys.shape[1], *kept.shape[2:]]
+                raise ValueError(f"{name} must have shape {expected}, but has {list(new.shape)}")
         positions = held[:, None] + torch.arange(keys.shape[1], device=held.device)
         if positions.numel() and int(positions.max()) >= self.room:
             raise ValueError(
@@ -184,6 +193,11 @@ class _Rotation:
         """
         steps = torch.arange(x.shape[1], device=x.device) * int(moves)
         positions = first[:, None] + steps
+        if positions.numel() and int(positions.max()) >= len(self._cos):
+            raise ValueError(
+                f"rotary_cos and rotary_sin must have a row for each place up to "
+                f"{int(positions.max())}, but have {len(self._cos)}"
+            )
         cos, sin = (table[positions][:, :, None] for table in (self._cos, self._sin))
         turned, kept = x.split([2 * cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], -1)
         if x.dtype in (torch.bfloat16, torch.float16):

@@ -16,6 +16,31 @@ GROUPED: dict[str, Any] = {"enable_gqa": True, "causal_alignment": "bottom_right
 """What flash-attn's functions do without being asked."""
 
 
+def check(form: str, **operands: object) -> None:
+    """Raises where an operand is no tensor with the dimensions that `form` names."""
+    for name, operand in operands.items():
+        if not isinstance(operand, torch.Tensor):
+            raise TypeError(f"{name} must be a PyTorch tensor, but is {type(operand).__name__}")
+        if operand.dim() != form.count(",") + 1:
+            raise ValueError(f"{name} must be {form}, but has shape {list(operand.shape)}")
+
+
+def check_types(q: torch.Tensor, **operands: torch.Tensor) -> None:
+    """Raises where an operand is of another type than the queries."""
+    for name, operand in operands.items():
+        if operand.dtype != q.dtype:
+            expected, told = (str(each.dtype).removeprefix("torch.") for each in (q, operand))
+            raise TypeError(f"{name} must be {expected} like q, but is {told}")
+
+
+def unpacked(name: str, packed: torch.Tensor, form: str, count: int) -> tuple[torch.Tensor, ...]:
+    """The `count` operands in the last dimension but two."""
+    check(form, **{name: packed})
+    if packed.shape[-3] != count:
+        raise ValueError(f"{name} must be {form}, but has shape {list(packed.shape)}")
+    return packed.unbind(-3)
+
+
 def attend(
     attention: Callable[..., Any],
     *operands: torch.Tensor,
@@ -30,6 +55,8 @@ def attend(
 
     Those are plus infinity where a query sees no key.
     """
+    if not isinstance(window_size, (tuple, list)) or len(window_size) != 2:
+        raise TypeError(f"window_size must be a pair of whole numbers, but is {window_size!r}")
     left, right = window_size
     results = attention(
         *operands,
@@ -48,11 +75,12 @@ def attend_padded(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, **options: Any
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The same of ``(batch, length, heads, dim)``; logarithms are ``(batch, heads, query_len)``."""
-    for name, operand in (("q", q), ("k", k), ("v", v)):
-        if operand.dim() != 4:
-            raise ValueError(
-                f"{name} must be (batch, length, heads, dim), but has shape {list(operand.shape)}"
-            )
+    check("(batch, length, heads, dim)", q=q, k=k, v=v)
+    check_types(q, k=k, v=v)
+    if not len(q) == len(k) == len(v):
+        raise ValueError(
+            f"q, k and v must have one batch size, but have {len(q)}, {len(k)}, {len(v)}"
+        )
     heads_first = (operand.transpose(1, 2) for operand in (q, k, v))
     output, lse = attend(scaled_dot_product_attention, *heads_first, **GROUPED, **options)
     return output.transpose(1, 2), lse
@@ -126,7 +154,7 @@ def flash_attn_qkvpacked_func(
     return_attn_probs: bool = False,
 ) -> torch.Tensor | Probabilities:
     """:func:`flash_attn_func` of ``(batch, length, 3, heads, head_dim)``."""
-    q, k, v = qkv.unbind(2)
+    q, k, v = unpacked("qkv", qkv, "(batch, length, 3, heads, head_dim)", 3)
     return flash_attn_func(
         q,
         k,
@@ -155,7 +183,7 @@ def flash_attn_kvpacked_func(
     return_attn_probs: bool = False,
 ) -> torch.Tensor | Probabilities:
     """:func:`flash_attn_func`, keys and values ``(batch, key_len, 2, kv_heads, head_dim)``."""
-    k, v = kv.unbind(2)
+    k, v = unpacked("kv", kv, "(batch, key_len, 2, kv_heads, head_dim)", 2)
     return flash_attn_func(
         q,
         k,

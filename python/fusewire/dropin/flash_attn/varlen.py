@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import torch
 
-from fusewire.dropin.flash_attn.padded import GROUPED, Probabilities, attend
+from fusewire.dropin.flash_attn.padded import (
+    GROUPED,
+    Probabilities,
+    attend,
+    check,
+    check_types,
+    unpacked,
+)
 from fusewire.ops.attention import varlen_attention
 
 
@@ -61,6 +68,8 @@ def flash_attn_varlen_func(
     """
     if block_table is not None:
         k, v = (_of_pages(pages, block_table, cu_seqlens_k) for pages in (k, v))
+    check("(total, heads, head_dim)", q=q, k=k, v=v)
+    check_types(q, k=k, v=v)
     output, lse = attend(
         varlen_attention,
         *(q, k, v, cu_seqlens_q, cu_seqlens_k),
@@ -97,7 +106,7 @@ def flash_attn_varlen_qkvpacked_func(
     return_attn_probs: bool = False,
 ) -> torch.Tensor | Probabilities:
     """:func:`flash_attn_varlen_func` of ``(total, 3, heads, head_dim)``."""
-    q, k, v = qkv.unbind(1)
+    q, k, v = unpacked("qkv", qkv, "(total, 3, heads, head_dim)", 3)
     return flash_attn_varlen_func(
         q,
         k,
@@ -134,7 +143,7 @@ def flash_attn_varlen_kvpacked_func(
     return_attn_probs: bool = False,
 ) -> torch.Tensor | Probabilities:
     """:func:`flash_attn_varlen_func` with keys and values in ``(total, 2, kv_heads, head_dim)``."""
-    k, v = kv.unbind(1)
+    k, v = unpacked("kv", kv, "(total, 2, kv_heads, head_dim)", 2)
     return flash_attn_varlen_func(
         q,
         k,

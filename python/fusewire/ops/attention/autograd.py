@@ -88,6 +88,9 @@ _backward_of_extras = {
 """The gradients that cost a pass of their own, by the place of their operand."""
 
 
+_OPTIONAL = tuple(name for name in Extras._fields if not name.endswith("offsets"))
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -164,6 +167,7 @@ def attention(
             for name in ("query", "key", "value")
         )
         check_heads(query.shape[1], key.shape[1], enable_gqa)
+        _check_types(query=query, key=key, value=value)
         real = dispatcher.real_of(query.dtype)
         extras = Extras(
             _mask(extras.attn_mask, lead, query.dtype),
@@ -175,7 +179,7 @@ def attention(
         )
         output, lse = _dispatch(query, key, value, options, extras, return_lse)
     except (RuntimeError, AttributeError) as error:
-        raise dispatcher.as_raised(error, **given) from None
+        raise dispatcher.as_raised(error, _OPTIONAL, **given) from None
     if lead is not None:
         rows = lead + query.shape[1:3] if lead else given_rows
         output = output.reshape(*rows, value.shape[-1])
@@ -235,6 +239,20 @@ def _plain(
         return [composed.attention(query, key, value, *extras, options=options)[0]]
 
     return twice.differentiable(fused, whole, (query, key, value, attn_mask))[0]
+
+
+def _check_types(**operands: torch.Tensor) -> None:
+    """PyTorch's own operators would compute with some mixtures of types, and refuse others."""
+    wanted = operands["query"].dtype
+    for name, operand in operands.items():
+        if not operand.is_floating_point():
+            expected = "float32, float64, bfloat16 or float16"
+        elif operand.dtype != wanted:
+            expected = f"{str(wanted).removeprefix('torch.')} like query"
+        else:
+            continue
+        told = str(operand.dtype).removeprefix("torch.")
+        raise TypeError(f"{name} must be {expected}, but is {told}")
 
 
 def _leading(*operands: torch.Tensor) -> torch.Size:

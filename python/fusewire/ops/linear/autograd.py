@@ -56,6 +56,7 @@ _backward = dispatcher.declare(
     _backward_fake,
 )
 
+_DENSE = torch.strided
 _PLAIN = dispatcher.PLAIN
 _TAKES_TENSORS = _native.takes_tensors()
 """Whether this PyTorch hands tensors to the extension module past its dispatcher."""
@@ -146,6 +147,8 @@ def linear(
         _TAKES_TENSORS
         and type(input) in _PLAIN
         and type(weight) in _PLAIN
+        and input.layout is _DENSE
+        and weight.layout is _DENSE
         and (bias is None or type(bias) in _PLAIN)
         and not dispatcher.is_watched()
     ):
@@ -154,7 +157,8 @@ def linear(
             return direct
     if torch.is_autocast_enabled("cpu"):
         input, weight, bias = dispatcher.autocast(input, weight, bias)
-    if not dispatcher.is_served(input, dispatcher.STORED):
+    served = dispatcher.is_served(input, dispatcher.STORED)
+    if not served or (isinstance(weight, torch.Tensor) and weight.layout is not _DENSE):
         return composed.linear(input, weight, bias, activation)
     if input.dim() == 0:
         raise ValueError("input must have at least 1 dimension, but is a single number")
@@ -165,9 +169,8 @@ def linear(
         else:
             output = _forward(rows, weight, bias, activation)
     except (RuntimeError, AttributeError) as error:
-        if weight is None:
-            raise TypeError("weight must be a PyTorch tensor, but is NoneType") from None
-        raise dispatcher.as_raised(error, input=input, weight=weight, bias=bias) from None
+        given = {"input": input, "weight": weight, "bias": bias}
+        raise dispatcher.as_raised(error, ["bias"], **given) from None
     return output if input.dim() == 2 else output.reshape(*input.shape[:-1], weight.shape[0])
 
 
