@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import fusewire as fw
-from fusewire.ops.attention import scaled_dot_product_attention_backward
 
 
 def operands(*shapes, dtype=torch.float64, seed=0):
@@ -20,15 +18,12 @@ def operands(*shapes, dtype=torch.float64, seed=0):
     ]
 
 
-def weights_of(shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-
-
 def results(function, sources):
     """The output and the gradients of a weighted sum of it."""
     output = function(*sources)
-    weights = weights_of(output.shape).to(output.dtype)
-    return [output.detach(), *torch.autograd.grad(output, sources, weights)]
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(output.shape, generator=generator, dtype=torch.float64)
+    return [output.detach(), *torch.autograd.grad(output, sources, weights.to(output.dtype))]
 
 
 def sizes_of_terms(sources, arguments):
@@ -368,29 +363,6 @@ def test_bad_input_is_told(arguments, options, kind, words):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("lead", [((), (3,), (3,)), ((2, 1), (3,), (1, 3)), ((1,), (4,), ())])
-def test_what_lies_before_heads_is_broadcast(lead):
-    query, key, value = operands(
-        *((*each, 2, length, 4) for each, length in zip(lead, (3, 5, 5), strict=True))
-    )
-    whole = torch.broadcast_shapes(*lead)
-
-    def expanded(*sources):
-        return fw.scaled_dot_product_attention(*(x.expand(*whole, *x.shape[-3:]) for x in sources))
-
-    expected = results(expanded, (query, key, value))
-    actual = results(fw.scaled_dot_product_attention, (query, key, value))
-    assert actual[0].shape == (*whole, 2, 3, 4)
-    torch.testing.assert_close(actual, expected)
-    arrays = [x.detach().numpy() for x in (query, key, value)]
-    output, lse = fw.scaled_dot_product_attention(*arrays, return_lse=True)
-    assert lse.shape == (*whole, 2, 3)
-    upstream = weights_of(output.shape).numpy()
-    found = scaled_dot_product_attention_backward(upstream, *arrays, output, lse)
-    for array, tensor in zip([output, *found], expected, strict=True):
-        np.testing.assert_allclose(array, tensor.numpy(), atol=1e-12)
-
-
 def test_a_batch_of_gradients_at_once():
     query, key, value = torch.randn(3, 2, 2, 5, 4).unbind()
     query.requires_grad_()
