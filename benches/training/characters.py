@@ -62,7 +62,8 @@ class Side:
             step = len(self.losses)
             batch = self.batches.at(step)
             for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule.learning_rate_at(step + 1)
+                rate = self.schedule.learning_rate_at(step + 1)
+                group["lr"] = rate * group.get("scale", 1.0)
             state = self.state if batch.continues else None
             logits, state = self.model(torch.from_numpy(batch.inputs), state)
             targets = torch.from_numpy(batch.targets)

@@ -126,8 +126,12 @@ def test_padding_at_the_end_of_a_row_is_not_read(cell: str) -> None:
         torch.testing.assert_close(part[:, 1:], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_relu_begins_as_the_identity() -> None:
-    assert torch.equal(make_model("relu").layers.weight_hh_l1, torch.eye(12))
+def test_relu_begins_with_states_that_fade() -> None:
+    layers = make_model("relu").layers
+    for weight in (layers.weight_hh_l0, layers.weight_hh_l1):
+        torch.testing.assert_close(weight @ weight.T, torch.eye(12) / 4, atol=1e-5, rtol=0)
+    for bias in (layers.bias_ih_l0, layers.bias_hh_l0, layers.bias_ih_l1, layers.bias_hh_l1):
+        assert not bias.any()
 
 
 def test_recurrent_weights_begin_orthogonal_and_forget_gates_open() -> None:

@@ -15,10 +15,11 @@ from fusewire.models.language import (
     RecurrentState,
     TransformerConfig,
 )
+from fusewire.training.metrics import read_metrics
 from fusewire.training.sequence import language
 from fusewire.training.sequence.config import LanguageConfig
 from fusewire.training.sequence.language import LanguageTask, build_model
-from fusewire.training.sequence.learner import CarriedState
+from fusewire.training.sequence.learner import CarriedState, decaying_groups
 from fusewire.training.sequence.parts import Part
 
 
@@ -86,3 +87,31 @@ def test_each_batch_goes_on_with_the_state_that_the_one_before_has_left(
     for (_, _, left), (carried, _, _) in itertools.pairwise(seen):
         assert all(map(torch.equal, carried, left))
         assert all(part.any() for part in carried)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(64, 5e-3), (256, 1e-3)])
+def test_states_without_a_bound_do_not_overflow(width: int, rate: float, tmp_path: Path) -> None:
+    # Beginning as the identity and learning at the rate of all, the loss was 400 and 200,000.
+    (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog ran to the log. " * 40)
+    config = LanguageConfig(
+        model=RecurrentConfig("relu", embed_dim=width, hidden_size=width),
+        data=tmp_path / "text.txt",
+        steps=60,
+        batch=4,
+        context=32,
+        learning_rate=rate,
+        warmup_steps=30,
+    )
+    language.train(config, tmp_path / "run")
+    losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert max(losses) < 1.1 * losses[0]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_recurrent_weights_of_relu_learn_slowly() -> None:
+    model = Recurrent(RecurrentConfig("relu", layers=2, embed_dim=8, hidden_size=8), vocab_size=5)
+    groups = decaying_groups(model, weight_decay=0.1)
+    scales = {id(each): group.get("scale", 1.0) for group in groups for each in group["params"]}
+    assert len(scales) == len([*model.parameters()])
+    for name, parameter in model.named_parameters():
+        assert scales[id(parameter)] == (0.1 if "weight_hh" in name else 1.0)

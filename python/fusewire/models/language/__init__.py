@@ -19,7 +19,7 @@ from fusewire.models.language.recurrent_encoder_decoder import (
     RecurrentEncoderDecoder,
     RecurrentEncoderDecoderConfig,
 )
-from fusewire.models.language.recurrent_layers import RecurrentState
+from fusewire.models.language.recurrent_layers import RecurrentState, unbounded_weights
 from fusewire.models.language.sampling import Sampling
 from fusewire.models.language.subwords import Subwords
 from fusewire.models.language.transformer import Transformer
@@ -52,5 +52,6 @@ __all__ = [
     "load_huggingface",
     "merge_lora",
     "stream",
+    "unbounded_weights",
     "weights_below_lora",
 ]

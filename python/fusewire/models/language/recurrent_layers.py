@@ -42,16 +42,30 @@ def make_layers(cell: Cell, input_size: int, hidden_size: int, layers: int = 1) 
 def initialise_layers(module: Recurrent) -> None:
     """Gives layers weights that let gradients reach back many steps before anything is learnt.
 
-    Orthogonal recurrent weights, the identity for ReLU (Le et al. 2015), and for an LSTM a forget
-    gate that starts open (Jozefowicz et al. 2015).
+    Orthogonal recurrent weights, and for an LSTM a forget gate that starts open (Jozefowicz et al.
+    2015). ReLU has no bound that would hold a state back: half of an orthogonal matrix, and no
+    biases. From the identity (Le et al. 2015) states grow from the first step on.
     """
-    size = module.hidden_size
+    size, relu = module.hidden_size, module.mode == "RNN_RELU"
     for name, parameter in module.named_parameters():
         if name.startswith("weight_hh"):
             for gate in parameter.data.chunk(len(parameter) // size):
-                (nn.init.eye_ if module.mode == "RNN_RELU" else nn.init.orthogonal_)(gate)
+                nn.init.orthogonal_(gate, gain=0.5 if relu else 1.0)
+        if name.startswith("bias") and relu:
+            nn.init.zeros_(parameter)
         if name.startswith("bias_ih") and module.mode == "LSTM":
             nn.init.ones_(parameter.data[size : 2 * size])
+
+
+def unbounded_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The recurrent weights of ReLU layers, which can make states grow without a bound."""
+    return [
+        parameter
+        for module in model.modules()
+        if getattr(module, "mode", None) == "RNN_RELU"
+        for name, parameter in module.named_parameters(recurse=False)
+        if name.startswith("weight_hh")
+    ]
 
 
 def run_layers(

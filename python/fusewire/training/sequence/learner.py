@@ -8,9 +8,11 @@ from torch import nn
 from torch.optim import Optimizer
 
 from fusewire.errors import InputError
-from fusewire.models.language import Recurrent, RecurrentState
+from fusewire.models.language import Recurrent, RecurrentState, unbounded_weights
 from fusewire.training.processes import Processes
 from fusewire.training.seeds import RandomStreams
+
+_SLOWLY = 0.1  # of the learning rate
 
 
 class SequenceLearner:
@@ -109,10 +111,20 @@ def _parts(rows: slice, count: int) -> Sequence[slice]:
 
 
 def decaying_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Parameter groups that decay matrices only: shrinking a bias or a gain regularises nothing."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
-    return [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
+    """Parameter groups that decay matrices only: shrinking a bias or a gain regularises nothing.
+
+    Recurrent weights of ReLU layers learn at a tenth of the rate. Adam moves all of them by the
+    rate in each step, mostly in one direction, so that the factor by which a step lengthens the
+    state rises by width times rate; and once it is above 1, the carried state overflows before the
+    gradient has turned it back.
+    """
+    slow = unbounded_weights(model)
+    held = {id(parameter) for parameter in slow}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in held]
+    groups: list[dict[str, object]] = [
+        {"params": [each for each in others if each.dim() >= 2], "weight_decay": weight_decay},
+        {"params": [each for each in others if each.dim() < 2], "weight_decay": 0.0},
     ]
+    if slow:
+        groups.append({"params": slow, "weight_decay": weight_decay, "scale": _SLOWLY})
+    return groups
