@@ -36,3 +36,14 @@ def test_it_is_broadcast(lead):
     found = scaled_dot_product_attention_backward(upstream.numpy(), *arrays, output, lse)
     for array, tensor in zip([output, *found], expected, strict=True):
         np.testing.assert_allclose(array, tensor.detach().numpy(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"softcap": 2.0}])
+def test_a_trace_takes_other_sizes(options):
+    def attention(query, key, value):
+        return fw.scaled_dot_product_attention(query, key, value, **options)
+
+    traced = torch.jit.trace(attention, (torch.randn(2, 2, 3, 5, 8),) * 3)
+    others = torch.randn(3, 3, 4, 3, 7, 8).unbind()
+    torch.testing.assert_close(traced(*others), attention(*others), rtol=1e-4, atol=1e-5)

@@ -181,7 +181,7 @@ def attention(
     except (RuntimeError, AttributeError) as error:
         raise dispatcher.as_raised(error, _OPTIONAL, **given) from None
     if lead is not None:
-        rows = lead + query.shape[1:3] if lead else given_rows
+        rows = (*lead, *query.shape[1:3]) if lead else given_rows
         output = output.reshape(*rows, value.shape[-1])
         lse = None if lse is None else lse.reshape(rows)
     return (output, lse) if return_lse and lse is not None else output
@@ -280,8 +280,8 @@ def _with_one_batch(operand: torch.Tensor, name: str, lead: torch.Size) -> torch
         )
     if operand.dim() == 2:
         operand = operand.unsqueeze(0)
-    inner = operand.shape[-3:]
-    return operand.expand(*lead, *inner).reshape(lead.numel(), *inner)
+    operand = operand.expand(*lead, *operand.shape[-3:])
+    return operand.flatten(0, -4) if lead else operand.unsqueeze(0)
 
 
 def _packed(operand: torch.Tensor, name: str) -> torch.Tensor:
