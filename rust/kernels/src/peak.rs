@@ -5,12 +5,47 @@ use std::time::Instant;
 
 use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
+use crate::Result;
+use crate::gemm::{Start, hold_tiles, multiplies_by_tiles, multiply_block};
+use crate::scratch::Scratch;
+use crate::view::{View, ViewMut};
+
 /// Sums in registers: more than latency × throughput of any FMA unit so far (4 × 2 on most).
 const SUMS: usize = 12;
 /// Multiply-adds per sum in one timed burst: tens of microseconds, shorter than a time slice.
 const STEPS: usize = 20_000;
 /// Bursts; the fastest counts, because whatever else runs on the machine only slows one down.
 const BURSTS: usize = 50;
+
+/// Rows and columns of a product of tiles, four of them.
+const SQUARE: usize = 32;
+/// Its depth, in factors: long enough that clearing and storing sums takes no time.
+const DEPTH: usize = 4096;
+
+/// Products by matrix tiles whose operands' rows are all one row, in the nearest cache.
+struct MultiplyTiles;
+
+impl<E: Element> Kernel<E> for MultiplyTiles {
+    type Output = Result<f64>;
+
+    #[inline(always)]
+    fn run<I: Storage<E>>(self, isa: I) -> Result<f64> {
+        let _tiles = hold_tiles(isa);
+        let factors = Scratch::zeros(DEPTH)?;
+        let mut sums = Scratch::zeros(SQUARE * SQUARE)?;
+        let a = View::contiguous(&factors, [1, DEPTH])?.broadcast([SQUARE, DEPTH])?;
+        let b = View::contiguous(&factors[..SQUARE], [1, SQUARE])?.broadcast([DEPTH, SQUARE])?;
+        let mut best = f64::INFINITY;
+        for _ in 0..BURSTS {
+            let start = Instant::now();
+            let c = ViewMut::contiguous(&mut sums, [SQUARE, SQUARE])?;
+            multiply_block::<E, _, _>(isa, a, b, c, Start::Zero, &mut ());
+            black_box(&mut sums);
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        Ok((2 * SQUARE * SQUARE * DEPTH * E::Factor::DEPTH) as f64 / best)
+    }
+}
 
 struct MultiplyAdd;
 
@@ -19,6 +54,11 @@ impl<E: Element> Kernel<E> for MultiplyAdd {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) -> f64 {
+        if multiplies_by_tiles::<E, I>(isa)
+            && let Ok(flops) = isa.vectorize(MultiplyTiles)
+        {
+            return flops;
+        }
         let half = isa.splat(black_box(E::Real::from_f64(0.5)));
         let parts = [half; 2];
         let factor = isa.join(&parts[..E::Factor::DEPTH]);
@@ -40,8 +80,8 @@ impl<E: Element> Kernel<E> for MultiplyAdd {
 }
 
 /// Floating-point operations per second of one core on the selected instruction set in products of
-/// `E`, counting a multiply-add as two, in a loop that leaves the registers alone; takes a few
-/// milliseconds.
+/// `E`, counting a multiply-add as two, in a loop that leaves the registers alone (and by matrix
+/// tiles, where those multiply `E`); takes a few milliseconds.
 ///
 /// ```
 /// assert!(fusewire_kernels::peak::flops::<f32>() > 1e6);

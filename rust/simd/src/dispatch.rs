@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::arch::portable::Portable;
 #[cfg(target_arch = "x86_64")]
-use crate::arch::{avx2::Avx2, avx512::Avx512};
+use crate::arch::{amx::Tiles, avx2::Avx2, avx512::Avx512};
 use crate::{Bf16, Element, F16, Isa, Kernel, LoneBf16, Pair};
 
 /// An instruction set by name, from the least to the most capable.
@@ -24,9 +24,12 @@ pub enum IsaName {
     Avx512 = 3,
     /// The same with its dot product of `bfloat16` pairs; other types run as on [`Self::Avx512`].
     Avx512Bf16 = 4,
+    /// The same with matrix tiles of those pairs, which multiply whole blocks.
+    Amx = 5,
 }
 
-const ALL: [IsaName; 4] = [IsaName::Portable, IsaName::Avx2, IsaName::Avx512, IsaName::Avx512Bf16];
+const ALL: [IsaName; 5] =
+    [IsaName::Portable, IsaName::Avx2, IsaName::Avx512, IsaName::Avx512Bf16, IsaName::Amx];
 
 impl IsaName {
     /// The name that `FUSEWIRE_ISA` takes.
@@ -39,8 +42,10 @@ impl IsaName {
             Self::Avx512 => Avx512::<false>::NAME,
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Avx512::<true>::NAME,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Tiles::NAME,
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => "absent",
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => "absent",
         }
     }
 
@@ -53,8 +58,10 @@ impl IsaName {
             Self::Avx512 => Avx512::<false>::detect().is_some(),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => Avx512::<true>::detect().is_some(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Avx512::<true>::detect_with_tiles().is_some(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 => false,
+            Self::Avx2 | Self::Avx512 | Self::Avx512Bf16 | Self::Amx => false,
         }
     }
 }
@@ -112,6 +119,7 @@ pub fn selected() -> Result<IsaName, String> {
         2 => Ok(IsaName::Avx2),
         3 => Ok(IsaName::Avx512),
         4 => Ok(IsaName::Avx512Bf16),
+        5 => Ok(IsaName::Amx),
         _ => {
             let isa = match std::env::var("FUSEWIRE_ISA") {
                 Ok(name) if !name.is_empty() => name.parse()?,
@@ -177,19 +185,39 @@ macro_rules! multiplying {
     };
     (true) => {
         fn multiplies_factors() -> bool {
-            in_force() == IsaName::Avx512Bf16
+            in_force() >= IsaName::Avx512Bf16
         }
 
         fn dispatch_multiplying<K: Kernel<Self>>(kernel: K) -> K::Output {
             #[cfg(target_arch = "x86_64")]
             if Self::multiplies_factors()
-                && let Some(isa) = Avx512::<true>::detect()
+                && let Some(isa) = multiplying_pairs(in_force())
             {
                 return isa.vectorize(kernel);
             }
             let _ = kernel;
-            panic!("only {} multiplies pairs", IsaName::Avx512Bf16)
+            panic!("{} multiplies no pairs", in_force())
         }
+    };
+}
+
+/// The token of `name`, which has pairs.
+#[cfg(target_arch = "x86_64")]
+fn multiplying_pairs(name: IsaName) -> Option<Avx512<true>> {
+    match name {
+        IsaName::Amx => Avx512::<true>::detect_with_tiles(),
+        _ => Avx512::<true>::detect(),
+    }
+}
+
+/// The token of an instruction set with pairs, for numbers whose products gain from them or not.
+#[cfg(target_arch = "x86_64")]
+macro_rules! on_pairs {
+    (true, $name:expr) => {
+        multiplying_pairs($name)
+    };
+    (false, $name:expr) => {
+        Avx512::<false>::detect()
     };
 }
 
@@ -240,8 +268,8 @@ macro_rules! element {
                     #[cfg(target_arch = "x86_64")]
                     IsaName::Avx512 => Avx512::<false>::detect().map(|isa| isa.vectorize(kernel)),
                     #[cfg(target_arch = "x86_64")]
-                    IsaName::Avx512Bf16 => {
-                        Avx512::<$pairs>::detect().map(|isa| isa.vectorize(kernel))
+                    IsaName::Avx512Bf16 | IsaName::Amx => {
+                        on_pairs!($pairs, name).map(|isa| isa.vectorize(kernel))
                     }
                     #[cfg(not(target_arch = "x86_64"))]
                     _ => None,

@@ -1,6 +1,8 @@
 //! The traits: what a token, a vector of lanes and a kernel are.
 #![allow(unsafe_code)]
 
+#[cfg(target_arch = "x86_64")]
+use crate::arch::amx::Tiles;
 use crate::{Element, Real, Storage};
 
 /// An instruction set whose presence on this CPU has been proved by detection.
@@ -9,6 +11,13 @@ pub trait Isa: Copy + Send + Sync + 'static {
     const NAME: &'static str;
     /// Vector registers that the compiler can name; a register tile must leave room for operands.
     const REGISTERS: usize;
+
+    /// Matrix tiles that multiply pairs, where the CPU has some and they are to be used.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn tiles(self) -> Option<Tiles> {
+        None
+    }
 
     /// Compiles `kernel` as a function of its own for this instruction set and calls it.
     fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output

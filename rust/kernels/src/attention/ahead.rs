@@ -2,7 +2,7 @@
 
 use fusewire_simd::{Element, Lanes, Real, Storage};
 
-use crate::gemm::{Epilogue, between_calls};
+use crate::gemm::{Meanwhile, between_calls};
 use crate::view::{View, ViewMut};
 
 /// Lines asked for at once: about as many misses as a core keeps in flight.
@@ -86,13 +86,8 @@ impl Ahead {
     }
 }
 
-impl<T: Real> Epilogue<T> for Ahead {
+impl<T: Real> Meanwhile<T> for Ahead {
     const FETCHES: bool = true;
-
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(&mut self, _: I, _: usize, _: usize, product: I::Vector) -> I::Vector {
-        product
-    }
 
     #[inline(always)]
     fn meanwhile<I: Lanes<T>>(&mut self, isa: I) {

@@ -13,7 +13,9 @@ use super::score::{Raise, hide};
 use super::softmax::Running;
 use super::tile::{Ground, KEYS, Place, QUERIES, Tile};
 use crate::error::expect_shape;
-use crate::gemm::{Start, multiply_block, multiply_in_chains, singles_mut, stored_factors};
+use crate::gemm::{
+    Start, hold_tiles, multiply_block, multiply_in_chains, singles_mut, stored_factors,
+};
 use crate::math::Elementary;
 use crate::parallel::{SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
@@ -177,6 +179,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for Queries<'_, E> {
     fn run<I: Storage<E>>(mut self, isa: I) -> Result<()> {
         let head = self.attention.head(&self.place);
         let first = self.place.queries.start;
+        let _tiles = hold_tiles(isa);
         let rows = self.output.rows().min(head.reach.queries.saturating_sub(first));
         for row in rows..self.output.rows() {
             self.output.row_mut(row).fill(E::default());
@@ -188,7 +191,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for Queries<'_, E> {
         }
         let keys = head.reach.span(self.place.queries.clone());
         let key = Operand::along_columns(isa, head.key.slice(0, keys.clone()))?;
-        let value = Operand::along_rows(isa, head.value.slice(0, keys.clone()))?;
+        let value = Operand::across(isa, head.value.slice(0, keys.clone()))?;
         for row in (0..rows).step_by(QUERIES).rev() {
             let block = row..rows.min(row + QUERIES);
             let ahead = self.ahead(first + row);
@@ -217,7 +220,7 @@ struct QueryBlock<'a, E: Element> {
     first_key: usize,
     /// Factors along the head dimension.
     key: View<'a, E::Factor, 2>,
-    /// Factors along the keys.
+    /// Factors along the keys, `(value_dim, keys)`.
     value: View<'a, E::Factor, 2>,
     ahead: Ahead,
     output: ViewMut<'a, E, 2>,
@@ -232,7 +235,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
         let Attention { query, score, sequences, dropout, .. } = self.attention;
         let (place, queries) = (&self.place, self.place.queries.clone());
         let Head { reach, sink, .. } = self.head;
-        let (depth, value_dim) = (self.key.columns(), self.value.columns());
+        let (depth, value_dim) = (self.key.columns(), self.value.rows());
         let width = queries.len().next_multiple_of(I::LANES);
         let plain = score.is_scaled_only();
         let raised = if plain { 0 } else { width * KEYS };
@@ -311,7 +314,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
             }
             for group in reach.groups(queries.clone(), &segment, I::LANES) {
                 let keys = deep::<E>(inside(&segment, &group.keys));
-                let a = self.value.slice(0, keys).transpose();
+                let a = self.value.slice(1, keys);
                 let b = scores.view(deep::<E>(group.keys), group.columns.clone())?;
                 let c = sums.view_mut(0..value_dim, group.columns)?;
                 let b = stored_factors(b);

@@ -11,9 +11,22 @@ use crate::view::{View, ViewMut};
 pub(super) enum Operand<'a, E: Element> {
     /// As they lie.
     Lying(View<'a, E::Factor, 2>),
-    /// In a copy of this shape.
-    Copied(Scratch<E::Factor>, [usize; 2]),
+    /// In a copy.
+    Copied(Copied<E>),
 }
+
+/// Rows of factors, from each to the next `stride` of them.
+pub(super) struct Copied<E: Element> {
+    factors: Scratch<E::Factor>,
+    shape: [usize; 2],
+    stride: usize,
+    /// Whether what is wanted are its columns.
+    turned: bool,
+}
+
+/// Factors behind the rows of a left operand that is copied along its depth: its rows must not be
+/// multiples of 4 KB apart, because many of them are read at once.
+const APART: usize = 16;
 
 impl<'a, E: Element> Operand<'a, E> {
     /// Factors of neighbours in a row, `(rows, ⌈columns / DEPTH⌉)`.
@@ -25,11 +38,24 @@ impl<'a, E: Element> Operand<'a, E> {
 
     /// Factors of neighbours in a column, `(⌈rows / DEPTH⌉, columns)`.
     #[inline(always)]
-    pub(super) fn along_rows<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
+    fn along_rows<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
         match factors(source) {
             Some(lying) if E::Factor::DEPTH == 1 => Ok(Self::Lying(lying)),
             _ => Self::copy(isa, source, false),
         }
+    }
+
+    /// The same, `(columns, ⌈rows / DEPTH⌉)`, as a left operand wants it: where factors hold several
+    /// numbers, those of a column side by side.
+    #[inline(always)]
+    pub(super) fn across<I: Storage<E>>(isa: I, source: View<'a, E, 2>) -> Result<Self> {
+        if E::Factor::DEPTH > 1 {
+            return Self::copy(isa, source.transpose(), true);
+        }
+        Ok(match Self::along_rows(isa, source)? {
+            Self::Lying(view) => Self::Lying(view.transpose()),
+            Self::Copied(copied) => Self::Copied(Copied { turned: true, ..copied }),
+        })
     }
 
     /// The same with contiguous rows, which are not so spaced that they would all fall into the same
@@ -50,10 +76,12 @@ impl<'a, E: Element> Operand<'a, E> {
         let mut shape = source.shape();
         let depth = &mut shape[usize::from(along_columns)];
         *depth = depth.div_ceil(E::Factor::DEPTH);
-        let mut numbers = Scratch::take(shape[0] * shape[1])?;
-        let target = ViewMut::contiguous(&mut numbers, shape)?;
+        let [rows, columns] = shape;
+        let stride = if along_columns { columns.next_multiple_of(APART) + APART } else { columns };
+        let mut factors = Scratch::take(rows * stride)?;
+        let target = ViewMut::contiguous(&mut factors, [rows, stride])?.slice(1, 0..columns);
         isa.vectorize(Copy { source, target, along_columns });
-        Ok(Self::Copied(numbers, shape))
+        Ok(Self::Copied(Copied { factors, shape, stride, turned: false }))
     }
 
     /// The factors.
@@ -61,7 +89,10 @@ impl<'a, E: Element> Operand<'a, E> {
     pub(super) fn view(&self) -> Result<View<'_, E::Factor, 2>> {
         match self {
             Self::Lying(view) => Ok(*view),
-            Self::Copied(numbers, shape) => View::contiguous(numbers, *shape),
+            Self::Copied(Copied { factors, shape: [rows, columns], stride, turned }) => {
+                let view = View::contiguous(factors, [*rows, *stride])?.slice(1, 0..*columns);
+                Ok(if *turned { view.transpose() } else { view })
+            }
         }
     }
 }
@@ -96,14 +127,14 @@ pub(super) fn pack_columns<E: Element, I: Storage<E>>(
 ) -> Result<Operand<'static, E>> {
     let [rows, depth] = source.shape();
     let shape = [depth.div_ceil(E::Factor::DEPTH), width];
-    let mut numbers = Scratch::take(shape[0] * shape[1])?;
-    let mut target = ViewMut::contiguous(&mut numbers, shape)?;
+    let mut factors = Scratch::take(shape[0] * shape[1])?;
+    let mut target = ViewMut::contiguous(&mut factors, shape)?;
     for row in 0..if rows < width { shape[0] } else { 0 } {
         target.row_mut(row)[rows..].fill(E::Factor::default());
     }
     let (source, target) = (source.transpose(), target.slice(1, 0..rows));
     isa.vectorize(Copy { source, target, along_columns: false });
-    Ok(Operand::Copied(numbers, shape))
+    Ok(Operand::Copied(Copied { factors, shape, stride: width, turned: false }))
 }
 
 /// Keys up to which the rounding of a number is much of the error of what it is summed to.

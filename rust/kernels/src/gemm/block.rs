@@ -1,13 +1,17 @@
 //! A block of the product: register tiles over views, with the tails of rows and columns.
 #![allow(unsafe_code)]
 
-use fusewire_simd::{Element, Kernel, Storage};
+#[cfg(target_arch = "x86_64")]
+use fusewire_simd::arch::amx::Tiles;
+use fusewire_simd::{Element, Factor, Isa, Kernel, Storage};
 
-use super::epilogue::{Epilogue, Start};
-use super::microkernel::{Operands, Place, tile};
+use super::around::{Meanwhile, Start};
+use super::microkernel::{Operands, tile};
+#[cfg(target_arch = "x86_64")]
+use super::tiles::ByTiles;
 use crate::view::{View, ViewMut};
 
-/// `C (+)= A · B` with `epilogue` applied, for operands that fit in the near caches.
+/// `C (+)= A · B` for operands that fit in the near caches.
 ///
 /// `E` is what the operands were stored as: they come as its factors, the depth counted in those.
 /// Rows of `b` and `c` must be contiguous; `a` may have any strides. Sums run along the depth in
@@ -16,16 +20,16 @@ use crate::view::{View, ViewMut};
 /// # Panics
 /// If the shapes do not fit together, or rows of `b` or `c` are not contiguous.
 #[inline(always)]
-pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
+pub fn multiply_block<E: Element, I: Storage<E>, M: Meanwhile<E::Real>>(
     isa: I,
     a: View<'_, E::Factor, 2>,
     b: View<'_, E::Factor, 2>,
     c: ViewMut<'_, E::Real, 2>,
     start: Start,
-    epilogue: &mut F,
+    meanwhile: &mut M,
 ) {
     let chain = a.columns();
-    multiply_in_chains::<E, I, F>(isa, a, b, c, start, chain, epilogue);
+    multiply_in_chains::<E, I, M>(isa, a, b, c, start, chain, meanwhile);
 }
 
 /// [`multiply_block`] with sums of at most `chain` steps of the depth that are then added up: their
@@ -34,18 +38,24 @@ pub fn multiply_block<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
 /// # Panics
 /// As [`multiply_block`].
 #[inline(always)]
-pub fn multiply_in_chains<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
+pub fn multiply_in_chains<E: Element, I: Storage<E>, M: Meanwhile<E::Real>>(
     isa: I,
     a: View<'_, E::Factor, 2>,
     b: View<'_, E::Factor, 2>,
     mut c: ViewMut<'_, E::Real, 2>,
     start: Start,
     chain: usize,
-    epilogue: &mut F,
+    meanwhile: &mut M,
 ) {
     assert_eq!([a.rows(), b.columns()], c.shape(), "C must have A's rows and B's columns");
     assert_eq!(a.columns(), b.rows(), "A must have as many columns as B has rows");
     assert!(b.has_unit_columns() && c.has_unit_columns(), "rows of B and C must be contiguous");
+    #[cfg(target_arch = "x86_64")]
+    if multiplies_by_tiles::<E, I>(isa)
+        && let Some(tiles) = isa.tiles()
+    {
+        return isa.vectorize(ByTiles { tiles, a, b, c, start, meanwhile });
+    }
     isa.vectorize(Block {
         operands: Operands {
             a: a.as_ptr(),
@@ -61,8 +71,30 @@ pub fn multiply_in_chains<E: Element, I: Storage<E>, F: Epilogue<E::Real>>(
         rows: c.rows(),
         columns: c.columns(),
         start,
-        epilogue,
+        meanwhile,
     });
+}
+
+/// Keeps the CPU's matrix tiles, where it has some, ready for the products that come until what is
+/// returned is dropped: each would otherwise set them up anew.
+#[inline(always)]
+pub(crate) fn hold_tiles<I: Isa>(isa: I) -> impl Sized {
+    #[cfg(target_arch = "x86_64")]
+    return isa.tiles().map(Tiles::hold);
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = isa;
+}
+
+/// Whether products of the factors of `E` are the matrix tiles' work.
+#[inline(always)]
+pub(crate) fn multiplies_by_tiles<E: Element, I: Storage<E>>(isa: I) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return E::Factor::DEPTH > 1 && isa.tiles().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let _ = isa;
+        false
+    }
 }
 
 /// Columns of a packed panel of B, at most `most`: no more than a strip's where registers are few.
@@ -90,17 +122,17 @@ fn strip_vectors(registers: usize, rows: usize, left: usize) -> usize {
 /// which B is read less often.
 const SOME_ROWS: std::ops::RangeInclusive<usize> = 8..=32;
 
-/// A block whose operands hold every position of its shape; one function per type of epilogue, so
+/// A block whose operands hold every position of its shape; one function per type of what is done meanwhile, so
 /// that a kernel with many products stays small.
-struct Block<'a, E: Element, F> {
+struct Block<'a, E: Element, M> {
     operands: Operands<E>,
     rows: usize,
     columns: usize,
     start: Start,
-    epilogue: &'a mut F,
+    meanwhile: &'a mut M,
 }
 
-impl<E: Element, F: Epilogue<E::Real>> Kernel<E> for Block<'_, E, F> {
+impl<E: Element, M: Meanwhile<E::Real>> Kernel<E> for Block<'_, E, M> {
     type Output = ();
 
     #[inline(always)]
@@ -126,7 +158,7 @@ impl<E: Element, F: Epilogue<E::Real>> Kernel<E> for Block<'_, E, F> {
     }
 }
 
-impl<E: Element, F: Epilogue<E::Real>> Block<'_, E, F> {
+impl<E: Element, M: Meanwhile<E::Real>> Block<'_, E, M> {
     /// The strip of `VECTORS` vectors of columns from `column` on, of which `left` columns exist, in
     /// tiles of `TALL` rows, then `MIDDLE`, then 4, 2 and 1.
     ///
@@ -191,15 +223,14 @@ impl<E: Element, F: Epilogue<E::Real>> Block<'_, E, F> {
                             .wrapping_add(column),
                         ..self.operands
                     };
-                    let place = Place { row, column, start: self.start };
                     // SAFETY: the rows from `row` on exist; the columns are the caller's promise.
                     unsafe {
-                        tile::<E, I, F, { $height }, VECTORS, TAIL>(
+                        tile::<E, I, M, { $height }, VECTORS, TAIL>(
                             isa,
                             &operands,
-                            place,
+                            self.start,
                             last,
-                            self.epilogue,
+                            self.meanwhile,
                         );
                     }
                     row += $height;

@@ -3,7 +3,7 @@
 
 use fusewire_simd::{Element, Factor, Kernel, Storage};
 
-use super::epilogue::Start;
+use super::around::Start;
 use crate::view::{View, ViewMut};
 
 /// Numbers of the widest vector.

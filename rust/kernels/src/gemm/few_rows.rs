@@ -3,8 +3,8 @@
 
 use fusewire_simd::{Element, Factor, Kernel, Storage};
 
+use super::around::Start;
 use super::dots::multiply_rows;
-use super::epilogue::Start;
 use super::matmul::{ColumnEpilogue, Finish};
 use super::pack::{copy_columns, factors};
 use crate::Result;

@@ -2,8 +2,8 @@
 
 use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
-use super::block::{multiply_block, panel_columns};
-use super::epilogue::{NoEpilogue, Start};
+use super::around::Start;
+use super::block::{hold_tiles, multiplies_by_tiles, multiply_block, panel_columns};
 use super::few_rows::{self, FewRows};
 use super::pack::{copy_columns, copy_rows, factors, sums_in_place};
 use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
@@ -13,7 +13,8 @@ use crate::{Error, Result};
 
 /// Depth of a cache block, in factors: a panel of B that deep, and a tile of A, stay near the core.
 const DEPTH: usize = 384;
-/// Factors summed in one chain: rounding grows with the length of a chain, not with the depth.
+/// Factors summed in one chain: rounding grows with the length of a chain, not with the depth. Matrix
+/// tiles sum shorter ones by themselves.
 const CHAIN: usize = 128;
 /// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
 const ROWS: usize = 128;
@@ -38,8 +39,8 @@ const ALIAS: usize = 4096;
 
 /// What happens to the finished product while it is in the nearest caches.
 ///
-/// Unlike [`Epilogue`](super::Epilogue) it is shared by threads, told absolute columns, and not
-/// compiled into every tile: activations are long.
+/// It is shared by threads, told absolute columns, and not compiled into every tile: activations are
+/// long.
 pub trait ColumnEpilogue<T: Real>: Sync {
     /// Whether it changes nothing.
     const IDENTITY: bool = false;
@@ -50,6 +51,10 @@ pub trait ColumnEpilogue<T: Real>: Sync {
     /// The value to store, given the product with its addend.
     fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector;
 }
+
+/// Stores the product as it is.
+#[derive(Clone, Copy, Debug)]
+pub struct NoEpilogue;
 
 impl<T: Real> ColumnEpilogue<T> for NoEpilogue {
     const IDENTITY: bool = true;
@@ -129,7 +134,8 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
         for first in (0..b.columns()).step_by(packed) {
             let columns = first..b.columns().min(first + packed);
             let right = Right::new(isa, b.slice(1, columns.clone()), a.rows(), team)?;
-            let chain = chain.unwrap_or(CHAIN);
+            let usual = if multiplies_by_tiles::<E, I>(isa) { DEPTH } else { CHAIN };
+            let chain = chain.unwrap_or(usual);
             let epilogue = &epilogue;
             let step = Step { a, right: &right, start, epilogue, first_column: first, chain };
             step.run(isa, c.reborrow().slice(1, columns), team)?;
@@ -246,6 +252,10 @@ struct StepBlock<'a, 'b, E: Element, F> {
     c: ViewMut<'a, E, 2>,
 }
 
+/// Vectors of columns that are finished at a time: of 16 bits so many are a cache line, which might be
+/// gone before its second half came.
+const ABREAST: usize = 2;
+
 /// Brings sums to C.
 pub(super) struct Finish<'a, E: Element, F> {
     pub(super) epilogue: &'a F,
@@ -260,17 +270,24 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Finish<'_, E, F> {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
-        let Self { epilogue, column, sums, mut c } = self;
-        // Down the columns: rows are often a multiple of 4 KB apart, and a load of an addend between
+        let Self { epilogue, sums, mut c, .. } = self;
+        // Down a few columns: rows are often a multiple of 4 KB apart, and a load of an addend between
         // stores to the same place of other pages would wait for each of them.
-        for first in (0..c.columns()).step_by(I::LANES) {
-            let addend = epilogue.addend(isa, column + first);
+        for first in (0..c.columns()).step_by(ABREAST * I::LANES) {
+            let mut addends = [isa.zero(); ABREAST];
+            for (column, addend) in (first..c.columns()).step_by(I::LANES).zip(&mut addends) {
+                *addend = epilogue.addend(isa, self.column + column);
+            }
             for row in 0..c.rows() {
-                let mut sum = isa.load_first(&sums.row(row)[first..]);
-                if !F::IDENTITY {
-                    sum = epilogue.apply(isa, isa.add(sum, addend));
+                let sums = sums.row(row)[first..].chunks(I::LANES);
+                let targets = c.row_mut(row)[first..].chunks_mut(I::LANES);
+                for ((sum, target), addend) in sums.zip(targets).zip(addends) {
+                    let mut sum = isa.load_first(sum);
+                    if !F::IDENTITY {
+                        sum = epilogue.apply(isa, isa.add(sum, addend));
+                    }
+                    isa.write_first(target, sum);
                 }
-                isa.write_first(&mut c.row_mut(row)[first..], sum);
             }
         }
     }
@@ -283,6 +300,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
     fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { step, place: [row, column], mut c } = self;
         let [rows, columns] = c.shape();
+        let _tiles = hold_tiles(isa);
         let a = step.a.slice(0, row..row + rows);
         let depth = a.columns().div_ceil(E::Factor::DEPTH);
         // Where sums are not finished at once they wait side by side, in memory of their own: rows of
@@ -339,7 +357,7 @@ fn multiply<E: Element, I: Storage<E>>(
         let range = first..a.columns().min(first + chain);
         let (a, b) = (a.slice(1, range.clone()), b.slice(0, range));
         let start = if first == 0 { start } else { Start::Accumulate };
-        multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+        multiply_block::<E, _, _>(isa, a, b, c.reborrow(), start, &mut ());
     }
 }
 
@@ -370,7 +388,7 @@ fn left<'a, E: Element, I: Storage<E>>(
     }
     let [rows, depth] = a.shape();
     let depth = depth.div_ceil(E::Factor::DEPTH);
-    if a.has_unit_columns() {
+    if a.has_unit_columns() || E::Factor::DEPTH > 1 {
         let shape = [rows, depth + PADDING];
         let memory = &mut memory[..rows * (depth + PADDING)];
         copy_columns(isa, a, ViewMut::contiguous(memory, shape)?.slice(1, 0..depth));

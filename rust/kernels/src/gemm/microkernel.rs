@@ -3,9 +3,9 @@
 
 use fusewire_simd::{Element, Storage};
 
-use super::epilogue::{Epilogue, Start};
+use super::around::{Meanwhile, Start};
 
-/// Steps along the depth between two calls of [`Epilogue::meanwhile`] in the tall tiles of 32 registers.
+/// Steps along the depth between two calls of [`Meanwhile::meanwhile`] in the tall tiles of 32 registers.
 /// Those of 16 multiply a quarter as much at a step, and make one call: a shorter loop costs them more.
 const STEPS: usize = 16;
 
@@ -18,8 +18,8 @@ pub(crate) fn between_calls<E: Element, I: Storage<E>>() -> usize {
     }
 }
 
-/// Bytes of B, whose rows follow each other, that are asked for ahead where the epilogue fetches
-/// nothing: a few rows' product takes as long as B takes to come, and others do not notice.
+/// Bytes of B, whose rows follow each other, that are asked for ahead where nothing else is
+/// fetched: a few rows' product takes as long as B takes to come, and others do not notice.
 const AHEAD: usize = 4096;
 /// Bytes of a cache line, which is asked for once.
 const LINE: usize = 64;
@@ -38,14 +38,6 @@ pub(super) struct Operands<E: Element> {
     pub(super) chain: usize,
 }
 
-/// The tile's place in its block, and how it begins.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) row: usize,
-    pub(super) column: usize,
-    pub(super) start: Start,
-}
-
 /// `C (+)= A · B` for `ROWS` rows and `VECTORS` vectors of columns, kept in registers.
 ///
 /// With `TAIL`, only the lanes of `last` exist in the last vector.
@@ -55,16 +47,16 @@ pub(super) struct Place {
 /// k · b_depth` and `c + row · c_row` readable, the latter writable, for `VECTORS` vectors, less the
 /// missing lanes of the last one.
 #[inline(always)]
-pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
+pub(super) unsafe fn tile<E, I, M, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
     isa: I,
     operands: &Operands<E>,
-    place: Place,
+    start: Start,
     last: I::Mask,
-    epilogue: &mut F,
+    meanwhile: &mut M,
 ) where
     E: Element,
     I: Storage<E>,
-    F: Epilogue<E::Real>,
+    M: Meanwhile<E::Real>,
 {
     // Vectors of factors are loaded and spread as the numbers that they are as large as.
     const { assert!(size_of::<E::Factor>() == size_of::<E::Real>()) };
@@ -79,7 +71,7 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
             }
         }
     };
-    let (mut left, mut start) = (operands.depth, place.start);
+    let (mut left, mut start) = (operands.depth, start);
     // SAFETY: the caller promised A at these rows and depths.
     let rows: [*const E::Real; ROWS] = unsafe {
         let a = operands.a.cast::<E::Real>();
@@ -92,15 +84,15 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
         let mut sums = [[isa.zero(); VECTORS]; ROWS];
         while chain > 0 {
             let mut steps = chain;
-            if F::FETCHES && 2 * ROWS * VECTORS >= I::REGISTERS {
-                epilogue.meanwhile(isa);
+            if M::FETCHES && 2 * ROWS * VECTORS >= I::REGISTERS {
+                meanwhile.meanwhile(isa);
                 if I::REGISTERS == 32 {
                     steps = chain.min(STEPS);
                 }
             }
             for _ in 0..steps {
                 let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
-                if !F::FETCHES {
+                if !M::FETCHES {
                     for vector in (0..VECTORS).step_by((LINE / size_of::<I::Vector>()).max(1)) {
                         let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
                         isa.prefetch(b.wrapping_add(ahead));
@@ -127,16 +119,13 @@ pub(super) unsafe fn tile<E, I, F, const ROWS: usize, const VECTORS: usize, cons
                     Start::Zero => sum,
                     Start::Accumulate => isa.add(load(target, vector), sum),
                 };
-                let column = place.column + vector * I::LANES;
-                let value =
-                    if left == 0 { epilogue.apply(isa, place.row + row, column, sum) } else { sum };
                 // SAFETY: the caller promised these lanes of C.
                 unsafe {
                     let address = target.add(vector * I::LANES);
                     if TAIL && vector == VECTORS - 1 {
-                        isa.store_masked(address, last, value);
+                        isa.store_masked(address, last, sum);
                     } else {
-                        isa.store_pointer(address, value);
+                        isa.store_pointer(address, sum);
                     }
                 }
             }

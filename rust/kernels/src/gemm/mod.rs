@@ -2,28 +2,31 @@
 //!
 //! Everything that multiplies goes through [`multiply_block`]: `C (+)= A · B` with rows of `B` and
 //! `C` contiguous, so that their columns fill vectors, while numbers of `A` are broadcast and may lie
-//! anywhere. What is fused behind it is an [`Epilogue`]. [`multiply_rows`] is for a few rows of `A` and
+//! anywhere. Whole products have an epilogue, a [`ColumnEpilogue`]. [`multiply_rows`] is for a few rows of `A` and
 //! rows of `Bᵀ` as they lie.
 
+mod around;
 mod block;
 mod column_sums;
 mod dots;
-mod epilogue;
 mod few_rows;
 mod matmul;
 mod microkernel;
 mod pack;
 pub mod reference;
 mod rounded;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod transpose;
 
+pub use around::{Meanwhile, Start};
 pub(crate) use block::panel_columns;
+pub(crate) use block::{hold_tiles, multiplies_by_tiles};
 pub use block::{multiply_block, multiply_in_chains};
 pub use column_sums::{ColumnSums, column_sums};
 pub use dots::multiply_rows;
 pub(crate) use dots::{Next, dot_rows};
-pub use epilogue::{Epilogue, NoEpilogue, Start};
-pub use matmul::{ColumnEpilogue, Matmul, matmul};
+pub use matmul::{ColumnEpilogue, Matmul, NoEpilogue, matmul};
 pub(crate) use microkernel::between_calls;
 pub(crate) use pack::DEEPEST;
 pub use pack::{copy_columns, copy_rows, factors};

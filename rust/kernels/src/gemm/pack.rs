@@ -70,7 +70,7 @@ pub fn copy_rows<E: Element, I: Storage<E>>(
     }
 }
 
-/// Copies `source`, `(rows, depth)`, best with contiguous rows, into `target`, `(rows, ⌈depth /
+/// Copies `source`, `(rows, depth)`, best with contiguous rows or columns, into `target`, `(rows, ⌈depth /
 /// DEPTH⌉)`, whose rows are contiguous: factors of neighbours, the last filled up with zeros.
 ///
 /// # Panics
@@ -83,6 +83,9 @@ pub fn copy_columns<E: Element, I: Storage<E>>(
 ) {
     let [rows, depth] = source.shape();
     assert_eq!([rows, depth.div_ceil(E::Factor::DEPTH)], target.shape());
+    if source.strides()[0] == 1 && !source.has_unit_columns() {
+        return turn_tiles(isa, source.transpose(), target);
+    }
     for row in 0..rows {
         let to = target.row_mut(row);
         if !source.has_unit_columns() {
@@ -103,6 +106,41 @@ pub fn copy_columns<E: Element, I: Storage<E>>(
             }
             if whole < to.len() {
                 to[whole] = E::factor(&from[start + whole * E::Factor::DEPTH..]);
+            }
+        }
+    }
+}
+
+/// Writes the transpose of the rows of factors that `source`, `(depth, rows)`, makes; rows of both are
+/// contiguous.
+#[inline(always)]
+fn turn_tiles<E: Element, I: Storage<E>>(
+    isa: I,
+    source: View<'_, E, 2>,
+    mut target: ViewMut<'_, E::Factor, 2>,
+) {
+    let [depth, rows] = source.shape();
+    let places = target.columns();
+    // What is left in them falls into places that are not read.
+    let mut tile = [E::Factor::default(); WIDEST * WIDEST];
+    let mut turned = [E::Factor::default(); WIDEST * WIDEST];
+    for place in (0..places).step_by(I::LANES) {
+        let numbers = place * E::Factor::DEPTH..depth.min((place + I::LANES) * E::Factor::DEPTH);
+        let width = I::LANES.min(places - place);
+        for row in (0..rows).step_by(I::LANES) {
+            let height = I::LANES.min(rows - row);
+            let source = source.slice(0, numbers.clone()).slice(1, row..row + height);
+            let joined = &mut tile[..I::LANES * I::LANES];
+            let Ok(joined) = ViewMut::contiguous(joined, [I::LANES; 2]) else {
+                unreachable!("a tile has LANES rows of LANES")
+            };
+            join_rows(isa, source, joined.slice(0, 0..width).slice(1, 0..height));
+            let (from, to) = (tile.as_ptr().cast(), turned.as_mut_ptr().cast());
+            // SAFETY: both tiles hold LANES rows of LANES, and factors are as large as numbers.
+            unsafe { isa.transpose_tile(from, I::LANES, None, to, I::LANES) };
+            for offset in 0..height {
+                let to = &mut target.row_mut(row + offset)[place..place + width];
+                isa.store_factors(to, isa.load_factors(&turned[offset * I::LANES..][..I::LANES]));
             }
         }
     }

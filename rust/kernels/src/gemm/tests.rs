@@ -1,11 +1,10 @@
 //! The product against its definition: every instruction set, edge sizes, strides, NaN outputs.
 
-use fusewire_simd::{Element, Kernel, Lanes, Real, available, on_each_isa};
+use fusewire_simd::{Kernel, Lanes, Real, available, on_each_isa};
 use proptest::prelude::*;
 
 use super::{
-    ColumnEpilogue, Epilogue, Matmul, NoEpilogue, Start, matmul, multiply_block, multiply_rows,
-    reference,
+    ColumnEpilogue, Matmul, NoEpilogue, Start, matmul, multiply_block, multiply_rows, reference,
 };
 use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
@@ -53,7 +52,7 @@ impl<T: Real> Kernel<T> for BlockProduct<'_, T> {
     type Output = ();
     #[inline(always)]
     fn run<I: Lanes<T>>(self, isa: I) {
-        multiply_block::<T, _, _>(isa, self.a, self.b, self.c, self.start, &mut NoEpilogue);
+        multiply_block::<T, _, _>(isa, self.a, self.b, self.c, self.start, &mut ());
     }
 }
 
@@ -256,48 +255,5 @@ proptest! {
         let b = View::contiguous(&b, [columns, depth]).expect("fits").transpose();
         let context = format!("{rows}×{columns}×{depth}");
         assert_close(&product(a, b, Start::Zero, &Pool::new(2)), &reference::matmul(a, b), depth, &context);
-    }
-}
-
-/// `multiply_block` hands the epilogue positions of the block.
-struct Collect(Vec<(usize, usize)>);
-
-impl Epilogue<f32> for Collect {
-    #[inline(always)]
-    fn apply<I: Lanes<f32>>(
-        &mut self,
-        _: I,
-        row: usize,
-        column: usize,
-        product: I::Vector,
-    ) -> I::Vector {
-        self.0.push((row, column));
-        product
-    }
-}
-
-impl Kernel<f32> for Collect {
-    type Output = Vec<(usize, usize)>;
-    #[inline(always)]
-    fn run<I: Lanes<f32>>(mut self, isa: I) -> Self::Output {
-        let (a, b, mut c) = (vec![1.0; 7 * 2], vec![1.0; 2 * 40], vec![0.0; 7 * 40]);
-        let a = View::contiguous(&a, [7, 2]).expect("fits");
-        let b = View::contiguous(&b, [2, 40]).expect("fits");
-        let c = ViewMut::contiguous(&mut c, [7, 40]).expect("fits");
-        multiply_block::<f32, _, _>(isa, a, b, c, Start::Zero, &mut self);
-        assert!(self.0.iter().all(|(_, column)| column % I::LANES == 0));
-        self.0.sort_unstable();
-        let count = self.0.len();
-        self.0.dedup();
-        assert_eq!(count, self.0.len(), "each vector once");
-        assert_eq!(count, 7 * 40_usize.div_ceil(I::LANES));
-        self.0
-    }
-}
-
-#[test]
-fn the_epilogue_sees_each_vector_once() {
-    for isa in available() {
-        f32::dispatch_on(isa, Collect(Vec::new())).expect("available");
     }
 }

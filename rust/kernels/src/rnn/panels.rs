@@ -9,7 +9,7 @@ use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 use super::cell::Cell;
 use super::kept;
 use crate::Result;
-use crate::gemm::{NoEpilogue, Start, copy_rows, multiply_block, multiply_rows, panel_columns};
+use crate::gemm::{Start, copy_rows, multiply_block, multiply_rows, panel_columns};
 use crate::parallel::{Serial, Team, for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
@@ -75,7 +75,7 @@ impl<E: Element> Panels<E> {
                 let b = View::contiguous(strip, [self.depth, self.strip])?;
                 let b = b.slice(0, depth.clone()).slice(1, 0..columns.len());
                 let c = c.reborrow().slice(1, columns);
-                multiply_block::<E, _, _>(isa, a, b, c, start, &mut NoEpilogue);
+                multiply_block::<E, _, _>(isa, a, b, c, start, &mut ());
             }
         }
         Ok(())
@@ -264,7 +264,7 @@ impl<'a, T: Real, C: Cell> BackWeight<'a, T, C> {
                     let a = a.slice(1, first..first + rows.len());
                     let b = weight.slice(0, rows).slice(1, columns.clone());
                     let start = Start::Accumulate;
-                    multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut NoEpilogue);
+                    multiply_block::<T, _, _>(isa, a, b, c.reborrow(), start, &mut ());
                 }
             }
         }

@@ -5,12 +5,15 @@ mod half;
 
 use std::arch::x86_64::*;
 
+use super::amx::Tiles;
 use super::{proved, single_intrinsics};
 use crate::{Element, Isa, Kernel, Lanes, Storage};
 
-/// Proof that the CPU has AVX-512 F, BW, DQ and VL; with `PAIRS`, BF16 too.
+/// Proof that the CPU has AVX-512 F, BW, DQ and VL; with `PAIRS`, BF16 too, and perhaps tiles of them.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx512<const PAIRS: bool>(());
+pub struct Avx512<const PAIRS: bool> {
+    tiles: Option<Tiles>,
+}
 
 impl<const PAIRS: bool> Avx512<PAIRS> {
     /// The token, if this CPU has the instructions.
@@ -22,7 +25,15 @@ impl<const PAIRS: bool> Avx512<PAIRS> {
             && is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && (!PAIRS || is_x86_feature_detected!("avx512bf16"));
-        present.then_some(Self(()))
+        present.then_some(Self { tiles: None })
+    }
+}
+
+impl Avx512<true> {
+    /// The token, if this CPU has the instructions and matrix tiles beside them.
+    pub fn detect_with_tiles() -> Option<Self> {
+        let tiles = Some(Tiles::detect()?);
+        Self::detect().map(|_| Self { tiles })
     }
 }
 
@@ -31,6 +42,11 @@ macro_rules! token {
         impl Isa for Avx512<$pairs> {
             const NAME: &'static str = $name;
             const REGISTERS: usize = 32;
+
+            #[inline(always)]
+            fn tiles(self) -> Option<Tiles> {
+                self.tiles
+            }
 
             #[inline(always)]
             fn vectorize<E: Element, K: Kernel<E>>(self, kernel: K) -> K::Output

@@ -1,6 +1,8 @@
 //! One folder entry per instruction set; the only intrinsics of the project.
 
 #[cfg(target_arch = "x86_64")]
+pub mod amx;
+#[cfg(target_arch = "x86_64")]
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;

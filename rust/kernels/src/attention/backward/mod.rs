@@ -22,7 +22,7 @@ use super::operand::{Operand, gradient_chain};
 use super::params::{Attention, Head};
 use super::tile::{Place, QUERIES};
 use crate::error::expect_shape;
-use crate::gemm::{singles, singles_mut};
+use crate::gemm::{hold_tiles, singles, singles_mut};
 use crate::math::Elementary;
 use crate::parallel::{Relay, Reversed, SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
@@ -294,6 +294,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for KeyBlock<'_, E> {
     fn run<I: Storage<E>>(self, isa: I) -> Result<()> {
         let Self { pass, stretch, next, query_gradient: relay, .. } = self;
         let Stretch { sequence, ref heads, ref keys } = stretch;
+        let _tiles = hold_tiles(isa);
         let mut key_gradient = Sums::new(self.key_gradient, None)?;
         let mut value_gradient = Sums::new(self.value_gradient, None)?;
         let Attention { query, sequences, .. } = pass.attention;

@@ -15,11 +15,12 @@ fn elements<E: Element>(count: usize, seed: u64) -> Vec<E> {
     numbers.into_iter().map(E::from_real).collect()
 }
 
-/// `C = A · B` by way of packed factors: A by its columns, B by its rows, or both by rows.
+/// `C (+)= A · B` by way of packed factors: A by its columns, B by its rows, or both by rows.
 struct PackedProduct<'a, E: Element> {
     a: View<'a, E, 2>,
     b: View<'a, E, 2>,
     c: ViewMut<'a, E::Real, 2>,
+    start: Start,
 }
 
 impl<E: Element> Kernel<E> for PackedProduct<'_, E> {
@@ -27,7 +28,7 @@ impl<E: Element> Kernel<E> for PackedProduct<'_, E> {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
-        let Self { a, b, c } = self;
+        let Self { a, b, c, start } = self;
         let ([rows, _], [depth, columns]) = (a.shape(), b.shape());
         let depth = depth.div_ceil(E::Factor::DEPTH);
         let mut packed_a = vec![E::Factor::default(); rows * depth];
@@ -44,7 +45,7 @@ impl<E: Element> Kernel<E> for PackedProduct<'_, E> {
             copy_rows(isa, a.transpose(), target);
             View::contiguous(&packed_a, [depth, rows]).expect("fits").transpose()
         };
-        multiply_block::<E, _, _>(isa, a, packed_b, c, Start::Zero, &mut NoEpilogue);
+        multiply_block::<E, _, _>(isa, a, packed_b, c, start, &mut ());
     }
 }
 
@@ -63,15 +64,17 @@ fn check<E: Element>(rows: usize, columns: usize, depth: usize, layout: usize) {
     let mut c = vec![E::Real::NAN; rows * columns];
     for isa in available() {
         c.fill(E::Real::NAN);
-        let target = ViewMut::contiguous(&mut c, [rows, columns]).expect("fits");
-        E::dispatch_on(isa, PackedProduct { a, b, c: target }).expect("available");
-        for (place, got) in c.iter().enumerate() {
-            let (row, column) = (place / columns, place % columns);
-            let product = |k: usize| wide_a[row * depth + k] * wide_b[k * columns + column];
-            let expected: f64 = (0..depth).map(product).sum();
-            let error = (got.to_f64() - expected).abs();
-            let bound = 1.2e-7 * (depth as f64 + 4.0);
-            assert!(error <= bound, "{isa} {rows}×{columns}×{depth} layout {layout}: {got}");
+        for (times, start) in [(1.0, Start::Zero), (2.0, Start::Accumulate)] {
+            let target = ViewMut::contiguous(&mut c, [rows, columns]).expect("fits");
+            E::dispatch_on(isa, PackedProduct { a, b, c: target, start }).expect("available");
+            for (place, got) in c.iter().enumerate() {
+                let (row, column) = (place / columns, place % columns);
+                let product = |k: usize| wide_a[row * depth + k] * wide_b[k * columns + column];
+                let expected: f64 = times * (0..depth).map(product).sum::<f64>();
+                let error = (got.to_f64() - expected).abs();
+                let bound = times * 1.2e-7 * (depth as f64 + 4.0);
+                assert!(error <= bound, "{isa} {rows}×{columns}×{depth} layout {layout}: {got}");
+            }
         }
     }
 }
@@ -86,6 +89,8 @@ fn packed_factors_multiply_as_their_numbers_do() {
             [19, 33, 32],
             [16, 47, 33],
             [13, 64, 65],
+            [64, 32, 64],
+            [53, 81, 330],
             [2, 3, 0],
         ] {
             check::<f32>(rows, columns, depth, layout);

@@ -7,7 +7,7 @@ use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
 
 use super::Layer;
 use crate::Result;
-use crate::gemm::{Start, stored_factors};
+use crate::gemm::{Start, hold_tiles, stored_factors};
 use crate::math::Elementary;
 use crate::parallel::{PackedPart, Shift};
 use crate::rnn::cell::{Cell, ForwardStep};
@@ -158,6 +158,7 @@ impl<'p, 'a, E: Element<Real: Elementary>, C: Cell> Run<'p, 'a, E, C> {
     ) -> Result<()> {
         let Shift { phase: step, last, mut next, own } = shift;
         let Layer { steps, sizes, hidden_weight, hidden_bias, .. } = self.layer;
+        let _tiles = hold_tiles(isa);
         if step % self.chunk == 0 {
             self.project(isa, step, own)?;
         }
