@@ -38,7 +38,7 @@ impl Tensor {
     }
 
     /// Whether there is a tensor behind the handle.
-    pub(super) fn is_defined(&self) -> bool {
+    pub(crate) fn is_defined(&self) -> bool {
         let mut defined = false;
         // SAFETY: the handle is live, and the last argument is a place for the answer.
         let status = unsafe { (symbols().aoti_torch_is_defined)(self.0, &mut defined) };
