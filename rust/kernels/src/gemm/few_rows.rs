@@ -5,7 +5,7 @@ use fusewire_simd::{Element, Factor, Kernel, Storage};
 
 use super::around::Start;
 use super::dots::multiply_rows;
-use super::matmul::{ColumnEpilogue, Finish};
+use super::epilogue::{ColumnEpilogue, Finish};
 use super::pack::{copy_columns, factors};
 use crate::Result;
 use crate::parallel::{Team, try_for_each_part};
