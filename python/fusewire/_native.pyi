@@ -9,6 +9,8 @@ __all__ = [
     "WordTables",
     "apply_linear",
     "apply_linear_backward",
+    "apply_rnn_layer",
+    "apply_rnn_layer_backward",
     "attach_torch",
     "attend",
     "attend_backward",
@@ -159,6 +161,19 @@ def apply_linear_backward(
     output: torch.Tensor | None,
     activation: str,
     gradients: tuple[bool, bool, bool],
+) -> list[torch.Tensor] | None: ...
+def apply_rnn_layer(
+    layout: tuple[str, list[int]],
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    weights: Sequence[torch.Tensor],
+) -> list[torch.Tensor] | None: ...
+def apply_rnn_layer_backward(
+    layout: tuple[str, list[int]],
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    weights: Sequence[torch.Tensor],
+    results: tuple[torch.Tensor, torch.Tensor],
+    gradients: Sequence[torch.Tensor | None],
+    kinds: tuple[bool, bool],
 ) -> list[torch.Tensor] | None: ...
 def attend(
     query: torch.Tensor,

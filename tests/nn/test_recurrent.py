@@ -283,3 +283,18 @@ def test_bad_input_of_a_step_is_told_in_pytorchs_words(name, with_gradients):
             with pytest.raises(expected.type) as actual:
                 ours(*call)
         assert str(actual.value).split("\n")[0] == str(expected.value).split("\n")[0]
+
+
+@pytest.mark.parametrize("name", ["RNN", "GRU", "LSTM", "RNNCell", "GRUCell", "LSTMCell"])
+def test_a_batch_of_gradients_at_once(name):
+    ours, shape = getattr(fw.nn, name)(5, 7), (3, 5) if name.endswith("Cell") else (4, 3, 5)
+    result = ours(torch.randn(shape))
+    output = result if torch.is_tensor(result) else result[0]
+    upstream, weights = torch.randn(2, *output.shape), list(ours.parameters())
+    together = torch.autograd.grad(
+        output, weights, upstream, retain_graph=True, is_grads_batched=True
+    )
+    for index, one in enumerate(upstream):
+        alone = torch.autograd.grad(output, weights, one, retain_graph=True)
+        for actual, expected in zip(together, alone, strict=True):
+            torch.testing.assert_close(actual[index], expected)

@@ -62,6 +62,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(linear::apply_linear_backward, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::apply_rnn_layer, module)?)?;
+    module.add_function(wrap_pyfunction!(rnn::apply_rnn_layer_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_layer_backward, module)?)?;
     module.add_function(wrap_pyfunction!(rnn::rnn_saved_columns, module)?)?;

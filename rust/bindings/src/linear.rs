@@ -7,7 +7,7 @@ use fusewire_kernels::parallel::Team;
 use pyo3::prelude::*;
 
 use crate::array::{Array, Layout, NumpyArray, Stored, with_stored};
-use crate::gate::{self, Failure, Result};
+use crate::gate::{self, Result, served};
 use crate::torch_abi::{Library, Operator, Tensor, Text};
 
 /// The layer's operands, still untyped.
@@ -124,14 +124,6 @@ pub(crate) fn apply_linear_backward(
     let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
     let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
     gate::enter(py, |team| served(operands.backward(&wanted, team)))
-}
-
-/// Nothing for operands that are not ours; who asks then goes through the dispatcher.
-fn served<R>(results: Result<R>) -> Result<Option<R>> {
-    match results {
-        Err(Failure::Value(_) | Failure::Type(_)) => Ok(None),
-        results => results.map(Some),
-    }
 }
 
 struct Forward;

@@ -11,7 +11,7 @@ use fusewire_kernels::view::{View, ViewMut};
 use pyo3::prelude::*;
 
 use crate::array::{Array, NumpyArray, Real, Stored};
-use crate::gate::{self, Failure, Result};
+use crate::gate::{self, Failure, Result, served};
 use crate::torch_abi::{Library, Operator, Tensor, Text};
 
 use operands::{Operands, Wanted};
@@ -190,6 +190,45 @@ pub(crate) fn rnn_layer_backward(
     };
     let layout = Layout::of_layer(&layout.0, &layout.1);
     gate::enter(py, |team| operands.backward(layout, &wanted, team))
+}
+
+/// A layer of tensors, past the dispatcher, with what its backward pass needs; nothing where the
+/// dispatcher must see them or say what is wrong.
+#[pyfunction]
+pub(crate) fn apply_rnn_layer(
+    py: Python<'_>,
+    layout: PyLayout,
+    states: (Tensor, Tensor, Tensor),
+    weights: Vec<Tensor>,
+) -> PyResult<Option<[Tensor; 4]>> {
+    let (input, hidden, cell) = &states;
+    let operands = Operands { input, hidden, cell, weights: &weights };
+    let layout = Layout::of_layer(&layout.0, &layout.1);
+    gate::enter(py, |team| served(operands.forward(layout, true, team)))
+}
+
+/// The gradients of [`apply_rnn_layer`]; what is not wanted comes out empty.
+#[pyfunction]
+pub(crate) fn apply_rnn_layer_backward(
+    py: Python<'_>,
+    layout: PyLayout,
+    states: (Tensor, Tensor, Tensor),
+    weights: Vec<Tensor>,
+    results: (Tensor, Tensor),
+    gradients: [Option<Tensor>; 3],
+    kinds: (bool, bool),
+) -> PyResult<Option<[Tensor; 7]>> {
+    let (input, hidden, cell) = &states;
+    let operands = Operands { input, hidden, cell, weights: &weights };
+    let wanted = Wanted {
+        output: &results.0,
+        saved: &results.1,
+        gradients: gradients.each_ref().map(Option::as_ref),
+        for_input: kinds.0,
+        for_weights: kinds.1,
+    };
+    let layout = Layout::of_layer(&layout.0, &layout.1);
+    gate::enter(py, |team| served(operands.backward(layout, &wanted, team)))
 }
 
 /// The numbers per row of what a forward pass keeps for the backward pass.

@@ -166,10 +166,6 @@ class _Engine:
         return output.index_copy(0, torch.from_numpy(positions).to(rows.device), rows)
 
 
-_TAKES_TENSORS = _native.takes_tensors()
-"""Whether this PyTorch hands tensors to the extension module past its dispatcher."""
-
-
 def run_plain(
     options: Options,
     input: torch.Tensor,
@@ -192,7 +188,7 @@ def run_plain(
         The output and the final states; None where the operands are not for our kernels as they
         are, or the dispatcher must see the call.
     """
-    if not _TAKES_TENSORS or options.lengths is not None or not options.is_plain:
+    if not kernels.TAKES_TENSORS or options.lengths is not None or not options.is_plain:
         return None
     if options.training and options.dropout:
         return None
@@ -312,7 +308,7 @@ def _step_past_dispatcher(
     weights: list[torch.Tensor],
 ) -> list[torch.Tensor] | None:
     """A step without gradients; None where the operands are not for our kernels as they are."""
-    if not _TAKES_TENSORS:
+    if not kernels.TAKES_TENSORS:
         return None
     initial = [state[None] for state in states]
     results = _native.rnn_layers(kind, batch_sizes, 1, input.contiguous(), initial, [weights])

@@ -89,10 +89,15 @@ _backward = dispatcher.declare(
 )
 
 
+TAKES_TENSORS = _native.takes_tensors()
+"""Whether this PyTorch hands tensors to the extension module past its dispatcher."""
+
+
 class _Layer(torch.autograd.Function):
     """A layer, or a step of a cell, whose states have no dimension for the directions.
 
-    Autograd would record each of the views that give and take that dimension.
+    Autograd would record each of the views that give and take that dimension. A layer that is
+    `direct` goes past the dispatcher, which takes longer than a step of a small one.
     """
 
     @staticmethod
@@ -100,14 +105,18 @@ class _Layer(torch.autograd.Function):
         ctx: Any,
         kind: str,
         batch_sizes: list[int],
+        direct: bool,
         input: torch.Tensor,
         hidden: torch.Tensor,
         cell: torch.Tensor,
         *weights: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        operands = (input, hidden, cell, weights)
-        ctx.layout = (kind, batch_sizes)
-        output, final_hidden, final_cell, saved = _forward(*operands, *ctx.layout, True)
+        states = (input, hidden, cell)
+        ctx.layout, ctx.direct = (kind, batch_sizes), direct
+        results = _native.apply_rnn_layer(ctx.layout, states, weights) if direct else None
+        if results is None:
+            results = _forward(*states, weights, *ctx.layout, True)
+        output, final_hidden, final_cell, saved = results
         ctx.save_for_backward(output, saved, input, hidden, cell, *weights)
         ctx.set_materialize_grads(False)
         return output, final_hidden, final_cell
@@ -115,30 +124,40 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         output, saved, *operands = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         gradients: Sequence[torch.Tensor | None]
-        if torch.is_grad_enabled():
+        # In this order: the compiler, for which nothing is direct, knows not all of it.
+        direct = ctx.direct and all(
+            gradient is None or dispatcher.takes_gradient(gradient) for gradient in grad_outputs
+        )
+        # Our operator knows no batches of gradients, PyTorch's own do.
+        batched = ctx.direct and not direct and not dispatcher.is_watched()
+        if torch.is_grad_enabled() or batched:
             same = partial(_composed, *ctx.layout)
             gradients = dispatcher.differentiable_gradients(same, operands, grad_outputs, wanted)
         else:
             input, hidden, cell, *weights = operands
             outer = [None if g is None else g.contiguous() for g in grad_outputs]
-            rows, hidden, cell, *of_weights = _backward(
-                *outer,
-                *(input, hidden, cell, weights),
-                *(output, saved, *ctx.layout, wanted[0], any(wanted[3:])),
-            )
+            states, kinds = (input, hidden, cell), (wanted[0], any(wanted[3:]))
+            found = None
+            if direct:
+                found = _native.apply_rnn_layer_backward(
+                    ctx.layout, states, weights, (output, saved), outer, kinds
+                )
+            if found is None:
+                found = _backward(*outer, *states, weights, output, saved, *ctx.layout, *kinds)
+            rows, hidden, cell, *of_weights = found
             flat: Sequence[torch.Tensor | None] = of_weights[: len(weights)]
             if hidden.dim() == 3:
                 directions = hidden.shape[0]
                 rows = rows.sum(0) if directions > 1 and wanted[0] else rows.squeeze(0)
                 of_weights = of_weights[: len(weights) // directions]
                 each = zip(*(weight.unbind(0) for weight in of_weights), strict=True)
-                found = [gradient for direction in each for gradient in direction]
-                flat = found or [None] * len(weights)
+                unbound = [gradient for direction in each for gradient in direction]
+                flat = unbound or [None] * len(weights)
             gradients = [rows, hidden, cell, *flat]
         of_operands = (g if needed else None for g, needed in zip(gradients, wanted, strict=True))
-        return (None, None, *of_operands)
+        return (None, None, None, *of_operands)
 
 
 def _composed(
@@ -191,7 +210,8 @@ def layer(
     try:
         if dispatcher.needs_gradient(rows, *states, *weights):
             operands = (rows, hidden, cell, *weights)
-            output, *finals = dispatcher.apply(_Layer, kind, batch_sizes, *operands)
+            direct = TAKES_TENSORS and dispatcher.is_direct(*operands)
+            output, *finals = dispatcher.apply(_Layer, kind, batch_sizes, direct, *operands)
         else:
             output, *finals = _forward(rows, hidden, cell, weights, kind, batch_sizes, False)[:3]
     except (RuntimeError, AttributeError) as error:
@@ -209,11 +229,15 @@ def step(
     states: list[torch.Tensor],
     weights: list[torch.Tensor],
 ) -> list[torch.Tensor]:
-    """One step with gradients, whose states ``(batch, hidden_size)`` lack the directions."""
+    """One step with gradients of plain tensors, for which nobody waits in the dispatcher.
+
+    States ``(batch, hidden_size)`` lack the directions.
+    """
     hidden = states[0]
     cell = states[1] if len(states) > 1 else hidden.new_empty(len(hidden), 0)
     try:
-        results: list[torch.Tensor] = _Layer.apply(kind, batch_sizes, rows, hidden, cell, *weights)
+        operands = (rows, hidden, cell, *weights)
+        results: list[torch.Tensor] = _Layer.apply(kind, batch_sizes, TAKES_TENSORS, *operands)
     except (RuntimeError, AttributeError) as error:
         raise dispatcher.as_raised(error, input=rows, state=hidden, weight=weights[0]) from None
     return list(results[1 : 1 + len(states)])

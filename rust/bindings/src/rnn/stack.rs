@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 
 use super::{Layer, Layout, Results, weights_of, with_cell};
 use crate::array::{Array, Float, Stored, with_number};
-use crate::gate::{self, Failure, Result};
+use crate::gate::{self, Failure, Result, served};
 use crate::torch_abi::Tensor;
 
 /// Layers of one kind of cell.
@@ -134,9 +134,6 @@ pub(crate) fn rnn_layers(
             Float::BFloat16 => with_cell!(kind, C => stack.run::<Bf16, C>(team)),
             dtype => with_number!(dtype, T => with_cell!(kind, C => stack.run::<T, C>(team))),
         };
-        match run() {
-            Err(Failure::Value(_) | Failure::Type(_)) => Ok(None),
-            results => results.map(Some),
-        }
+        served(run())
     })
 }
