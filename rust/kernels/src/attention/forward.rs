@@ -11,7 +11,7 @@ use super::params::{Attention, Head};
 use super::reach::Segment;
 use super::score::{Raise, hide};
 use super::softmax::Running;
-use super::tile::{Ground, KEYS, Place, QUERIES, Tile};
+use super::tile::{Ground, KEYS, Place, QUERIES, Tile, grain};
 use crate::error::expect_shape;
 use crate::gemm::{
     Start, hold_tiles, multiply_block, multiply_in_chains, singles_mut, stored_factors,
@@ -237,6 +237,8 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
         let Head { reach, sink, .. } = self.head;
         let (depth, value_dim) = (self.key.columns(), self.value.rows());
         let width = queries.len().next_multiple_of(I::LANES);
+        let grain = grain::<E, I>(isa);
+        let cut = [grain, width];
         let plain = score.is_scaled_only();
         let raised = if plain { 0 } else { width * KEYS };
         let staging = score.mask.staging(KEYS, width);
@@ -276,7 +278,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
                 Ground::Written if plain => Start::Accumulate,
                 Ground::Clear | Ground::Written => Start::Zero,
             };
-            for group in reach.groups(queries.clone(), &segment, I::LANES) {
+            for group in reach.groups(queries.clone(), &segment, cut) {
                 let a = self.key.slice(0, inside(&segment, &group.keys));
                 let b = packed.slice(1, group.columns.clone());
                 let c = scores.view_mut(group.keys.clone(), group.columns.clone())?;
@@ -296,23 +298,17 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
                 }
             }
             let dropped = keep.as_ref().map(|keep| (keep, segment.keys.start));
-            if segment.edge {
-                for column in (0..width).step_by(I::LANES) {
-                    let columns = column..column + I::LANES;
-                    let rows = reach.rows(queries.clone(), &segment, columns, I::LANES);
-                    running.absorb_strip::<I, 1>(
-                        isa,
-                        column,
-                        rows,
-                        &mut scores,
-                        &mut sums,
-                        dropped,
-                    );
-                }
-            } else {
-                running.absorb(isa, &mut scores, &mut sums, dropped);
+            let step = if segment.edge { grain } else { width };
+            for column in (0..width).step_by(step) {
+                let columns = column..width.min(column + step);
+                let rows = if segment.edge {
+                    reach.rows(queries.clone(), &segment, columns.clone(), grain)
+                } else {
+                    0..scores.height()
+                };
+                running.absorb(isa, columns, rows, &mut scores, &mut sums, dropped);
             }
-            for group in reach.groups(queries.clone(), &segment, I::LANES) {
+            for group in reach.groups(queries.clone(), &segment, cut) {
                 let keys = deep::<E>(inside(&segment, &group.keys));
                 let a = self.value.slice(1, keys);
                 let b = scores.view(deep::<E>(group.keys), group.columns.clone())?;

@@ -126,15 +126,15 @@ impl Reach {
     }
 
     /// The pieces of a segment that products are made of: all of it, or at an edge, where columns
-    /// of queries fall away from key to key, as many keys as a vector has lanes.
+    /// of queries fall away from key to key, keys and columns by the `grain`, of `width` columns.
     pub(super) fn groups(
         self,
         queries: Range<usize>,
         segment: &Segment,
-        lanes: usize,
+        [grain, width]: [usize; 2],
     ) -> impl Iterator<Item = Group> + use<> {
         let Segment { keys, edge, .. } = segment.clone();
-        let step = if edge { lanes } else { keys.len() };
+        let step = if edge { grain } else { keys.len() };
         (0..keys.len()).step_by(step).filter_map(move |start| {
             let end = keys.len().min(start + step);
             let seeing = if edge {
@@ -142,7 +142,8 @@ impl Reach {
             } else {
                 0..queries.len()
             };
-            let columns = seeing.start / lanes * lanes..seeing.end.next_multiple_of(lanes);
+            let end_column = seeing.end.next_multiple_of(grain).min(width);
+            let columns = seeing.start / grain * grain..end_column;
             (!seeing.is_empty()).then_some(Group { keys: start..end, columns })
         })
     }
@@ -154,7 +155,7 @@ impl Reach {
         queries: Range<usize>,
         segment: &Segment,
         columns: Range<usize>,
-        lanes: usize,
+        grain: usize,
     ) -> Range<usize> {
         let last = (queries.start + columns.end).min(queries.end) - 1;
         let keys = &segment.keys;
@@ -162,7 +163,7 @@ impl Reach {
         let start = inside(self.keys(queries.start + columns.start).start);
         let end = inside(self.keys(last).end);
         if start < end {
-            start / lanes * lanes..end.next_multiple_of(lanes).min(keys.len())
+            start / grain * grain..end.next_multiple_of(grain).min(keys.len())
         } else {
             0..0
         }

@@ -38,33 +38,34 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
         Self { maxima, sums, unit }
     }
 
-    /// Turns scores into powers of e relative to the largest so far, and brings `output` to the
-    /// same base; powers become factors of `E`, which take the first rows.
+    /// Turns scores of some columns and rows into powers of e relative to the largest so far, and brings
+    /// `output` to the same base; powers become factors of `E`, which take the first rows.
     ///
     /// What dropout decides comes with the key of the first row.
     #[inline(always)]
     pub(super) fn absorb<I: Storage<E>>(
         &mut self,
         isa: I,
+        columns: Range<usize>,
+        rows: Range<usize>,
         scores: &mut Tile<'_, E::Real>,
         output: &mut Tile<'_, E::Real>,
         dropout: Option<(&Keep, usize)>,
     ) {
-        let (rows, width) = (0..scores.height(), scores.width());
-        let mut column = 0;
-        while column + 4 * I::LANES <= width {
+        let mut column = columns.start;
+        while column + 4 * I::LANES <= columns.end {
             self.absorb_strip::<I, 4>(isa, column, rows.clone(), scores, output, dropout);
             column += 4 * I::LANES;
         }
-        while column < width {
+        while column < columns.end {
             self.absorb_strip::<I, 1>(isa, column, rows.clone(), scores, output, dropout);
             column += I::LANES;
         }
     }
 
-    /// [`Running::absorb`] for the rows `rows` and `VECTORS` vectors of columns from `column` on.
+    /// [`Running::absorb`] for `VECTORS` vectors of columns from `column` on.
     #[inline(always)]
-    pub(super) fn absorb_strip<I: Storage<E>, const VECTORS: usize>(
+    fn absorb_strip<I: Storage<E>, const VECTORS: usize>(
         &mut self,
         isa: I,
         column: usize,

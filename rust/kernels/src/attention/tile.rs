@@ -2,15 +2,23 @@
 
 use std::ops::Range;
 
-use fusewire_simd::Plain;
+use fusewire_simd::{Element, Plain, Storage};
 
 use crate::Result;
+use crate::gemm::multiplies_by_tiles;
 use crate::view::{View, ViewMut};
 
 /// Queries of a block: four AVX-512 vectors, a whole number of vectors everywhere.
 pub(super) const QUERIES: usize = 64;
 /// Keys of a tile at most: with the packed queries it fits in the second-level cache.
 pub(super) const KEYS: usize = 128;
+/// Queries and keys by which tiles are cut at an edge: as many as vectors have lanes, but all where
+/// matrix tiles multiply so fast that vectors had better do the same for all queries.
+#[inline(always)]
+pub(super) fn grain<E: Element, I: Storage<E>>(isa: I) -> usize {
+    if multiplies_by_tiles::<E, I>(isa) { QUERIES } else { I::LANES }
+}
+
 /// Neighbouring keys that a factor of a product may hold: tiles are made of so many.
 pub(super) const PAIR: usize = 2;
 

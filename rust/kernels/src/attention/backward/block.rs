@@ -14,7 +14,7 @@ use crate::attention::operand::{Operand, chain, deep, pack_columns};
 use crate::attention::params::Head;
 use crate::attention::reach::Segment;
 use crate::attention::score::{Raise, hide};
-use crate::attention::tile::{Ground, Group, KEYS, Place, Tile};
+use crate::attention::tile::{Ground, Group, KEYS, Place, Tile, grain};
 use crate::gemm::{Start, multiply_in_chains};
 use crate::math::Elementary;
 use crate::scratch::Scratch;
@@ -149,6 +149,7 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
         let (key, value) = (factors.key.view()?, factors.value.view()?);
         let queries = place.queries.clone();
         let width = queries.len().next_multiple_of(I::LANES);
+        let cut = [grain::<E, I>(isa), width];
         let Pass { attention, upstream, .. } = pass;
         let sequences = &attention.sequences;
 
@@ -189,7 +190,7 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
             }
             let slopes = Tile::new(slopes, rows, width);
             let joined = Tile::new(joined, rows.div_ceil(E::Factor::DEPTH), width);
-            let groups = head.reach.groups(queries.clone(), &segment, I::LANES);
+            let groups = head.reach.groups(queries.clone(), &segment, cut);
             let first_key = keys.start;
             let mut step = Step { segment, first_key, ground, powers, slopes, joined, bends };
             for group in groups {
