@@ -73,12 +73,17 @@ pub trait Lanes<T: Real>: Isa {
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// `a · 2^n` for whole `n` within twice the exponent range of `T`.
     fn scale_exponent(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
+    /// `a` where it lies within `±bound`, else what leads to the same powers: 0 or ∞. NaN passes.
+    #[inline(always)]
+    fn bounded(self, a: Self::Vector, bound: T) -> Self::Vector {
+        // NaN passes as the second operand.
+        self.min(self.splat(bound), self.max(self.splat(-bound), a))
+    }
     /// `(n, r)` with `a = n + r`, `n` whole and |r| ≤ ½. Beyond `±bound`, where powers of two are 0
     /// or ∞, it is enough that [`Lanes::scale_exponent`] by `n` makes them so and that `r` is finite.
     #[inline(always)]
     fn split_whole(self, a: Self::Vector, bound: T) -> (Self::Vector, Self::Vector) {
-        // NaN passes as the second operand.
-        let a = self.min(self.splat(bound), self.max(self.splat(-bound), a));
+        let a = self.bounded(a, bound);
         let whole = self.round(a);
         (whole, self.sub(a, whole))
     }
@@ -86,9 +91,7 @@ pub trait Lanes<T: Real>: Isa {
     /// before they are rounded; `factor` is positive. `r` may be NaN where `a` is ∞.
     #[inline(always)]
     fn split_product(self, a: Self::Vector, factor: T, bound: T) -> (Self::Vector, Self::Vector) {
-        let most = bound / factor;
-        // NaN passes as the second operand.
-        let a = self.min(self.splat(most), self.max(self.splat(-most), a));
+        let a = self.bounded(a, bound / factor);
         let factor = self.splat(factor);
         let whole = self.round(self.mul(a, factor));
         (whole, self.mul_add(a, factor, self.sub(self.zero(), whole)))
@@ -118,8 +121,7 @@ pub trait Lanes<T: Real>: Isa {
         bound: T,
     ) -> (Self::Vector, Self::Vector) {
         let factor = self.splat(log2_e[0]);
-        // NaN passes as the second operand.
-        let a = self.min(self.splat(bound), self.max(self.splat(-bound), a));
+        let a = self.bounded(a, bound);
         let whole = self.round(self.mul(a, factor));
         let rest = self.neg_mul_add(whole, self.splat(ln_2[0]), a);
         let rest = self.neg_mul_add(whole, self.splat(ln_2[1]), rest);
