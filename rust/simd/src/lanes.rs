@@ -73,7 +73,8 @@ pub trait Lanes<T: Real>: Isa {
     fn round(self, a: Self::Vector) -> Self::Vector;
     /// `a · 2^n` for whole `n` within twice the exponent range of `T`.
     fn scale_exponent(self, a: Self::Vector, n: Self::Vector) -> Self::Vector;
-    /// `a` where it lies within `±bound`, else what leads to the same powers: 0 or ∞. NaN passes.
+    /// `a` where it lies within `±bound`, else what [`Lanes::shift`] makes the same power of, 0 or ∞. NaN
+    /// passes.
     #[inline(always)]
     fn bounded(self, a: Self::Vector, bound: T) -> Self::Vector {
         // NaN passes as the second operand.
@@ -128,7 +129,7 @@ pub trait Lanes<T: Real>: Isa {
         (whole, self.mul(rest, factor))
     }
     /// `a · 2^n` for |a| about 1 and what [`Lanes::split_power`] or [`Lanes::split_exp`] gave for `n`.
-    /// Where 2^n is no normal number it may count as 0 or ∞.
+    /// Where 2^n is no normal number it may count as 0 or ∞, whatever `a` is.
     #[inline(always)]
     fn shift(self, a: Self::Vector, n: Self::Vector) -> Self::Vector {
         self.scale_exponent(a, n)

@@ -67,9 +67,11 @@ macro_rules! token {
 token!(false, "avx512", "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma");
 token!(true, "avx512bf16", "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma");
 
-/// How much further than asked for numbers are bounded. `scalef` takes any exponent, but Intel's takes
-/// 200 cycles for results just below the normal numbers, and none for those that are far below.
-const FAR: f32 = 8.0;
+/// Below, `2^n · m`, |m| about 1, is no normal number. `scalef` takes any exponent, but where the result is
+/// denormal or a little less, Intel's takes 200 cycles: as many hidden scores would cost.
+const LEAST_EXPONENT: f32 = -126.0;
+/// The same of float64.
+const LEAST_EXPONENT_64: f64 = -1022.0;
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -94,11 +96,17 @@ where
         proved!(_mm512_scalef_ps(a, n))
     }
     #[inline(always)]
-    fn bounded(self, a: __m512, bound: f32) -> __m512 {
+    fn shift(self, a: __m512, n: __m512) -> __m512 {
         proved!({
-            let bound = FAR * bound;
-            _mm512_min_ps(_mm512_set1_ps(bound), _mm512_max_ps(_mm512_set1_ps(-bound), a))
+            // NaN is not less.
+            let normal = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n, _mm512_set1_ps(LEAST_EXPONENT));
+            _mm512_maskz_scalef_ps(normal, a, n)
         })
+    }
+    #[inline(always)]
+    fn bounded(self, a: __m512, bound: f32) -> __m512 {
+        // Below, `shift` gives 0 whatever the rest is; NaN passes as the second operand.
+        proved!(_mm512_min_ps(_mm512_set1_ps(bound), a))
     }
     #[inline(always)]
     fn split_whole(self, a: __m512, _: f32) -> (__m512, __m512) {
@@ -109,10 +117,9 @@ where
         })
     }
     #[inline(always)]
-    fn split_product(self, a: __m512, factor: f32, bound: f32) -> (__m512, __m512) {
-        // `scalef` takes any exponent, but −∞ must not meet itself.
+    fn split_product(self, a: __m512, factor: f32, _: f32) -> (__m512, __m512) {
+        // The rest of ±∞ is not a number, and `shift` gives 0 for −∞: no bound is needed.
         proved!({
-            let a = _mm512_max_ps(_mm512_set1_ps(-FAR * bound / factor), a);
             let factor = _mm512_set1_ps(factor);
             let whole = _mm512_roundscale_ps::<NEAREST>(_mm512_mul_ps(a, factor));
             (whole, _mm512_fmsub_ps(a, factor, whole))
@@ -261,11 +268,17 @@ where
         proved!(_mm512_scalef_pd(a, n))
     }
     #[inline(always)]
-    fn bounded(self, a: __m512d, bound: f64) -> __m512d {
+    fn shift(self, a: __m512d, n: __m512d) -> __m512d {
         proved!({
-            let bound = f64::from(FAR) * bound;
-            _mm512_min_pd(_mm512_set1_pd(bound), _mm512_max_pd(_mm512_set1_pd(-bound), a))
+            // NaN is not less.
+            let normal = _mm512_cmp_pd_mask::<_CMP_NLT_UQ>(n, _mm512_set1_pd(LEAST_EXPONENT_64));
+            _mm512_maskz_scalef_pd(normal, a, n)
         })
+    }
+    #[inline(always)]
+    fn bounded(self, a: __m512d, bound: f64) -> __m512d {
+        // Below, `shift` gives 0 whatever the rest is; NaN passes as the second operand.
+        proved!(_mm512_min_pd(_mm512_set1_pd(bound), a))
     }
     #[inline(always)]
     fn split_whole(self, a: __m512d, _: f64) -> (__m512d, __m512d) {
@@ -276,10 +289,9 @@ where
         })
     }
     #[inline(always)]
-    fn split_product(self, a: __m512d, factor: f64, bound: f64) -> (__m512d, __m512d) {
-        // `scalef` takes any exponent, but −∞ must not meet itself.
+    fn split_product(self, a: __m512d, factor: f64, _: f64) -> (__m512d, __m512d) {
+        // The rest of ±∞ is not a number, and `shift` gives 0 for −∞: no bound is needed.
         proved!({
-            let a = _mm512_max_pd(_mm512_set1_pd(-f64::from(FAR) * bound / factor), a);
             let factor = _mm512_set1_pd(factor);
             let whole = _mm512_roundscale_pd::<NEAREST>(_mm512_mul_pd(a, factor));
             (whole, _mm512_fmsub_pd(a, factor, whole))
