@@ -16,7 +16,6 @@ from fusewire.models.gan import (
     MlpConfig,
     ResidualConfig,
 )
-from fusewire.models.gan.dense import Dense
 from fusewire.models.gan.phase import PhaseShuffle
 
 NETWORKS = {
@@ -87,28 +86,6 @@ def test_the_dense_networks_are_those_of_the_mission() -> None:
     assert sizes == [(128, config.noise_size), (128, 128), (784, 128)]
     sizes = [tuple(weight.shape) for weight in discriminator.parameters() if weight.ndim == 2]
     assert sizes == [(128, 784), (128, 128), (1, 128)]
-
-
-@pytest.mark.parametrize("activation", [None, "relu"])
-def test_dense_layers_are_the_same_whoever_computes_them(
-    activation: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    torch.manual_seed(0)
-    layer = Dense(7, 5, dtype=torch.float64, activation=activation)
-    samples = torch.randn(3, 7, dtype=torch.float64, requires_grad=True)
-
-    def results() -> list[torch.Tensor]:
-        output = layer(samples)
-        (slope,) = torch.autograd.grad(output.square().sum(), samples, create_graph=True)
-        return [output, slope, *torch.autograd.grad(slope.square().sum(), [*layer.parameters()])]
-
-    found = []
-    for ours in (False, True):
-        monkeypatch.setattr(Dense, "_ours", ours)
-        found.append(results())
-    assert all(result.any() for result in found[0])
-    for theirs, our in zip(*found, strict=True):
-        torch.testing.assert_close(our, theirs)
 
 
 def test_spectral_norm_makes_the_discriminator_lipschitz() -> None:

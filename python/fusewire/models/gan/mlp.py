@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fusewire.errors import InputError
-from fusewire.models.gan.dense import Dense
+from fusewire.models.dense import Dense
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.networks import Shape
 

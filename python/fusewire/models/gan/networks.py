@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
-from fusewire.models.gan.dense import Dense
+from fusewire.models.dense import Dense
 from fusewire.models.gan.heads import HeadKind, make_head
 
 Conditioning: TypeAlias = Literal["concatenation", "projection"]

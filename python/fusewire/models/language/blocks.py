@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 import fusewire
+from fusewire.models.dense import Dense, dense
 from fusewire.models.language.layout import Layout
 from fusewire.models.language.positions import AddedPositions, RotaryPositions, rotate
 from fusewire.models.language.transformer_config import TransformerConfig
-from fusewire.nn import Linear
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -32,8 +32,8 @@ class SelfAttention(nn.Module):
         self.head_dim = config.width_of_head
         self.heads = [config.heads, config.key_value_heads, config.key_value_heads]
         width = sum(self.heads) * self.head_dim
-        self.in_proj = Linear(config.embed_dim, width, config.bias)
-        self.out_proj = Linear(config.heads * self.head_dim, config.embed_dim, config.bias)
+        self.in_proj = Dense(config.embed_dim, width, config.bias)
+        self.out_proj = Dense(config.heads * self.head_dim, config.embed_dim, config.bias)
 
     def forward(self, hidden: Tensor, layout: Layout, rotation: Rotation | None) -> Tensor:
         """Mixes (B, T, E) over the tokens that the layout lets see each other."""
@@ -76,11 +76,11 @@ class CrossAttention(nn.Module):
         self.layer = layer
         self.head_dim = config.width_of_head
         width = config.heads * self.head_dim
-        self.query_proj = Linear(config.embed_dim, width, config.bias)
-        self.memory_proj = Linear(
+        self.query_proj = Dense(config.embed_dim, width, config.bias)
+        self.memory_proj = Dense(
             memory_dim, 2 * config.key_value_heads * self.head_dim, config.bias
         )
-        self.out_proj = Linear(width, config.embed_dim, config.bias)
+        self.out_proj = Dense(width, config.embed_dim, config.bias)
 
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         """Adds to (B, T, E) what the memory holds for it."""
@@ -123,13 +123,13 @@ class FeedForward(nn.Module):
         super().__init__()
         width = config.width_of_feed_forward
         self.gated = config.activation == "swiglu"
-        self.expand = Linear(
+        self.expand = Dense(
             config.embed_dim,
             2 * width if self.gated else width,
             config.bias,
             activation=None if self.gated else "gelu_tanh",
         )
-        self.contract = Linear(width, config.embed_dim, config.bias)
+        self.contract = Dense(width, config.embed_dim, config.bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Transforms each token of (B, T, E) by itself."""
@@ -193,7 +193,7 @@ class Stack(nn.Module):
         )
         self.norm = make_norm(config)
         if not config.tied:
-            self.output = Linear(config.embed_dim, vocab_size, bias=False)
+            self.output = Dense(config.embed_dim, vocab_size, bias=False)
         self._initialise()
 
     @property
@@ -225,7 +225,7 @@ class Stack(nn.Module):
     def score(self, hidden: Tensor) -> Tensor:
         """Logits of every token for what ``read`` gave: (B, T, V)."""
         if self.config.tied:
-            return fusewire.linear(hidden, self.embedding.weight)
+            return dense(hidden, self.embedding.weight)
         logits: Tensor = self.output(hidden)
         return logits
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-import fusewire
 from fusewire.errors import InputError
+from fusewire.models.dense import Dense, dense
 from fusewire.models.language.dropout import LockedDropout
 from fusewire.models.language.recurrent_layers import (
     CELLS,
@@ -21,7 +21,6 @@ from fusewire.models.language.recurrent_layers import (
     select_rows,
 )
 from fusewire.models.language.saving import Saved
-from fusewire.nn import Linear
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Recurrent(Saved[RecurrentConfig], nn.Module):
         if self.tied:
             self.output_bias = nn.Parameter(torch.zeros(vocab_size))
         else:
-            self.output = Linear(config.hidden_size, vocab_size)
+            self.output = Dense(config.hidden_size, vocab_size)
         nn.init.normal_(self.embedding.weight, std=config.embed_dim**-0.5)
         initialise_layers(self.layers)
 
@@ -177,7 +176,7 @@ class Recurrent(Saved[RecurrentConfig], nn.Module):
     def score(self, hidden: Tensor) -> Tensor:
         """Logits of every token for what ``features`` gave: (batch, seq_len, vocab_size)."""
         if self.tied:
-            return fusewire.linear(hidden, self.embedding.weight, self.output_bias)
+            return dense(hidden, self.embedding.weight, self.output_bias)
         logits: Tensor = self.output(hidden)
         return logits
 

@@ -1,0 +1,54 @@
+"""Dense layers of models that are trained, by whichever product is the faster one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fusewire.nn import Linear
+from fusewire.ops.linear import Activation, composed, linear
+from fusewire.ops.linear.rivalry import products_gain
+
+_OURS = products_gain()
+
+
+def dense(
+    input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation | None = None
+) -> Tensor:
+    """`fusewire.linear`, but in training PyTorch's operators where our product is not the faster.
+
+    What is left to win there is what a call costs, in particular one whose gradient is
+    differentiated again, and PyTorch's own operators never enter Python for it. Without gradients,
+    as text is generated, our call is the cheaper one.
+
+    Args:
+        input: ``(..., in_features)``.
+        weight: ``(out_features, in_features)``.
+        bias: ``(out_features)``.
+        activation: What is applied to the output.
+
+    Returns:
+        ``(..., out_features)``.
+
+    Example:
+        >>> import torch
+        >>> dense(torch.ones(5, 3), torch.ones(2, 3)).shape
+        torch.Size([5, 2])
+    """
+    if _OURS or not torch.is_grad_enabled():
+        return linear(input, weight, bias, activation)
+    return composed.linear(input, weight, bias, activation or "identity")
+
+
+class Dense(Linear):
+    """`fusewire.nn.Linear`, computed by :func:`dense`.
+
+    Example:
+        >>> import torch
+        >>> Dense(3, 2, activation="relu")(torch.ones(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Applies the layer to ``(..., in_features)``; returns ``(..., out_features)``."""
+        return dense(input, self.weight, self.bias, self.activation)
