@@ -122,8 +122,8 @@ fn strip_vectors(registers: usize, rows: usize, left: usize) -> usize {
 /// which B is read less often.
 const SOME_ROWS: std::ops::RangeInclusive<usize> = 8..=32;
 
-/// A block whose operands hold every position of its shape; one function per type of what is done meanwhile, so
-/// that a kernel with many products stays small.
+/// A block whose operands hold every position of its shape; one function per type of what is done
+/// meanwhile, so that a kernel with many products stays small.
 struct Block<'a, E: Element, M> {
     operands: Operands<E>,
     rows: usize,
