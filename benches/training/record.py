@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fusewire import _native
+from benches.machine import machine
 from fusewire.training.run_directory import RunResult
 
 
@@ -32,7 +28,7 @@ class Record:
         """The result of that name, computed and written down where it is missing."""
         if name not in self.results:
             self.results[name] = compute()
-            content = {"machine": _machine(), "results": self.results}
+            content = {"machine": machine(), "results": self.results}
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._path.write_text(json.dumps(content, indent=1) + "\n")
         print(f"{name}: {json.dumps(self.results[name])}", flush=True)
@@ -44,13 +40,3 @@ def whole(result: RunResult) -> RunResult:
     if result.stopped_early:
         raise SystemExit(130)
     return result
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "fusewire": _native.config(),
-    }

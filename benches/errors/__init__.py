@@ -1,0 +1,1 @@
+"""Errors beside PyTorch's on random inputs: `python -m benches.errors --help`."""
