@@ -5,7 +5,8 @@ operator, with PyTorch's of the same type, and with PyTorch's in float64, and pr
 result (outputs, and the gradients of all operands) our error norm over PyTorch's: the geometric
 mean over all trials, the ratio that 95 of 100 do not exceed, the largest with its seed, and in how
 many trials ours is above or below by more than chance. "few" counts trials of so few independent
-errors (`FEW` in summary.py) that their own ratio says little: they are in the mean only.
+errors (`FEW` in summary.py) that their own ratio says little: they are in the mean only. "exact"
+counts those in which ours, and PyTorch's, alone has no error at all: they are in nothing else.
 `--operators attention --types float32 --first 17 --trials 1` repeats the trial of seed 17.
 """
 

@@ -31,8 +31,11 @@ class Row(NamedTuple):
     trials: int
     few: int
     """Trials with fewer than `FEW` independent errors."""
+    exact_ours: int
+    """Trials in which ours alone has no error at all, as where every query sees one key only."""
+    exact_theirs: int
     mean: float
-    """The geometric mean of all ratios."""
+    """The geometric mean of all ratios but these."""
     high: float
     """Ninety-five of a hundred ratios are not above this one, those of few errors left out."""
     largest: float
@@ -45,14 +48,15 @@ class Row(NamedTuple):
 
 def geometric_mean(ratios: Iterable[float]) -> float:
     logarithms = [math.log(ratio) for ratio in ratios]
-    return math.exp(sum(logarithms) / len(logarithms))
+    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else math.nan
 
 
 def row(result: str, found: list[tuple[int, Ratio]]) -> Row:
-    told = sorted((ratio.ratio, seed) for seed, ratio in found if ratio.chance <= FEW**-0.5)
+    inexact = [(seed, ratio) for seed, ratio in found if 0 < ratio.ratio < math.inf]
+    told = sorted((ratio.ratio, seed) for seed, ratio in inexact if ratio.chance <= FEW**-0.5)
     beyond = [
         math.copysign(1, math.log(ratio.ratio))
-        for _, ratio in found
+        for _, ratio in inexact
         if abs(math.log(ratio.ratio)) > BEYOND * ratio.chance
     ]
     high, (largest, worst) = (
@@ -61,8 +65,10 @@ def row(result: str, found: list[tuple[int, Ratio]]) -> Row:
     return Row(
         result=result,
         trials=len(found),
-        few=len(found) - len(told),
-        mean=geometric_mean(ratio.ratio for _, ratio in found),
+        few=len(inexact) - len(told),
+        exact_ours=sum(ratio.ratio == 0 for _, ratio in found),
+        exact_theirs=sum(ratio.ratio == math.inf for _, ratio in found),
+        mean=geometric_mean(ratio.ratio for _, ratio in inexact),
         high=high,
         largest=largest,
         above=beyond.count(1),
@@ -89,9 +95,10 @@ def by_option(outcomes: list[Outcome]) -> dict[str, list[Row]]:
 
 
 def table(rows: list[Row]) -> str:
-    lines = [f"{'':<26}trials   few   mean    95 %  largest  above  below  worst seed"]
+    lines = [f"{'':<26}trials   few  exact   mean   95 %  largest  above  below  worst seed"]
     lines += [
-        f"{row.result:<26}{row.trials:>6}{row.few:>6}{row.mean:>7.2f}{row.high:>8.2f}"
+        f"{row.result:<26}{row.trials:>6}{row.few:>6}{f'{row.exact_ours}/{row.exact_theirs}':>7}"
+        f"{row.mean:>7.2f}{row.high:>7.2f}"
         f"{row.largest:>9.2f}{row.above:>7}{row.below:>7}{row.worst:>12}"
         for row in rows
     ]

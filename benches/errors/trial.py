@@ -13,8 +13,6 @@ import torch
 
 Named = dict[str, torch.Tensor]
 Choice = TypeVar("Choice")
-FARTHEST = 64.0
-"""The largest ratio that is counted, and one over the smallest: one side may have no error."""
 
 
 class Draw:
@@ -112,12 +110,12 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, truth: torch.Tensor) -> tu
     """The ratio of error norms, and the standard deviation of its logarithm by chance.
 
     Two norms of n independent errors each, equally large, have a ratio whose logarithm deviates
-    by 1 / sqrt(n). What both have exactly counts as 1, and what one of them has as `FARTHEST`.
+    by 1 / sqrt(n). What both have exactly counts as 1; what one of them has, as infinity or 0.
     """
     of_ours, of_theirs = (ours - truth).square(), (theirs - truth).square()
     squares = float(of_ours.sum()), float(of_theirs.sum())
     ratio = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else math.inf
-    ratio = 1.0 if squares == (0.0, 0.0) else min(max(ratio, 1 / FARTHEST), FARTHEST)
+    ratio = 1.0 if squares == (0.0, 0.0) else ratio
     return ratio, 1 / math.sqrt(max(independent(of_ours + of_theirs), 1.0))
 
 

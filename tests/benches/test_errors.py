@@ -9,7 +9,7 @@ import pytest
 import torch
 from benches.errors import __main__ as command
 from benches.errors.summary import FEW, Outcome, by_option, by_result
-from benches.errors.trial import FARTHEST, Draw, Ratio, compare, kind, ratios
+from benches.errors.trial import Draw, Ratio, compare, kind, ratios
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +31,8 @@ def test_ratios_are_those_of_norms():
     once, twice = truth + noise(1000, 1, 1e-6), truth + noise(1000, 1, 2e-6)
     assert compare(twice, once, truth)[0] == pytest.approx(2.0)
     assert compare(truth, truth, truth)[0] == 1.0
-    assert compare(once, truth, truth)[0] == FARTHEST
-    assert compare(truth, once, truth)[0] == 1 / FARTHEST
+    assert compare(once, truth, truth)[0] == math.inf
+    assert compare(truth, once, truth)[0] == 0.0
 
 
 def test_chance_is_what_equal_errors_differ_by():
@@ -102,14 +102,16 @@ def test_a_result_that_is_not_finite_is_no_ratio():
         ratios(broken)
 
 
-def test_summaries_leave_few_errors_out_of_extremes():
+def test_summaries_leave_few_errors_out_of_extremes_and_none_out_of_all():
     found = [Ratio("output", ratio, 0.01) for ratio in (0.5, 0.5, 2.0)]
     outcomes = [
         Outcome(seed, "", ("even",) * (seed % 2 == 0), [of]) for seed, of in enumerate(found)
     ]
-    outcomes.append(Outcome(3, "", (), [Ratio("output", 4.0, 1.0)]))
+    for seed, ratio in enumerate((4.0, 0.0, math.inf, math.inf), start=3):
+        outcomes.append(Outcome(seed, "", (), [Ratio("output", ratio, 1.0)]))
     (row,) = by_result(outcomes)
-    assert (row.trials, row.few, row.above, row.below) == (4, 1, 1, 2)
+    assert (row.trials, row.few, row.above, row.below) == (7, 1, 1, 2)
+    assert (row.exact_ours, row.exact_theirs) == (1, 2)
     assert row.mean == pytest.approx(2.0**0.25)
     assert (row.largest, row.worst, row.high) == (2.0, 2, 2.0)
     (even,) = by_option(outcomes)["even"]
