@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,22 @@ class Record:
             self.results[name] = compute()
             content = {"machine": machine(), "results": self.results}
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(content, indent=1) + "\n")
+            self._path.write_text(strict_json(content) + "\n")
         print(f"{name}: {json.dumps(self.results[name])}", flush=True)
         return self.results[name]
+
+
+def strict_json(content: Any) -> str:
+    """The content as JSON that every reader takes: numbers that are none (NaN) become null."""
+    return json.dumps(_without_nan(content), indent=1, allow_nan=False)
+
+
+def _without_nan(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {name: _without_nan(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def whole(result: RunResult) -> RunResult:

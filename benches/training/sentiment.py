@@ -148,7 +148,7 @@ def train(
     together = torch.stack(likely).mean(0).argmax(-1) == labels
     return {
         "accuracy": accuracies.mean().item(),
-        "deviation": accuracies.std().item(),
+        "deviation": accuracies.std().item() if seeds > 1 else None,
         "seeds": accuracies.tolist(),
         "together": together.float().mean().item(),
         "above_baseline": [above.mean().item(), above.std().item() / len(above) ** 0.5],

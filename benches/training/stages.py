@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benches.training.record import strict_json
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.loop import resume, train
 from fusewire.training.checkpoint import checkpoint_steps
@@ -90,7 +91,7 @@ class Record:
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.content, indent=1) + "\n")
+        self.path.write_text(strict_json(self.content) + "\n")
 
 
 def measure(config: GanConfig) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -186,6 +187,39 @@ def test_all_stop_where_one_cannot_write(folder: Path, output: str) -> None:
     assert output.count("first stops: cannot write the log") == 1, output
     assert output.count("another stops: cannot write the log") == 1, output
     assert not (folder / "two" / "full-0").exists()
+
+
+ENDS = """
+import atexit, sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from test_processes import adversarial, runs
+
+def threads():
+    names = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    print("threads of the group:", sum("gloo" in name for name in names), flush=True)
+
+atexit.register(threads)  # the first to be registered, so the last to be called
+folder = Path({folder!r})
+adversarial.train(runs(folder)["r1-r2"], folder / "ends")
+threads()
+"""
+
+
+def test_no_thread_of_the_group_is_left_when_python_ends(folder: Path) -> None:
+    # One that lets go of a tensor later than that aborts the process, now and then.
+    script = ENDS.format(tests=str(Path(__file__).parent), folder=str(folder))
+    alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_PORT": "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        text=True,
+        capture_output=True,
+        env=os.environ | alone | {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"},
+    )
+    before, after = re.findall(r"threads of the group: (\d+)", ended.stdout)
+    assert ended.returncode == 0, ended.stderr
+    assert int(before) > int(after) == 0
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -172,6 +172,11 @@ def load_checkpoint(
             fill_model(model, weights[name])
         for name, optimizer in (optimizers or {}).items():
             fill_optimizer(optimizer, moments[name])
+    except InputError as mismatch:
+        raise InputError(
+            f"checkpoint {path} was saved by another version of fusewire and cannot be resumed: "
+            f"{mismatch}; give the run to --start of a new one, which goes on from its weights"
+        ) from mismatch
     except (RuntimeError, ValueError) as mismatch:
         raise InputError(f"checkpoint {path} belongs to another model: {mismatch}") from mismatch
     if streams:

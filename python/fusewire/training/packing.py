@@ -96,7 +96,17 @@ def fill_model(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 def fill_optimizer(optimizer: Optimizer, content: dict[str, Any]) -> None:
-    """Puts an optimiser's state in place."""
+    """Puts an optimiser's state in place.
+
+    Raises:
+        InputError: it was saved from other groups of parameters, whose order nobody knows here.
+    """
+    held = [len(group["params"]) for group in optimizer.param_groups]
+    saved = [len(group["params"]) for group in content["param_groups"]]
+    if held != saved:
+        raise InputError(
+            f"its optimiser held weights in groups of {saved}, where this version has {held}"
+        )
     places = [place for group in optimizer.param_groups for place in group["params"]]
     state = {
         index: {

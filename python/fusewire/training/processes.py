@@ -7,15 +7,22 @@ the step of one process with the whole batch, to rounding.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import torch
+
+# Its functions have the group of all processes as a default. Imported once there is one, as DDP
+# does, they would hold it to the end of the process, and its threads with it.
+import torch.distributed.nn
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
+from torch import distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
@@ -46,12 +53,15 @@ class Processes:
         _forget_other_device(wanted)
         if wanted.type == "cuda" and wanted.index is not None:
             torch.cuda.set_device(wanted)
+        others_group = dist.is_initialized()
         self._accelerator = Accelerator(
             cpu=wanted.type == "cpu",
             # Buffers move the same in every process; sending them would change tensors that an
             # earlier call of the same network still needs for its gradient.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
+        if dist.is_initialized() and not others_group:
+            atexit.register(_leave_group)
         self.device = self._accelerator.device
         if self.device.type != wanted.type:
             raise InputError(f'device "{device}" cannot be used: accelerate chose {self.device}')
@@ -161,6 +171,14 @@ class Processes:
     def wait(self) -> None:
         """Returns when every process has come here."""
         self._accelerator.wait_for_everyone()
+
+
+def _leave_group() -> None:
+    # A thread of the group that lets go of a tensor while Python ends would abort the process.
+    # They are joined once nothing holds the group, such as a model in a cycle of references.
+    if dist.is_initialized():
+        gc.collect()
+        dist.destroy_process_group()
 
 
 def _forget_other_device(wanted: torch.device) -> None:

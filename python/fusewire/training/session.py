@@ -174,6 +174,8 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+        if kind is None:
+            self._processes.wait()
 
     def steps(self) -> Iterator[int]:
         """Counts the steps from 1, or from where the run stood, until `ends` has said yes."""

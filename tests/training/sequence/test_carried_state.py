@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from fusewire.errors import InputError
 from fusewire.models.language import (
     Recurrent,
     RecurrentConfig,
@@ -16,7 +18,7 @@ from fusewire.models.language import (
     TransformerConfig,
 )
 from fusewire.training.metrics import read_metrics
-from fusewire.training.sequence import language
+from fusewire.training.sequence import language, runs
 from fusewire.training.sequence.config import LanguageConfig
 from fusewire.training.sequence.language import LanguageTask, build_model
 from fusewire.training.sequence.learner import CarriedState, decaying_groups
@@ -44,6 +46,17 @@ def test_the_carried_state_is_whole_and_without_history(cell: str) -> None:
         assert original.grad_fn is not None
     expected = model(tokens)[0][:, 6:]
     torch.testing.assert_close(model(tokens[:, 6:], kept)[0], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_state_that_was_fetched_stays_as_it_is(batch: int) -> None:
+    model = Recurrent(RecurrentConfig("gru", layers=1, embed_dim=8, hidden_size=8), vocab_size=5)
+    carried = CarriedState(model, batch)
+    fetched = carried.get(slice(0, batch))
+    (state,) = parts_of(fetched)
+    assert state.is_contiguous()
+    carried.set(slice(0, batch), torch.ones_like(state))
+    assert not state.any()
 
 
 def test_a_transformer_carries_nothing() -> None:
@@ -115,3 +128,30 @@ def test_recurrent_weights_of_relu_learn_slowly() -> None:
     assert len(scales) == len([*model.parameters()])
     for name, parameter in model.named_parameters():
         assert scales[id(parameter)] == (0.1 if "weight_hh" in name else 1.0)
+
+
+def test_a_run_of_relu_layers_that_an_older_version_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat. " * 40)
+    config = LanguageConfig(
+        model=RecurrentConfig("relu", layers=1, embed_dim=8, hidden_size=8),
+        data=text,
+        steps=2,
+        batch=2,
+        context=8,
+        validation_tokens=20,
+    )
+
+    def older(model: torch.nn.Module, weight_decay: float) -> list[dict[str, object]]:
+        first, second, slow = decaying_groups(model, weight_decay)
+        return [{**first, "params": [*first["params"], *slow["params"]]}, second]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "decaying_groups", older)
+        language.train(config, tmp_path / "old")
+    with pytest.raises(InputError, match=r"another version .* \[\d+, \d+\], .* --start of a new"):
+        language.resume(tmp_path / "old", 4)
+    started = dataclasses.replace(config, start=tmp_path / "old")
+    assert language.train(started, tmp_path / "new").step == 2

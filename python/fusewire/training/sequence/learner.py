@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -84,8 +85,11 @@ class CarriedState(nn.Module):
                 self.register_buffer(str(index), part.transpose(0, 1).contiguous())
 
     def get(self, rows: slice) -> RecurrentState | None:
-        """The state after the batch before, of some rows."""
-        parts = tuple(part[rows].transpose(0, 1).contiguous() for part in self.buffers())
+        """The state after the batch before, of some rows; a later `set` leaves it alone."""
+        packed = torch.contiguous_format
+        parts = tuple(
+            part[rows].transpose(0, 1).clone(memory_format=packed) for part in self.buffers()
+        )
         return (parts[0], parts[1]) if self._pair else next(iter(parts), None)
 
     def set(self, rows: slice, state: RecurrentState | None) -> None:

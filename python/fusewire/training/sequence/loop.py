@@ -85,7 +85,6 @@ def fit(session: Session, learner: SequenceLearner, task: Task) -> RunResult:
         if last or step % task.save_every == 0:
             session.save()
     made = task.finish(learner.model, session.run)
-    processes.wait()
     return session.result(made)
 
 
