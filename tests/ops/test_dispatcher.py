@@ -78,6 +78,21 @@ def test_transforms_of_functions():
     assert jacobian.shape == (2, 3, 4, 2, 3, 4)
 
 
+def test_rows_of_a_transform_draw_as_it_says():
+    ones = torch.ones(3, 2, 5, 8, dtype=torch.float64)
+
+    def attend(row):
+        return fw.scaled_dot_product_attention(row, row, row, dropout_p=0.5)
+
+    torch.manual_seed(0)
+    each = vmap(attend, randomness="different")(ones)
+    assert not torch.equal(each[0], each[1])
+    alike = vmap(attend, randomness="same")(ones)
+    assert torch.equal(alike[0], alike[1])
+    with pytest.raises(RuntimeError, match="randomness"):
+        vmap(attend)(ones)
+
+
 # PyTorch's own forward-mode formulas are scripted still.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_tangents_are_carried_forward():

@@ -200,8 +200,7 @@ def _dispatch(
     if elsewhere and not needs_lse and composed.is_plain(query, key, options, extras):
         return _plain(query, key, value, extras.attn_mask, options), None
     if options.dropout_p > 0 and extras.seed is None:
-        seed = torch.empty((), dtype=torch.int64, device=query.device).random_()
-        extras = extras._replace(seed=seed)
+        extras = extras._replace(seed=_drawn(query.device))
     results: tuple[torch.Tensor, torch.Tensor]
     if not dispatcher.is_served(query, dispatcher.STORED):
         whole = partial(composed.attention, options=options)
@@ -218,6 +217,14 @@ def _dispatch(
     else:
         results = _forward(query, key, value, *extras, *options)
     return results
+
+
+def _drawn(device: torch.device) -> torch.Tensor:
+    """A seed from PyTorch's generator."""
+    if dispatcher.is_transformed():
+        # `vmap` refuses to draw in place, where each row of its batch shall have its own.
+        return torch.randint(torch.iinfo(torch.int64).max, (), device=device)
+    return torch.empty((), dtype=torch.int64, device=device).random_()
 
 
 def _plain(
