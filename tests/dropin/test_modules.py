@@ -295,3 +295,48 @@ def test_traces_refuse_what_torch_lacks():
     layer = fw.nn.GRU(6, 4, layer_norm=True)
     with pytest.raises(RuntimeError, match="cannot record GRU"):
         torch.jit.trace(layer, torch.randn(5, 2, 6))
+
+
+@pytest.mark.parametrize("cell", ["RNNCell", "GRUCell", "LSTMCell"])
+def test_graphs_of_functions_keep_modules_whole(cell):
+    """`torch.fx`, on which extractors of features are built, records what it did before."""
+
+    class Everything(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(6, 6)
+            self.rnn, self.gru = torch.nn.RNN(6, 6), torch.nn.GRU(6, 6)
+            self.lstm = torch.nn.LSTM(6, 6)
+            self.cell = getattr(torch.nn, cell)(6, 6)
+            self.attention = torch.nn.MultiheadAttention(6, 2)
+            self.encoder = torch.nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0)
+
+        def forward(self, x):
+            x, hidden = self.rnn(self.linear(x))
+            x, _ = self.gru(x, hidden)
+            x, _ = self.lstm(x)
+            x, _ = self.attention(x, x, value=x, need_weights=False)
+            x = self.encoder(x)
+            step = self.cell(x[-1])
+            return x, step if cell != "LSTMCell" else step[0]
+
+    model = Everything()
+    plain = torch.fx.symbolic_trace(model)
+    expected = {length: model(torch.ones(length, 2, 6)) for length in (3, 7)}
+    fw.fuse(model, linear=True)
+    graph = torch.fx.symbolic_trace(model)
+    targets = [
+        [node.target for node in traced.graph.nodes if node.op == "call_module"]
+        for traced in (plain, graph)
+    ]
+    assert targets[0] == targets[1]
+    assert len(targets[0]) == 7
+    for length, outputs in expected.items():
+        torch.testing.assert_close(graph(torch.ones(length, 2, 6)), outputs, rtol=1e-4, atol=1e-5)
+
+
+def test_graphs_of_functions_keep_what_is_alone_in_the_package():
+    model = torch.nn.Sequential(fw.nn.Linear(6, 4, activation="gelu"), fw.nn.MinGRU(4, 4))
+    graph = torch.fx.symbolic_trace(model)
+    x = torch.randn(5, 2, 6)
+    torch.testing.assert_close(graph(x), model(x))

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from fusewire import nn
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops.dispatcher import PLAIN, REAL
 from fusewire.ops.linear import linear
 
@@ -31,5 +32,7 @@ class Linear(nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Applies the layer to ``(..., in_features)``; returns ``(..., out_features)``."""
+        if is_symbolic(input):
+            return recorded(self, input)  # type: ignore[no-any-return]
         apply = linear if is_served(input, self.weight) else functional.linear
         return apply(input, self.weight, self.bias)

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional
 
 from fusewire.nn import nested
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops.attention import scaled_dot_product_attention
 
 
@@ -55,6 +56,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         Returns:
             The output, shaped like `query`, and the weights or None.
         """
+        if is_symbolic(query):
+            others = (key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal)
+            return recorded(self, query, key, value, *others)  # type: ignore[no-any-return]
         masked = attn_mask is not None or key_padding_mask is not None
         if query.is_nested and query is key and key is value and not (need_weights or masked):
             rows, exists = nested.pad(query)

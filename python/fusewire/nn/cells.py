@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 
@@ -22,6 +23,8 @@ class RNNCell(torch.nn.RNNCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.RNNCell`."""
+        if is_symbolic(input):
+            return recorded(self, input, hx)  # type: ignore[no-any-return]
         if dispatcher.is_traced():
             return super().forward(input, hx)
         try:
@@ -42,6 +45,8 @@ class GRUCell(torch.nn.GRUCell):
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.GRUCell`."""
+        if is_symbolic(input):
+            return recorded(self, input, hx)  # type: ignore[no-any-return]
         if dispatcher.is_traced():
             return super().forward(input, hx)
         try:
@@ -65,6 +70,8 @@ class LSTMCell(torch.nn.LSTMCell):
         self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """See `torch.nn.LSTMCell`."""
+        if is_symbolic(input):
+            return recorded(self, input, hx)  # type: ignore[no-any-return]
         if dispatcher.is_traced():
             return super().forward(input, hx)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops.linear import Activation, linear
 
 
@@ -41,6 +42,8 @@ class Linear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Applies the layer to ``(..., in_features)``; returns ``(..., out_features)``."""
+        if is_symbolic(input):
+            return recorded(self, input)  # type: ignore[no-any-return]
         return linear(input, self.weight, self.bias, self.activation)
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from fusewire.nn import traced
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 from fusewire.ops.rnn.cells import zoneout_pair
@@ -242,6 +243,8 @@ class Recurrent(torch.nn.Module):
         Returns:
             The output, laid out like `input`, and the final hidden state.
         """
+        if is_symbolic(input):
+            return recorded(self, input, hx)  # type: ignore[no-any-return]
         output, (hidden,) = self._run(input, None if hx is None else [hx])
         return output, hidden
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from fusewire.nn.recurrent import Recurrent
+from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops.rnn.options import Options
 
 
@@ -118,5 +119,7 @@ class LSTM(Recurrent):
         Returns:
             The output, laid out like `input`, and the final hidden and cell state.
         """
+        if is_symbolic(input):
+            return recorded(self, input, hx)  # type: ignore[no-any-return]
         output, (hidden, cell) = self._run(input, None if hx is None else list(hx))
         return output, (hidden, cell)

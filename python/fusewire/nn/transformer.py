@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from fusewire.nn.symbolic import is_symbolic, recorded
+
 
 class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
     """`torch.nn.TransformerEncoderLayer`, which always calls its attention.
@@ -29,6 +31,8 @@ class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
         is_causal: bool = False,
     ) -> torch.Tensor:
         """See `torch.nn.TransformerEncoderLayer.forward`."""
+        if is_symbolic(src):
+            return recorded(self, src, src_mask, src_key_padding_mask, is_causal)  # type: ignore[no-any-return]
 
         def attend(x: torch.Tensor) -> torch.Tensor:
             return self._sa_block(x, src_mask, src_key_padding_mask, is_causal=is_causal)
