@@ -1,6 +1,8 @@
 """GANs beside the same in plain PyTorch, and the mission's with the example's faults.
 
 FUSEWIRE_DATA=... python -m benches.training.twin --only mlp-non_saturating --steps 5000
+
+Scores of one network differ from seed to seed; `--seeds 3` says by how much.
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=list(configs), default=[_MISSION])
     parser.add_argument("--steps", type=int, default=5000, help="of each side, in turns")
+    parser.add_argument("--seeds", type=int, default=1, help="how often, from other weights")
     parser.add_argument("--count", type=int, default=5000, help="samples to score; 0 for none")
     parser.add_argument("--runs", type=Path, default=Path("runs/shown"), help="for the classifier")
     parser.add_argument("--record", type=Path, help="file to write; by default in benches/record")
@@ -61,8 +64,10 @@ def main() -> None:
     options = parser.parse_args()
     record = Record("twin", options.record)
     for name in options.only:
-        config = dataclasses.replace(configs[name], device=options.device)
-        _beside(name, config, record, options)
+        for seed in range(options.seeds):
+            if not record.has(run=name, seed=seed):
+                config = dataclasses.replace(configs[name], device=options.device, seed=seed)
+                _beside(name, config, record, options)
 
 
 def _beside(name: str, config: GanConfig, record: Record, options: argparse.Namespace) -> None:
@@ -89,9 +94,9 @@ def _beside(name: str, config: GanConfig, record: Record, options: argparse.Name
     plain = statistics.median(seconds["plain"])
     for side, rival in rivals.items():
         took = statistics.median(seconds[side])
-        row = {"run": name, "side": side, "steps": options.steps, "device": options.device}
-        row |= {"threads": torch.get_num_threads(), "steps_per_second": 1 / took}
-        row |= {"times_as_fast_as_plain": plain / took}
+        row = {"run": name, "seed": config.seed, "side": side, "steps": options.steps}
+        row |= {"device": options.device, "threads": torch.get_num_threads()}
+        row |= {"steps_per_second": 1 / took, "times_as_fast_as_plain": plain / took}
         scores = _score(rival, samples, options.count, options.runs) if options.count else {}
         record.add(row | scores)
 
