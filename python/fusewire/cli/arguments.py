@@ -146,7 +146,8 @@ class Sample:
     repetition_penalty: Annotated[float | None, hint("1.0")] = None
     """Above 1 makes tokens that came already less likely (language models)."""
     beams: Annotated[int | None, hint("none, for encoder-decoders 4")] = None
-    """Search for the most probable text, keeping so many, instead of drawing."""
+    """Search for the most probable text, keeping so many, instead of drawing; what the options
+    above leave out is not searched, and the temperature has no effect."""
     stop: tuple[str, ...] = ()
     """Texts that end the text; they are not part of it (language models)."""
     show: Annotated[Literal["interpolation", "classes", "film"] | None, hint("samples")] = None

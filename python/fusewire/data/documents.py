@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.data.text import read_text
+from fusewire.data.text import read_text, read_text_or_nothing
 from fusewire.data.token_files import is_token_file, text_files
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens, make_tokenizer
 from fusewire.errors import InputError
@@ -102,7 +102,13 @@ def load_documents(
     every = tokenize_documents(tokenizer, texts)
     wanted = len(every.tokens) * (1 - _VALIDATION_FRACTION)
     cut = int(np.searchsorted(every.bounds, wanted, side="right")) - 1
-    cut = min(max(cut, 1), len(texts) - 1)
+    last = len(every.bounds) - 2  # there may be fewer than texts
+    if not last:
+        raise InputError(
+            f"{path} has one of {kind} that is longer than a token, and at least two are needed; "
+            "say what a document is with --documents"
+        )
+    cut = min(max(cut, 1), last)
     at = int(every.bounds[cut])
     digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
     return DocumentCorpus(
@@ -131,7 +137,8 @@ def read_documents(path: Path, kind: DocumentKind) -> list[str]:
         raise InputError(
             f"{path} does not say where documents begin; give the text or the folder it is made of"
         )
-    texts = [read_text(file) for file in text_files(path)]
+    read = read_text_or_nothing if path.is_dir() else read_text
+    texts = [read(file) for file in text_files(path)]
     if kind != "files":
         texts = [part for text in texts for part in re.split(_BETWEEN[kind], text)]
     stripped = (text.strip("\n") for text in texts)

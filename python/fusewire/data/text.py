@@ -24,6 +24,18 @@ def read_text(path: Path) -> str:
     Raises:
         InputError: if the file is missing, a directory, unreadable, empty or not UTF-8 text.
     """
+    text = read_text_or_nothing(path)
+    if not text.strip():
+        raise InputError(f"{path} is empty; give a text file with something to learn")
+    return text
+
+
+def read_text_or_nothing(path: Path) -> str:
+    """Reads a UTF-8 text file that may be empty, as some in a folder of many are.
+
+    Raises:
+        InputError: if the file is missing, a directory, unreadable or not UTF-8 text.
+    """
     try:
         content = read_regular_file(path)
     except FileNotFoundError:
@@ -41,8 +53,6 @@ def read_text(path: Path) -> str:
         ) from None
     if "\0" in text:
         raise InputError(f"{path} holds NUL bytes, so it is not text; give a UTF-8 text file")
-    if not text.strip():
-        raise InputError(f"{path} is empty; give a text file with something to learn")
     return text.replace("\r\n", "\n")
 
 

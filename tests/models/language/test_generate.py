@@ -199,6 +199,10 @@ def test_one_beam_is_greedy_far_beyond_the_window(kind: str) -> None:
     model, prompt = make_model(kind), torch.tensor([[1, 2], [3, 4]])
     greedy = generate(model, prompt, length=40, temperature=0.0)
     assert torch.equal(beam_search(model, prompt, length=40, beams=1)[0], greedy)
+    penalty = Sampling(repetition_penalty=3.0)
+    rare = generate(model, prompt, length=40, temperature=0.0, repetition_penalty=3.0)
+    assert not torch.equal(rare, greedy)
+    assert torch.equal(beam_search(model, prompt, length=40, beams=1, sampling=penalty)[0], rare)
 
 
 def test_a_beam_ends_with_its_end_token() -> None:

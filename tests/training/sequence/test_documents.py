@@ -133,6 +133,8 @@ def test_a_batch_read_in_parts_is_the_batch(model: str, text_file: Path, tmp_pat
 def test_documents_are_lines_paragraphs_or_files(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\ntwo\n\n\nthree\r\n \r\nfour\n")
     (tmp_path / "b.txt").write_text("\nfive")
+    (tmp_path / "nothing.txt").write_text("")
+    (tmp_path / "blank.txt").write_bytes(b"\xef\xbb\xbf \r\n")
     assert read_documents(tmp_path, "lines") == [
         f"\n{word}\n" for word in ("one", "two", "three", "four", "five")
     ]
@@ -144,5 +146,9 @@ def test_documents_are_lines_paragraphs_or_files(tmp_path: Path) -> None:
     assert corpus.tokenizer.decode(corpus.validation.tokens) == "\nfive\n"
     with pytest.raises(InputError, match="has 1 files, and at least two are needed"):
         load_documents(tmp_path / "a.txt", "files", "bytes")
+    short = tmp_path / "short.txt"
+    short.write_text("yes\nhe said yes\n")  # a word and no end of a line is one token
+    with pytest.raises(InputError, match="has one of lines that is longer than a token"):
+        load_documents(short, "lines", "words")
     with pytest.raises(InputError, match="does not say where documents begin"):
         read_documents(tmp_path / "all.tokens", "lines")

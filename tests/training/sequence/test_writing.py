@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from fusewire.data.subword_tokenizers import SubwordKind, SubwordTokenizer
 from fusewire.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig
@@ -22,11 +23,14 @@ class Recital(torch.nn.Module):
         super().__init__()
         self.place = torch.nn.Parameter(torch.zeros(()))
         self.tokens, self.vocab_size = tokens.tolist(), vocab_size
+        self.asked = 0
 
     def begin(self, tokens: torch.Tensor, _padding: None) -> tuple[torch.Tensor, int]:
+        self.asked = 1
         return self._say(len(tokens), 0), 1
 
     def forward(self, tokens: torch.Tensor, state: int) -> tuple[torch.Tensor, int]:
+        self.asked += 1
         return self._say(len(tokens), state)[:, None], state + 1
 
     def _say(self, batch: int, place: int) -> torch.Tensor:
@@ -74,6 +78,32 @@ def test_beams_find_the_likeliest() -> None:
     model, tokenizer = recital("abc")
     model.select = lambda state, _rows: state
     assert write_texts(model, tokenizer, settings(length=5, beams=3)) == "> abcab\n"
+
+
+def test_beams_heed_truncations_and_stops() -> None:
+    model, tokenizer = recital("abc")
+    model.select = lambda state, _rows: state
+    stopped = settings(length=9, beams=2, stop=("ca",), min_p=0.5, top_k=3, top_p=0.9)
+    assert write_texts(model, tokenizer, stopped) == "> ab\n"
+    assert model.asked == 4
+    # Only one text is left by a truncation that leaves one token.
+    alone = settings(length=4, beams=3, count=3, top_k=1)
+    assert write_texts(model, tokenizer, alone) == "> abca\n"
+
+
+@pytest.mark.parametrize("kind", ["words", "wordpiece", "unigram", "bpe"])
+def test_what_follows_a_prompt_is_joined_to_it(kind: SubwordKind) -> None:
+    text = "the cat sat on the mat and the dog ran to the log"
+    tokenizer = SubwordTokenizer.learn(kind, [text], 256 if kind == "bpe" else 40)
+    ids = tokenizer.encode(text)
+    for cut in range(1, len(ids) - 1):
+        prompt = tokenizer.decode(ids[:cut])
+        if tokenizer.encode(prompt).tolist() != ids[:cut].tolist():
+            continue  # a half word that has tokens of its own
+        model = Recital(ids[cut:], tokenizer.vocab_size)
+        sampling = settings(prompt=prompt, length=len(ids) - cut)
+        assert write_texts(model, tokenizer, sampling) == text + "\n"
+        assert "".join(stream_text(model, tokenizer, sampling)) == text
 
 
 def test_the_first_stop_counts() -> None:

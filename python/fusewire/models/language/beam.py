@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fusewire.models.language.generate import LanguageModel, evaluating, window_start
+from fusewire.models.language.sampling import Sampling
+
+_ALL = Sampling()
 
 
 @torch.no_grad()
@@ -18,6 +23,8 @@ def beam_search(
     count: int = 1,
     end_token: int | None = None,
     length_penalty: float = 1.0,
+    sampling: Sampling = _ALL,
+    ends: Callable[[Tensor], bool] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Finds continuations of high probability.
 
@@ -31,10 +38,13 @@ def beam_search(
         count: continuations to return for each prompt, all different, the best first.
         end_token: ends a continuation; everything after it is ``end_token`` too.
         length_penalty: 0 compares whole probabilities, 1 those per token.
+        sampling: its truncations leave out what they would not draw, its repetition penalty
+            changes the probabilities; nothing is drawn, and its temperature has no effect.
+        ends: whether a continuation, (added,), is finished; what comes after it has no meaning.
 
     Returns:
         Prompts and their best continuations, (batch * count, prompt_len + length), and their
-        scores, (batch * count).
+        scores, (batch * count); −∞ where truncations have left fewer.
 
     Raises:
         ValueError: for an empty prompt, a length or number of beams below 1, or a count that is
@@ -66,6 +76,7 @@ def beam_search(
         scores[:, 0] = 0.0
         lengths = torch.zeros_like(scores)
         ended = torch.zeros_like(scores, dtype=torch.bool)
+        filler = 0 if end_token is None else end_token
         for end in range(prompt_len, prompt_len + length):
             if end > prompt_len:
                 visible = window_start(end, model.window)
@@ -75,11 +86,11 @@ def beam_search(
                 else:
                     following, state = model(tokens[:, -1:], state)
                     logits = following[:, -1]
-            steps = logits.float().log_softmax(dim=-1).view(batch, beams, -1)
+            steps = _log_probabilities(logits.float(), tokens, sampling).view(batch, beams, -1)
             vocab_size = steps.shape[-1]
-            if end_token is not None:  # an ended beam goes on with its end, at no cost
-                steps = steps.masked_fill(ended[..., None], -torch.inf)
-                steps[..., end_token].masked_fill_(ended, 0.0)
+            # An ended beam goes on with one token, its end where there is one, at no cost.
+            steps = steps.masked_fill(ended[..., None], -torch.inf)
+            steps[..., filler].masked_fill_(ended, 0.0)
             candidates = scores[..., None] + steps
             grown = lengths + ~ended
             ranks = candidates / grown[..., None] ** length_penalty
@@ -92,14 +103,25 @@ def beam_search(
             offsets = torch.arange(batch, device=prompt.device)[:, None] * beams
             rows = (parents + offsets).flatten()
             tokens = torch.cat([tokens[rows], drawn.flatten()[:, None]], dim=1)
+            if ends is not None:
+                stopped = [ends(row) for row in tokens[:, prompt_len:]]
+                ended = ended | torch.tensor(stopped, device=prompt.device).view(batch, beams)
             state = model.select(state, rows)
-            if bool(ended.all()):
+            if bool((ended | (scores == -torch.inf)).all()):
                 break
     final = scores / lengths**length_penalty
     best = final.topk(count, dim=1).indices  # in order
     rows = torch.arange(batch, device=prompt.device)[:, None]
     tokens = tokens.view(batch, beams, -1)[rows, best].flatten(0, 1)
     missing = prompt_len + length - tokens.shape[1]
-    if missing and end_token is not None:
-        tokens = torch.cat([tokens, tokens.new_full((len(tokens), missing), end_token)], dim=1)
+    if missing:
+        tokens = torch.cat([tokens, tokens.new_full((len(tokens), missing), filler)], dim=1)
     return tokens, final.gather(1, best).flatten()
+
+
+def _log_probabilities(logits: Tensor, tokens: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.repetition_penalty != 1.0:
+        seen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, tokens, True)
+        logits = sampling.penalised(logits, seen)
+    left_out = sampling.truncated(logits) == -torch.inf
+    return logits.log_softmax(dim=-1).masked_fill(left_out, -torch.inf)

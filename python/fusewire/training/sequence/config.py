@@ -35,7 +35,8 @@ class SamplingConfig:
         top_p: draw from the fewest likeliest tokens whose probabilities sum to p.
         min_p: draw from tokens at least this fraction as probable as the likeliest.
         repetition_penalty: above 1 makes tokens that came already less likely.
-        beams: search for the most probable texts, keeping so many; 0 draws instead.
+        beams: search for the most probable texts among what would be drawn, keeping so many, at
+            any temperature; 0 draws instead.
         stop: texts that end a text; they are not part of it.
         seed: the same seed gives the same text.
         count: texts to draw, or of the beams the best so many.

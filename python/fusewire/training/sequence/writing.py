@@ -8,12 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fusewire.data.tokenizers import ByteTokenizer, Tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import beam_search, stream
 from fusewire.training.sequence.config import SamplingConfig
+
+# Tokens of a prompt that decide how what follows is joined to it.
+_JOINED = 16
 
 _BETWEEN_TEXTS = "\n" + "-" * 72 + "\n"
 
@@ -22,13 +26,20 @@ def write_texts(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> s
     """Draws texts, or finds the best, each beginning with the prompt, lines of dashes between."""
     prompt = sampling.prompt or tokenizer.start
     ids = encode_prompt(model, tokenizer, prompt)
+    decode = _continuing(tokenizer, ids)
+    ended = _stopped(decode, sampling.stop)
     if sampling.beams:
-        tokens, _ = beam_search(
-            model, ids, sampling.length, beams=sampling.beams, count=sampling.count
+        tokens, scores = beam_search(
+            model,
+            ids,
+            sampling.length,
+            beams=sampling.beams,
+            count=sampling.count,
+            sampling=sampling.draws(),
+            ends=lambda row: ended(row.cpu().numpy()),
         )
-        drawn = tokens[:, ids.shape[1] :]
+        drawn = tokens[scores > -torch.inf, ids.shape[1] :]
     else:
-        ended = _stopped(tokenizer, sampling.stop)
         columns = list(
             stream(
                 model,
@@ -41,8 +52,7 @@ def write_texts(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> s
         )
         drawn = torch.stack(columns, dim=1)
     texts = [
-        (prompt + cut_at(tokenizer.decode(row), sampling.stop)).strip("\n")
-        for row in drawn.cpu().numpy()
+        (prompt + cut_at(decode(row), sampling.stop)).strip("\n") for row in drawn.cpu().numpy()
     ]
     return _BETWEEN_TEXTS.join(texts) + "\n"
 
@@ -55,7 +65,7 @@ def stream_text(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> I
     prompt = sampling.prompt or tokenizer.start
     ids = encode_prompt(model, tokenizer, prompt)
     yield prompt.lstrip("\n")
-    decode = _incremental(tokenizer)
+    decode = _incremental(tokenizer, ids)
     held = ""
     for column in stream(model, ids, sampling.length, sampling.draws(), seed=sampling.seed):
         held += decode(int(column.item()))
@@ -89,11 +99,18 @@ def cut_at(text: str, stops: tuple[str, ...]) -> str:
     return text[: min(found)] if found else text
 
 
+def _continuing(tokenizer: Tokenizer, prompt: Tensor) -> Callable[[NDArray[Any]], str]:
+    """Decodes tokens as what follows a prompt: with the space, or the rest of a word, between."""
+    last = prompt[0, -_JOINED:].cpu().numpy()
+    known = len(tokenizer.decode(last))
+    return lambda drawn: tokenizer.decode(np.concatenate([last, drawn]))[known:]
+
+
 def _stopped(
-    tokenizer: Tokenizer, stops: tuple[str, ...]
-) -> Callable[[np.ndarray[Any, Any]], bool]:
-    def ended(row: np.ndarray[Any, Any]) -> bool:
-        text = tokenizer.decode(row) if stops else ""
+    decode: Callable[[NDArray[Any]], str], stops: tuple[str, ...]
+) -> Callable[[NDArray[Any]], bool]:
+    def ended(row: NDArray[Any]) -> bool:
+        text = decode(row) if stops else ""
         return any(stop in text for stop in stops)
 
     return ended
@@ -108,18 +125,19 @@ def _begun(text: str, stops: tuple[str, ...]) -> int:
     return 0
 
 
-def _incremental(tokenizer: Tokenizer) -> Callable[[int], str]:
+def _incremental(tokenizer: Tokenizer, prompt: Tensor) -> Callable[[int], str]:
     """Decodes one token after another; what is no whole character yet comes with the next."""
     if isinstance(tokenizer, ByteTokenizer):
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         return lambda token: decoder.decode(bytes([token]))
+    whole = _continuing(tokenizer, prompt)
     tokens: list[int] = []
     shown = ""
 
     def decode(token: int) -> str:
         nonlocal shown
         tokens.append(token)
-        text = tokenizer.decode(np.array(tokens))
+        text = whole(np.array(tokens))
         if text.endswith("�"):
             return ""
         new, shown = text[len(shown) :], text
