@@ -160,6 +160,7 @@ def trial(draw: Draw, dtype: torch.dtype) -> Trial:
             *(["values of another size"] if value_dim != head_dim else []),
         ),
         operands=operands,
+        sources=batch * heads * int(visible.sum()),
         grad_outputs=lambda _: {"output": grad_output},
         ours=ours,
         theirs=theirs,

@@ -60,6 +60,7 @@ def trial(draw: Draw, dtype: torch.dtype) -> Trial:
             *(["transposed"] if transposed else []),
         ),
         operands=operands,
+        sources=rows * out_features,
         grad_outputs=lambda _: {"output": grad_output},
         ours=ours,
         theirs=theirs,

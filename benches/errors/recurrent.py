@@ -93,6 +93,9 @@ def trial(cell: str, draw: Draw, dtype: torch.dtype) -> Trial:
             *(["projection"] if "proj_size" in sizes else []),
         ),
         operands=operands,
+        sources=(1 + bidirectional)
+        * hidden_size
+        * (seq_len * batch if lengths is None else int(lengths.sum())),
         grad_outputs=grad_outputs,
         ours=computed_by(fw.nn),
         theirs=computed_by(torch.nn),

@@ -54,6 +54,9 @@ class Trial:
     options: tuple[str, ...]
     """What the trial has in common with others, to tell what errors depend on."""
     operands: Named
+    sources: int
+    """Numbers between operands and results that round by themselves, as the scores of attention:
+    no result has more independent errors, however many numbers it has."""
     grad_outputs: Callable[[Named], Named]
     ours: Callable[[Named], Named]
     theirs: Callable[[Named], Named]
@@ -106,7 +109,9 @@ def independent(squares: torch.Tensor) -> float:
     return 2.0 * float(squares.sum()) ** 2 / moment if moment > 0 else 1.0
 
 
-def compare(ours: torch.Tensor, theirs: torch.Tensor, truth: torch.Tensor) -> tuple[float, float]:
+def compare(
+    ours: torch.Tensor, theirs: torch.Tensor, truth: torch.Tensor, sources: float = math.inf
+) -> tuple[float, float]:
     """The ratio of error norms, and the standard deviation of its logarithm by chance.
 
     Two norms of n independent errors each, equally large, have a ratio whose logarithm deviates
@@ -116,7 +121,8 @@ def compare(ours: torch.Tensor, theirs: torch.Tensor, truth: torch.Tensor) -> tu
     squares = float(of_ours.sum()), float(of_theirs.sum())
     ratio = math.sqrt(squares[0] / squares[1]) if squares[1] > 0 else math.inf
     ratio = 1.0 if squares == (0.0, 0.0) else ratio
-    return ratio, 1 / math.sqrt(max(independent(of_ours + of_theirs), 1.0))
+    count = min(independent(of_ours + of_theirs), sources)
+    return ratio, 1 / math.sqrt(max(count, 1.0))
 
 
 def ratios(trial: Trial) -> list[Ratio]:
@@ -132,5 +138,5 @@ def ratios(trial: Trial) -> list[Ratio]:
     for name, exact in truth.items():
         assert not exact.isfinite().all() or ours[name].isfinite().all(), f"{name}: {trial.told}"
         if theirs[name].isfinite().all() and exact.isfinite().all():
-            found.append(Ratio(name, *compare(ours[name], theirs[name], exact)))
+            found.append(Ratio(name, *compare(ours[name], theirs[name], exact, trial.sources)))
     return found

@@ -49,6 +49,8 @@ def test_errors_that_lie_in_few_numbers_are_few():
     large[:20] = 1e4
     _, chance = compare(noise(10000, 0) * large, noise(10000, 1) * large, truth)
     assert chance > 0.1
+    _, chance = compare(noise(10000, 0), noise(10000, 1), truth, sources=4)
+    assert chance == 0.5
 
 
 def test_layers_and_directions_are_one_result():
