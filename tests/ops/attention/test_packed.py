@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 import fusewire as fw
 from fusewire.ops.attention import scaled_dot_product_attention_backward, varlen_attention_backward
@@ -164,3 +165,16 @@ def test_bad_input_is_told(kind_of_array, arguments, words):
     with pytest.raises(ValueError) as raised:  # noqa: PT011 - the words are looked at below
         fw.varlen_attention(*arguments)
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_told_to_be_packed():
+    rows = [torch.randn(length, 2, 8) for length in (3, 5)]
+    nested = torch.nested.nested_tensor(rows, layout=torch.jagged)
+    heads_first = nested.transpose(1, 2)
+    with pytest.raises(TypeError, match=r"query must be dense, but is nested; fw\.varlen_att"):
+        fw.scaled_dot_product_attention(heads_first, heads_first, heads_first)
+    values, ends = nested.values(), nested.offsets()
+    output = fw.varlen_attention(values, values, values, ends, ends)
+    own = functional.scaled_dot_product_attention(heads_first, heads_first, heads_first)
+    torch.testing.assert_close(output, own.transpose(1, 2).values())

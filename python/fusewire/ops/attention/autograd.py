@@ -252,6 +252,11 @@ def _check_types(**operands: torch.Tensor) -> None:
     """PyTorch's own operators would compute with some mixtures of types, and refuse others."""
     wanted = operands["query"].dtype
     for name, operand in operands.items():
+        if operand.is_nested:
+            raise TypeError(
+                f"{name} must be dense, but is nested; fw.varlen_attention takes the values and "
+                "the offsets of nested tensors"
+            )
         if not operand.is_floating_point():
             expected = "float32, float64, bfloat16 or float16"
         elif operand.dtype != wanted:
