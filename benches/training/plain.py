@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
+from torch.nn.utils.parametrize import is_parametrized
 
 from fusewire.models.gan import Discriminator, Generator, MlpConfig
 from fusewire.nn import Linear
@@ -129,7 +130,8 @@ def _networks(config: GanConfig, form: SampleFormat) -> tuple[nn.Module, nn.Modu
     for network in networks:
         for module in network.modules():
             if isinstance(module, Linear):  # the only layers of ours in networks of convolutions
-                module.__class__ = nn.Linear
+                computed = {"weight": type(module).weight} if is_parametrized(module) else {}
+                module.__class__ = type("Linear", (nn.Linear,), computed)
     return networks
 
 

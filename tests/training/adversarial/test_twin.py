@@ -1,0 +1,54 @@
+"""The rival of our loop in the benches is the same GAN: equal weights and noise, equal steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from benches.training.plain import Twin
+from benches.training.twin import Ours
+from torch import Tensor
+
+from fusewire.models.gan import Draws
+from fusewire.recipes import gan
+from fusewire.training.adversarial.data import DataConfig, SampleFormat
+
+FORM = SampleFormat("images", (1, 8, 6))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [("convolutional", "non_saturating"), ("convolutional", "hinge"), ("residual", "relativistic")],
+)
+def test_ours_makes_the_steps_of_the_twin(model: str, loss: str) -> None:
+    recipe = gan.default(DataConfig(), model, loss)
+    config = replace(recipe, model=replace(recipe.model, noise_size=4, width=8), batch=6, seed=5)
+    ours, plain = Ours(config, FORM), Twin(config, FORM)
+    for mine, theirs in [
+        (ours.players.generator, plain.generator),
+        (ours.players.discriminator, plain.discriminator),
+        (ours.players.average, plain.average),
+    ]:
+        theirs.load_state_dict(mine.state_dict())
+
+    def noise() -> Iterator[Tensor]:
+        for step in range(4):
+            draws = Draws(config.seed, step, config.batch)
+            yield from (draws.normal(4), draws.normal(4))
+
+    drawn = noise()
+    plain.noise = lambda _count: next(drawn)
+    source = torch.Generator().manual_seed(0)
+    for step in range(4):
+        real = torch.rand(config.batch, *FORM.shape, generator=source)
+        ours.step([real.clone()], step)
+        plain.step([real.clone()], step)
+    moved = plain.average.state_dict()
+    for name, weight in ours.players.average.state_dict().items():
+        torch.testing.assert_close(weight, moved[name], rtol=2e-3, atol=2e-5)
+    for name, weight in ours.players.discriminator.state_dict().items():
+        if not name.endswith("score.bias"):  # cancels in the relativistic loss
+            theirs = plain.discriminator.state_dict()[name]
+            torch.testing.assert_close(weight, theirs, rtol=2e-3, atol=2e-5)
