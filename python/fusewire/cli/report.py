@@ -31,8 +31,8 @@ def print_results(results: Sequence[RunResult]) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.rule("what was made")
     for result in results:
-        measured = ", ".join(f"{name} {value:.3f}" for name, value in result.metrics.items())
-        console.print(f"[bold]{escape(str(result.path))}[/bold]  step {result.step}, {measured}")
+        measured = "".join(f", {name} {value:.3f}" for name, value in result.metrics.items())
+        console.print(f"[bold]{escape(str(result.path))}[/bold]  step {result.step}{measured}")
         for label, path in result.made.items():
             console.print(f"  {label:<10} {escape(str(path))}")
     for result in results:

@@ -35,12 +35,15 @@ class RunDirectory:
         kind: which loop made it, such as "gan" or "language".
         settings: the configuration as JSON; `config` turns it into its dataclass.
         data_fingerprint: hash of the training data, see `fusewire.data`.
+        ended: the step at which everything of the run had been made when it was opened; None for
+            one that was killed before.
     """
 
     path: Path
     kind: str
     settings: JSON
     data_fingerprint: str
+    ended: int | None = None
 
     @classmethod
     @contextlib.contextmanager
@@ -109,7 +112,8 @@ class RunDirectory:
             raise InputError(f"{path / _CONFIG} is damaged: it names no kind or no data")
         if kind is not None and found != kind:
             raise InputError(f'{path} is a run of kind "{found}", expected "{kind}"')
-        return cls(path, found, description.get("config"), fingerprint)
+        ended = description.get("ended")
+        return cls(path, found, description.get("config"), fingerprint, ended)
 
     def config(self, kind: type[Config]) -> Config:
         """Returns the configuration as the dataclass `kind`.
@@ -128,6 +132,19 @@ class RunDirectory:
         run = dataclasses.replace(self, settings=config_to_json(config))
         try:
             run._write_description()
+        except OSError as failure:
+            raise _unwritable(self.path, failure) from failure
+
+    def note_end(self, step: int) -> None:
+        """Writes down that everything has been made which there is to be made after a step.
+
+        Raises:
+            InputError: config.json cannot be read or written.
+        """
+        path = self.path / _CONFIG
+        try:
+            described = json.loads(path.read_bytes())  # it may have been rewritten since
+            replace_file(path, json.dumps(described | {"ended": step}, indent=2).encode() + b"\n")
         except OSError as failure:
             raise _unwritable(self.path, failure) from failure
 
@@ -182,7 +199,7 @@ class RunResult:
         path: the run directory.
         made: what a person may want to look at, label to path.
         step: how many steps the weights have seen.
-        metrics: the last measured values by name.
+        metrics: the last measured values by name; none where no step was made.
         stopped_early: a signal ended the run before its last step; it can be resumed.
     """
 

@@ -113,7 +113,8 @@ def restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
         learner.streams,
         learner.processes.rank,
     ).step
-    if done >= config.steps:
+    # One that was killed between its last checkpoint and its samples makes those.
+    if done > config.steps or done == config.steps == run.ended:
         raise InputError(
             f"{run.path} is finished: it has done {done} steps of {config.steps}; give more steps "
             "to go on"
@@ -182,6 +183,11 @@ class Session:
         while self.step < self._total and not self._ended:
             self.step += 1
             yield self.step
+
+    @property
+    def moved(self) -> bool:
+        """Whether a step was made; not so where only the samples of the last one were missing."""
+        return self.step > self._done
 
     def ends(self) -> bool:
         """Whether this step is the last one: of the run, or because a signal came to a process.
@@ -256,6 +262,9 @@ class Session:
         Args:
             made: what a person may want to look at first, label to path.
         """
+        if not self.moved:
+            self._processes.by_main(self._show)
+        self._processes.by_main(lambda: self.run.note_end(self.step))
         return RunResult(
             path=self.run.path,
             made={

@@ -144,6 +144,8 @@ def _train(
             if last or step % config.checkpoint_every == 0:
                 session.save()
                 players.processes.by_main(partial(_show, config, run, data, players, step))
+        if not session.moved:
+            players.processes.by_main(partial(_show, config, run, data, players, done))
     return session.result({"samples": preview_path(run, samples.format)})
 
 
