@@ -111,7 +111,7 @@ def test_sizes_are_asked_for_of_new_networks_only(
         (["--model", "lstm", "--heads", "2"], "--heads is for Transformers"),
         (["--start", "runs/lstm-1", "--width", "32"], "--width is for new networks"),
         (["--start", "runs/lstm-1", "--tokenizer", "words"], "--tokenizer is for new networks"),
-        (["--heads", "5"], "embed_dim"),
+        (["--heads", "5"], "--width must be a multiple of --heads, got "),
     ]:
         assert main(["train", "lm", "--data", "text.txt", "--context", "16", *QUICK, *wrong]) == 2
         assert said in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""A run that is killed after its last checkpoint, but before its samples, makes them on resume."""
+"""What is left of a run: killed before its samples were made, or with a damaged checkpoint."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fusewire.training import embeddings
 from fusewire.training.adversarial import loop as adversarial
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.data import DataConfig
+from fusewire.training.checkpoint import CheckpointWarning, checkpoint_steps
 from fusewire.training.embeddings import EmbeddingsConfig
 from fusewire.training.run_directory import RunResult
 from fusewire.training.sequence import language
@@ -93,3 +94,20 @@ def test_what_a_killed_run_had_not_made_yet_is_made(
         assert (killed / name).read_bytes() == (whole / name).read_bytes()
     with pytest.raises(InputError, match=f"is finished: it has done {step} steps"):
         resume(killed)
+
+
+def test_a_damaged_checkpoint_takes_no_place_of_a_whole_one(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    lstm(tmp_path, run)
+    assert checkpoint_steps(run / "checkpoint") == [4, 6]
+
+    def damage(step: int) -> None:
+        (run / "checkpoint" / f"step-{step}" / "model.safetensors").write_bytes(b"")
+
+    damage(6)
+    with pytest.warns(CheckpointWarning, match="step-6 is damaged"):
+        language.resume(run, 7)
+    assert sorted(path.name for path in (run / "checkpoint").iterdir()) == ["step-4", "step-7"]
+    damage(7)
+    with pytest.warns(CheckpointWarning, match="step-7 is damaged"):
+        assert language.resume(run).step == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -169,7 +170,14 @@ def _resized(config: Config, what: LanguageModel | ClassifierTraining) -> Config
             raise InputError(f"--heads is for Transformers and encoders, not for {what.model}")
         if "embed_dim" in sizes:
             sizes["hidden_size"] = sizes["embed_dim"]
-    replaced: Config = dataclasses.replace(found, model=dataclasses.replace(found.model, **sizes))
+    try:
+        model = dataclasses.replace(found.model, **sizes)
+    except InputError as refusal:
+        said = str(refusal)
+        for option, field in fields.items():
+            said = re.sub(rf"\b{field}\b", f"--{option}", said)
+        raise InputError(said) from None
+    replaced: Config = dataclasses.replace(found, model=model)
     return replaced
 
 

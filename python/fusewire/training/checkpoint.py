@@ -196,6 +196,28 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in matches if match)
 
 
+def set_aside_after(folder: Path, step: int) -> None:
+    """Takes checkpoints after a step out of the row; they were damaged when it was loaded.
+
+    One that stayed would count among those to keep, in the place of a whole one. The next
+    checkpoint that is saved removes what was set aside.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    try:
+        for later in checkpoint_steps(folder):
+            if later > step:
+                damaged = folder / f"step-{later}.damaged"
+                if damaged.exists():
+                    shutil.rmtree(damaged)
+                (folder / f"step-{later}").rename(damaged)
+    except OSError as failure:
+        raise InputError(
+            f"cannot rename a damaged checkpoint in {folder}: {failure.strerror or failure}"
+        ) from failure
+
+
 def _write_folder(final: Path, files: Mapping[str, bytes]) -> None:
     unfinished = final.with_name(final.name + ".tmp")
     replaced = final.with_name(final.name + ".old")
@@ -222,8 +244,9 @@ def _remove_all_but(folder: Path, keep: int, newest: int) -> None:
     past = [step for step in steps if step <= newest]
     for step in set(steps) - set(past[-keep:]):
         shutil.rmtree(folder / f"step-{step}")
-    for leftover in (*folder.glob("step-*.tmp"), *folder.glob("step-*.old")):
-        shutil.rmtree(leftover)
+    for ending in ("tmp", "old", "damaged"):
+        for leftover in folder.glob(f"step-*.{ending}"):
+            shutil.rmtree(leftover)
 
 
 def _read_folder(path: Path) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from fusewire.config import config_to_json
 from fusewire.errors import InputError
-from fusewire.training.checkpoint import load_checkpoint, save_checkpoint
+from fusewire.training.checkpoint import load_checkpoint, save_checkpoint, set_aside_after
 from fusewire.training.devices import torch_threads
 from fusewire.training.metrics import MetricsLog, read_metrics
 from fusewire.training.plots import plot_losses
@@ -120,6 +120,7 @@ def restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
             "to go on"
         )
     learner.processes.by_main(lambda: run.rewrite_config(config))
+    learner.processes.by_main(lambda: set_aside_after(run.checkpoint_folder, done))
     return done
 
 

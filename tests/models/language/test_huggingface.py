@@ -58,6 +58,20 @@ MODELS = {
         head_dim=10,
         rope_parameters={"rope_type": "default", "rope_theta": 500.0},
     ),
+    "llama with slower angles": lambda: llama(
+        rope_parameters={"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}
+    ),
+    "llama 3.1": lambda: llama(
+        head_dim=16,
+        rope_parameters={
+            "rope_type": "llama3",
+            "rope_theta": 1e4,
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "low_freq_factor": 0.5,  # of 8 angles some are kept, some slower, some between
+            "high_freq_factor": 2.0,
+        },
+    ),
 }
 
 
@@ -121,5 +135,5 @@ def test_what_ours_cannot_do_is_refused() -> None:
     with pytest.raises(InputError, match=r"lacks 'wte\.weight'"):
         from_huggingface(described, {})
     scaled = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
-    with pytest.raises(InputError, match="rope_type must be 'default' here"):
+    with pytest.raises(InputError, match="rope_type must be 'default', 'linear' or 'llama3' here"):
         from_huggingface(llama().config.to_dict() | {"rope_parameters": scaled}, {})

@@ -23,7 +23,7 @@ from fusewire.models.language.recurrent_layers import RecurrentState, unbounded_
 from fusewire.models.language.sampling import Sampling
 from fusewire.models.language.subwords import Subwords
 from fusewire.models.language.transformer import Transformer
-from fusewire.models.language.transformer_config import TransformerConfig
+from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
 from fusewire.models.language.word_vectors import WordVectors
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "RecurrentEncoderDecoder",
     "RecurrentEncoderDecoderConfig",
     "RecurrentState",
+    "RotaryScaling",
     "Sampling",
     "Subwords",
     "Transformer",

@@ -12,7 +12,7 @@ from torch import Tensor
 from fusewire.errors import InputError
 from fusewire.models.language.saving import fill, read_description, read_weights
 from fusewire.models.language.transformer import Transformer
-from fusewire.models.language.transformer_config import TransformerConfig
+from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
 
 
 def load_huggingface(folder: str | Path) -> Transformer:
@@ -90,9 +90,6 @@ def _gpt2_config(described: Mapping[str, Any]) -> TransformerConfig:
 
 def _llama_config(described: Mapping[str, Any]) -> TransformerConfig:
     rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise InputError(f"rope_type must be 'default' here, but the model has {kind!r}")
     _require(described, hidden_act="silu", mlp_bias=described.get("attention_bias", False))
     return TransformerConfig(
         context=described["max_position_embeddings"],
@@ -109,6 +106,25 @@ def _llama_config(described: Mapping[str, Any]) -> TransformerConfig:
         tied=described.get("tie_word_embeddings", False),
         norm_epsilon=described["rms_norm_eps"],
         rotary_base=rope.get("rope_theta", described.get("rope_theta", 10_000.0)),
+        rotary_scaling=_rotary_scaling(rope),
+    )
+
+
+def _rotary_scaling(rope: Mapping[str, Any]) -> RotaryScaling | None:
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return None
+    if kind == "linear":
+        return RotaryScaling(rope["factor"])
+    if kind == "llama3":
+        return RotaryScaling(
+            rope["factor"],
+            rope["original_max_position_embeddings"],
+            rope["low_freq_factor"],
+            rope["high_freq_factor"],
+        )
+    raise InputError(
+        f"rope_type must be 'default', 'linear' or 'llama3' here, but the model has {kind!r}"
     )
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fusewire.models.language.transformer_config import TransformerConfig
+from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
 
 
 class AddedPositions(nn.Module):
@@ -49,7 +49,9 @@ class RotaryPositions(nn.Module):
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        angles = _angles(config.context, config.width_of_head, config.rotary_base)
+        angles = _angles(
+            config.context, config.width_of_head, config.rotary_base, config.rotary_scaling
+        )
         angles = torch.cat([angles, angles], dim=-1)
         self.register_buffer("cosines", angles.cos().float(), persistent=False)
         self.register_buffer("sines", angles.sin().float(), persistent=False)
@@ -70,8 +72,15 @@ def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     return heads * cosines + torch.cat([-second, first], dim=-1) * sines
 
 
-def _angles(context: int, width: int, base: float) -> Tensor:
+def _angles(context: int, width: int, base: float, scaling: RotaryScaling | None = None) -> Tensor:
     """Angle of each place and frequency, (context, width // 2), in float64 until it is used."""
     exponents = torch.arange(width // 2, dtype=torch.float64) / (width // 2)
     frequencies = torch.exp(-math.log(base) * exponents)
+    if scaling is not None:
+        kept = torch.zeros_like(frequencies)
+        if scaling.learnt_context is not None:
+            turns = scaling.learnt_context * frequencies / (2 * math.pi)
+            between = scaling.fast_turns - scaling.slow_turns
+            kept = ((turns - scaling.slow_turns) / between).clamp(0.0, 1.0)
+        frequencies = frequencies * (kept + (1 - kept) / scaling.factor)
     return torch.arange(context, dtype=torch.float64)[:, None] * frequencies

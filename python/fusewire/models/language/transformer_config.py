@@ -9,6 +9,33 @@ from fusewire.errors import InputError
 
 
 @dataclass(frozen=True)
+class RotaryScaling:
+    """RoPE for texts longer than those learnt from, which turns slow angles slower still.
+
+    Attributes:
+        factor: what they are divided by.
+        learnt_context: tokens of a text learnt from; None divides every angle alike (Chen et al.
+            2023), a number only those that turn seldom in so many tokens (Llama 3.1).
+        slow_turns: angles that turn less often are divided by the whole factor.
+        fast_turns: angles that turn more often stay; between the two lies a straight line.
+    """
+
+    factor: float
+    learnt_context: int | None = None
+    slow_turns: float = 1.0
+    fast_turns: float = 4.0
+
+    def __post_init__(self) -> None:
+        if not self.factor > 0.0:
+            raise InputError(f"the factor of rotary_scaling must be above 0, got {self.factor}")
+        if not 0.0 <= self.slow_turns < self.fast_turns:
+            raise InputError(
+                "slow_turns of rotary_scaling must be less than fast_turns, got "
+                f"{self.slow_turns} and {self.fast_turns}"
+            )
+
+
+@dataclass(frozen=True)
 class TransformerConfig:
     """Sizes and styles of a stack of Transformer blocks.
 
@@ -31,6 +58,7 @@ class TransformerConfig:
         tied: whether the output layer is the embedding itself.
         norm_epsilon: added to the variance in norms.
         rotary_base: the slowest angle of RoPE turns once in about 2 π ``rotary_base`` tokens.
+        rotary_scaling: which of these angles are slower; ``None`` means none.
     """
 
     context: int = 128
@@ -49,6 +77,7 @@ class TransformerConfig:
     tied: bool = True
     norm_epsilon: float = 1e-5
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
 
     def __post_init__(self) -> None:
         sizes = ("context", "layers", "heads", "embed_dim", "kv_heads", "head_dim")
