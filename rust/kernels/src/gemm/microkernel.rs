@@ -107,7 +107,7 @@ pub(super) unsafe fn tile<E, I, M, const ROWS: usize, const VECTORS: usize, cons
                             isa.multiply_add(factor, columns[vector], sums[row][vector]);
                     }
                 }
-                depth_offset += operands.a_depth;
+                depth_offset = isa.opaque(depth_offset + operands.a_depth);
                 b = b.wrapping_offset(operands.b_depth);
             }
             chain -= steps;

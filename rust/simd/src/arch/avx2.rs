@@ -3,6 +3,7 @@
 
 mod half;
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{proved, single_intrinsics};
@@ -23,6 +24,15 @@ impl Avx2 {
 }
 
 impl Avx2 {
+    /// What the compiler does not know to be `offset`.
+    #[inline(always)]
+    fn hide(self, mut offset: isize) -> isize {
+        // SAFETY: no instruction at all.
+        unsafe {
+            asm!("/* {0} */", inout(reg) offset, options(pure, nomem, nostack, preserves_flags));
+        }
+        offset
+    }
     /// `2^n` and `r` with `a · (factor + little) = n + r`, `n` whole and |r| ≤ ½; 0 and ∞ beyond the range.
     #[inline(always)]
     fn split_f32(self, a: __m256, [factor, little]: [f32; 2]) -> (__m256, __m256) {
@@ -90,6 +100,11 @@ impl Lanes<f32> for Avx2 {
     type Vector = __m256;
     type Mask = __m256;
     const LANES: usize = 8;
+
+    #[inline(always)]
+    fn opaque(self, offset: isize) -> isize {
+        self.hide(offset)
+    }
 
     single_intrinsics!(f32: _mm256_set1_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
         _mm256_min_ps _mm256_max_ps _mm256_fmadd_ps _mm256_fnmadd_ps
@@ -240,6 +255,11 @@ impl Lanes<f64> for Avx2 {
     type Vector = __m256d;
     type Mask = __m256d;
     const LANES: usize = 4;
+
+    #[inline(always)]
+    fn opaque(self, offset: isize) -> isize {
+        self.hide(offset)
+    }
 
     single_intrinsics!(f64: _mm256_set1_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_div_pd
         _mm256_min_pd _mm256_max_pd _mm256_fmadd_pd _mm256_fnmadd_pd
