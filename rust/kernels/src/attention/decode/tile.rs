@@ -19,12 +19,8 @@ const KEYS: usize = 64;
 /// Rows that are fetched ahead of those at hand: memory's latency, and more would not wait in the
 /// second-level cache until its turn comes.
 const FETCHED: usize = 32;
-/// Keys that are multiplied with the same queries at a time.
-const WIDTH: usize = 4;
 /// Queries that share one pass over a tile.
 const HEIGHT: usize = 4;
-/// Vectors of values that a pass sums at a time.
-const VECTORS: usize = 4;
 /// Numbers of the widest vector.
 const WIDEST: usize = 16;
 
@@ -63,6 +59,20 @@ impl<'a, T: Real> State<'a, T> {
         totals.fill(T::ZERO);
         Self { sums, maxima, totals, value_dim }
     }
+}
+
+/// Evaluates an expression with a constant for the keys that are multiplied with the same queries at a
+/// time, and the vectors of values that are summed: so many that the sums of all find room in registers.
+macro_rules! with_width {
+    ($isa:ident, $width:ident => $body:expr) => {
+        if $isa::REGISTERS == 32 {
+            const $width: usize = 4;
+            $body
+        } else {
+            const $width: usize = 2;
+            $body
+        }
+    };
 }
 
 /// Evaluates an expression with a constant that is the smaller of `$left` and `HEIGHT`.
@@ -138,9 +148,9 @@ where
             rows.value.rows(rows.batch, rows.kv_head, start, &mut value_rows[..within]);
             for first in (0..count).step_by(HEIGHT) {
                 let scores = &mut scores[first * KEYS..];
-                with_height!(count - first, COUNT => {
-                    products::<E, I, COUNT>(isa, packed, first, &key_rows, len, scores);
-                });
+                with_height!(count - first, COUNT => with_width!(I, WIDTH => {
+                    products::<E, I, COUNT, WIDTH>(isa, packed, first, &key_rows, len, scores);
+                }));
             }
             for (index, query) in queries.iter().enumerate() {
                 let scores = &mut scores[index * KEYS..][..KEYS];
@@ -149,9 +159,9 @@ where
             }
             for first in (0..count).step_by(HEIGHT) {
                 let scores = &scores[first * KEYS..];
-                with_height!(count - first, COUNT => {
-                    values::<E, I, COUNT>(isa, first, &value_rows, len, scores, &mut state);
-                });
+                with_height!(count - first, COUNT => with_width!(I, VECTORS => {
+                    values::<E, I, COUNT, VECTORS>(isa, first, &value_rows, len, scores, &mut state);
+                }));
             }
             start += len;
         }
@@ -161,7 +171,7 @@ where
 
 /// Products of `COUNT` queries with the first `len` of `keys`; those behind are fetched meanwhile.
 #[inline(always)]
-fn products<E: Element, I: Storage<E>, const COUNT: usize>(
+fn products<E: Element, I: Storage<E>, const COUNT: usize, const WIDTH: usize>(
     isa: I,
     queries: View<'_, E::Factor, 2>,
     first: usize,
@@ -297,7 +307,7 @@ fn absorb<T: Elementary, I: Lanes<T>>(
 /// Adds the first `len` of `values`, weighted, to the sums of `COUNT` queries; those behind are
 /// fetched meanwhile.
 #[inline(always)]
-fn values<E: Element, I: Storage<E>, const COUNT: usize>(
+fn values<E: Element, I: Storage<E>, const COUNT: usize, const VECTORS: usize>(
     isa: I,
     first: usize,
     values: &[&[E]; KEYS + FETCHED],
