@@ -9,7 +9,7 @@ use crate::view::{View, ViewMut};
 /// Numbers of the widest vector.
 const WIDEST: usize = 16;
 
-/// Rows of A, and of B, of the largest tile.
+/// Rows of A of the largest tile.
 const MOST: usize = 4;
 
 /// `C (+)= A · Bᵀ`, where the depth of both operands is contiguous, and columns of C come in groups:
@@ -56,10 +56,12 @@ impl<E: Element> Kernel<E> for Dots<'_, E> {
             let mut row = 0;
             while row < rows {
                 row += match rows - row {
-                    1 => self.block::<I, 1>(isa, row, column, left),
-                    2 => self.block::<I, 2>(isa, row, column, left),
-                    3 => self.block::<I, 3>(isa, row, column, left),
-                    _ => self.block::<I, 4>(isa, row, column, left),
+                    1 => self.block::<I, 1, 1>(isa, row, column, left),
+                    2 => self.block::<I, 2, 1>(isa, row, column, left),
+                    3 => self.block::<I, 3, 1>(isa, row, column, left),
+                    // As many sums as find room in registers.
+                    _ if I::REGISTERS == 32 => self.block::<I, MOST, 4>(isa, row, column, left),
+                    _ => self.block::<I, MOST, 2>(isa, row, column, left),
                 };
             }
             column += left;
@@ -68,10 +70,10 @@ impl<E: Element> Kernel<E> for Dots<'_, E> {
 }
 
 impl<E: Element> Dots<'_, E> {
-    /// The products of `ROWS` rows of A with `columns` rows of B, at most a vector of one group;
-    /// returns `ROWS`.
+    /// The products of `ROWS` rows of A with `columns` rows of B, at most a vector of one group, in tiles
+    /// of `TOGETHER` rows of B; returns `ROWS`.
     #[inline(always)]
-    fn block<I: Storage<E>, const ROWS: usize>(
+    fn block<I: Storage<E>, const ROWS: usize, const TOGETHER: usize>(
         &mut self,
         isa: I,
         row: usize,
@@ -85,19 +87,19 @@ impl<E: Element> Dots<'_, E> {
         let mut sums = [[isa.zero(); WIDEST]; ROWS];
         let mut done = 0;
         // Fewer rows wait for memory, which comes fastest in order, one row of B after the other.
-        while ROWS == MOST && done + MOST <= columns {
-            let mut right: [&[E]; MOST] = [&[]; MOST];
-            let mut next = [self.b.as_ptr(); MOST];
+        while TOGETHER > 1 && done + TOGETHER <= columns {
+            let mut right: [&[E]; TOGETHER] = [&[]; TOGETHER];
+            let mut next = [self.b.as_ptr(); TOGETHER];
             for (offset, (right, next)) in right.iter_mut().zip(&mut next).enumerate() {
                 *right = self.b.row(column + done + offset);
                 // The same place in the next tile: B is read once, as fast as it comes.
-                *next = right.as_ptr().wrapping_offset(MOST as isize * self.b.strides()[0]);
+                *next = right.as_ptr().wrapping_offset(TOGETHER as isize * self.b.strides()[0]);
             }
-            let tile = dot_rows::<E, I, ROWS, MOST>(isa, left, right, Next::Near(next));
+            let tile = dot_rows::<E, I, ROWS, TOGETHER>(isa, left, right, Next::Near(next));
             for (sums, tile) in sums.iter_mut().zip(tile) {
-                sums[done..done + MOST].copy_from_slice(&tile);
+                sums[done..done + TOGETHER].copy_from_slice(&tile);
             }
-            done += MOST;
+            done += TOGETHER;
         }
         for done in done..columns {
             let right = [self.b.row(column + done)];

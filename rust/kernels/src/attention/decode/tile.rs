@@ -16,9 +16,9 @@ use crate::view::{View, ViewMut};
 
 /// Keys of a tile: long enough for whole vectors of scores, short enough for the nearest caches.
 const KEYS: usize = 64;
-/// Rows that are fetched ahead of those at hand: memory's latency, and more would not wait in the
-/// second-level cache until its turn comes.
-const FETCHED: usize = 32;
+/// Rows that are fetched ahead of those at hand: memory's latency, even where others use it, too; more
+/// would not wait in the second-level cache until its turn comes.
+const FETCHED: usize = 64;
 /// Queries that share one pass over a tile.
 const HEIGHT: usize = 4;
 /// Numbers of the widest vector.
