@@ -11,6 +11,9 @@ pub trait Elementary: Real {
     const EXP2_MINUS_ONE_SHORT: &'static [Self];
     /// Above this power of two a result is ∞; below its negation it is 0.
     const HIGHEST_EXPONENT: Self;
+    /// `e` to this power and its reciprocal are still normal numbers: beyond, sigmoid and tanh have
+    /// reached their limits.
+    const SATURATION: Self;
     /// ln 2 in two parts, the first of so few bits that whole multiples of it are exact.
     const LN_2_PARTS: [Self; 2];
     /// log₂e, rounded, and what it lost.
@@ -40,6 +43,7 @@ impl Elementary for f32 {
     const EXP2_MINUS_ONE_SHORT: &'static [f32] =
         &[0.693_124_2, 0.240_240_99, 0.055_906_43, 0.009_582_85];
     const HIGHEST_EXPONENT: f32 = 151.0;
+    const SATURATION: f32 = 86.0;
     const LN_2_PARTS: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
     const LOG2_E_PARTS: [f32; 2] = [std::f32::consts::LOG2_E, 1.925_963e-8];
     const ATANH: &'static [f32] = &[1.0, 1.0 / 3.0, 0.2, 1.0 / 7.0, 1.0 / 9.0];
@@ -77,6 +81,7 @@ impl Elementary for f64 {
     ];
     const EXP2_MINUS_ONE_SHORT: &'static [f64] = Self::EXP2_MINUS_ONE;
     const HIGHEST_EXPONENT: f64 = 1080.0;
+    const SATURATION: f64 = 700.0;
     const LN_2_PARTS: [f64; 2] = [0.693_145_751_953_125, 1.428_606_820_309_417_3e-6];
     const LOG2_E_PARTS: [f64; 2] = [std::f64::consts::LOG2_E, 2.035_527_374_093_103_3e-17];
     const ATANH: &'static [f64] = &[

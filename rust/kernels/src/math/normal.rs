@@ -4,7 +4,7 @@ use std::f64::consts::{FRAC_2_SQRT_PI, LOG2_E, SQRT_2};
 
 use fusewire_simd::{Lanes, Real};
 
-use super::activation::sigmoid;
+use super::activation::{gate, gated};
 use super::constants::Elementary;
 use super::exponential::{exp2, polynomial};
 
@@ -76,29 +76,27 @@ pub fn gelu_derivative<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::V
     isa.mul_add(x, density, distribution)
 }
 
-/// `2√(2/π)`, and what the cubic term of [`gelu_tanh`] is multiplied with.
-const SLOPE: f64 = SQRT_2 * FRAC_2_SQRT_PI;
+/// `√(2/π)`, and what the cubic term of [`gelu_tanh`] is multiplied with.
+const SLOPE: f64 = SQRT_2 * FRAC_2_SQRT_PI / 2.0;
 const CUBIC: f64 = 0.044715;
 
 /// `½ x (1 + tanh u)` with `u = √(2/π) (x + 0.044715 x³)`, which is `x · sigmoid(2u)`.
 #[inline(always)]
 pub fn gelu_tanh<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    isa.mul(x, tanh_gate(isa, x))
+    gated(isa, x, isa.mul(x, slope(isa, x, CUBIC)))
 }
 
+/// `√(2/π) (1 + factor · x²)`.
 #[inline(always)]
-fn tanh_gate<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let cubic = isa.splat(T::from_f64(SLOPE * CUBIC));
-    let slope = isa.mul_add(isa.mul(x, x), cubic, isa.splat(T::from_f64(SLOPE)));
-    sigmoid(isa, isa.mul(x, slope))
+fn slope<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector, factor: f64) -> I::Vector {
+    let factor = isa.splat(T::from_f64(SLOPE * factor));
+    isa.mul_add(isa.mul(x, x), factor, isa.splat(T::from_f64(SLOPE)))
 }
 
 /// The derivative of [`gelu_tanh`]: `s + x s (1 − s) 2u'` with `s = sigmoid(2u)`.
 #[inline(always)]
 pub fn gelu_tanh_derivative<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let gate = tanh_gate(isa, x);
-    let cubic = isa.splat(T::from_f64(3.0 * SLOPE * CUBIC));
-    let slope = isa.mul_add(isa.mul(x, x), cubic, isa.splat(T::from_f64(SLOPE)));
-    let open = isa.mul(gate, isa.sub(isa.splat(T::ONE), gate));
-    isa.mul_add(isa.mul(x, slope), open, gate)
+    let (gate, bend) = gate(isa, isa.mul(x, slope(isa, x, CUBIC)));
+    let twice = isa.mul(isa.splat(T::from_f64(2.0)), slope(isa, x, 3.0 * CUBIC));
+    isa.mul_add(isa.mul(x, twice), bend, gate)
 }
