@@ -373,3 +373,17 @@ def test_a_batch_of_gradients_at_once():
     )
     each = [torch.autograd.grad(output, query, one, retain_graph=True)[0] for one in upstream]
     torch.testing.assert_close(actual, torch.stack(each))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_key_that_is_alone_leaves_scores_without_gradients(dtype, mask):
+    """What its probability of 1 is taken off is the same number, so nothing of either is left."""
+    sources = operands((2, 3, 7, 24), (2, 3, 1, 24), (2, 3, 1, 24), dtype=dtype)
+    bias = [torch.randn(2, 3, 7, 1, dtype=dtype).requires_grad_()] if mask else []
+
+    def function(query, key, value, *bias):
+        return fw.scaled_dot_product_attention(query, key, value, *bias)
+
+    _, of_query, of_key, _, *of_bias = results(function, sources + bias)
+    assert not any(gradient.any() for gradient in (of_query, of_key, *of_bias))

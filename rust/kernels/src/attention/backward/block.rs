@@ -6,7 +6,7 @@ use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::Pass;
 use super::delta::Deltas;
-use super::passes::{Powers, Slopes, Wanted};
+use super::passes::{Powers, Slopes, Wanted, add_products};
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::dropout::Keep;
@@ -14,7 +14,7 @@ use crate::attention::operand::{Operand, chain, deep, pack_columns};
 use crate::attention::params::Head;
 use crate::attention::reach::Segment;
 use crate::attention::score::{Raise, hide};
-use crate::attention::tile::{Ground, Group, KEYS, Place, Tile, grain};
+use crate::attention::tile::{Ground, Group, KEYS, Place, QUERIES, Tile, grain};
 use crate::gemm::{Start, multiply_in_chains};
 use crate::math::Elementary;
 use crate::scratch::Scratch;
@@ -33,6 +33,10 @@ pub(super) trait Consumer<E: Element<Real: Elementary>> {
         ahead: &mut Ahead,
     ) -> Result<()>;
 }
+
+/// Keys up to which `rowsum(dO ∘ O)` is summed as `Σ P ∘ dP`, from the very numbers that it is taken off:
+/// with few of them most of both cancels, and another rounding would be left.
+const FEW_KEYS: usize = 32;
 
 /// What neighbouring keys and neighbouring queries of a block have to do with each other. Rows are
 /// whole vectors, the last with zeros behind the last query.
@@ -106,7 +110,7 @@ struct Packed<'a, E: Element> {
     query: View<'a, E::Factor, 2>,
     /// Gradients of the output as columns.
     upstream: View<'a, E::Factor, 2>,
-    /// `rowsum(dO ∘ O) − dLSE`.
+    /// `rowsum(dO ∘ O) − dLSE`, or `−dLSE` where the rest is summed from what it is taken off.
     delta: &'a [E::Real],
     /// The logarithms; ∞ where a query saw no key.
     lse: &'a [E::Real],
@@ -164,7 +168,15 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
         let (joined, rest) = rest.split_at_mut(room);
         let (bends, staging) = rest.split_at_mut(raised);
 
-        isa.vectorize(Deltas { pass, place: &place, delta: &mut *delta })?;
+        let few = head.reach.span(queries.clone()).len() <= FEW_KEYS;
+        let groups = |segment| head.reach.groups(queries.clone(), &segment, cut);
+        let whole = few
+            && head.reach.segments(queries.clone(), 0..head.reach.keys).flat_map(groups).count()
+                < 2;
+        pass.begin_deltas(&place, delta);
+        if !whole {
+            isa.vectorize(Deltas { pass, place: &place, delta: &mut *delta })?;
+        }
         pass.write_lse(&place, lse);
         let query = pack_columns(isa, sequences.of_block(attention.query, &place), width)?;
         let gradient = pack_columns(isa, sequences.of_block(upstream.output, &place), width)?;
@@ -202,6 +214,7 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
                     place: &place,
                     packed: &packed,
                     wanted: consumer.wanted(),
+                    whole,
                     group: &group,
                     step: &mut step,
                     ahead: &mut ahead,
@@ -235,6 +248,8 @@ struct Block<'a, 'b, E: Element> {
     place: &'a Place,
     packed: &'a Packed<'a, E>,
     wanted: Wanted,
+    /// Whether the group has all keys that its queries reach.
+    whole: bool,
     group: &'a Group,
     step: &'a mut Step<'b, E::Real>,
     ahead: &'a mut Ahead,
@@ -298,19 +313,35 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
             multiply_in_chains::<E, _, _>(isa, a, b, c, Start::Zero, chain, self.ahead);
         }
         let first_key = step.segment.keys.start + keys.start;
+        let kept = packed.keep.as_ref().map(|keep| (keep, [first_key, columns.start]));
+        let mut delta = [E::Real::ZERO; QUERIES];
+        let delta = &mut delta[..columns.len()];
+        delta.copy_from_slice(&packed.delta[columns.clone()]);
+        let mut slopes = step.slopes.view_mut(keys.clone(), columns.clone())?;
+        if self.wanted != Wanted::Nothing {
+            if let Some((keep, [key, query])) = kept {
+                for row in 0..slopes.rows() {
+                    keep.apply_row(isa, key + row, query, slopes.row_mut(row));
+                }
+            }
+            if self.whole {
+                let powers = step.powers.view(keys.clone(), columns.clone())?;
+                add_products::<E, I>(isa, powers, slopes.as_view(), delta);
+            }
+        }
         let of_products = self.wanted == Wanted::OfProducts;
         let bends = step.bends.as_ref().filter(|_| of_products && score.softcap.is_some());
-        let slopes = Slopes::<E> {
+        let passes = Slopes::<E> {
             wanted: self.wanted,
             scale: if of_products { E::Real::from_f64(score.scale) } else { E::Real::ONE },
-            delta: &packed.delta[columns.clone()],
+            delta,
             bends: bends.map(|bends| bends.view(keys.clone(), columns.clone())).transpose()?,
-            keep: packed.keep.as_ref().map(|keep| (keep, [first_key, columns.start])),
+            keep: kept,
         };
         let joined = deep::<E>(keys.clone());
         let joined = step.joined.view_mut(joined, columns.clone())?;
-        let powers = step.powers.view_mut(keys.clone(), columns.clone())?;
-        slopes.write(isa, powers, step.slopes.view_mut(keys, columns)?, joined);
+        let powers = step.powers.view_mut(keys, columns)?;
+        passes.write(isa, powers, slopes, joined);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use crate::attention::tile::Place;
 use crate::gemm::{Scales, copy_transposed};
 use crate::view::{View, ViewMut};
 
-/// Writes δ, 0 behind the last query; one function, because several passes do.
+/// Adds `rowsum(dO ∘ O)` to what is there; one function, because several passes do.
 pub(super) struct Deltas<'a, E: Element> {
     pub(super) pass: &'a Pass<'a, E>,
     pub(super) place: &'a Place,
@@ -24,8 +24,6 @@ impl<E: Element> Kernel<E> for Deltas<'_, E> {
         let sequences = &pass.attention.sequences;
         let output = sequences.of_block(pass.saved.output, place);
         let gradient = sequences.of_block(pass.upstream.output, place);
-        let lse = pass.upstream.lse;
-        let lse = lse.map(|lse| sequences.of_lse(lse, [place.sequence, place.head]));
         let plain = output.has_unit_columns() && gradient.has_unit_columns();
         // Products of one row in each row of a tile, whose transpose sums them for all rows at once.
         for (group, delta) in delta.chunks_exact_mut(I::LANES).enumerate() {
@@ -33,7 +31,7 @@ impl<E: Element> Kernel<E> for Deltas<'_, E> {
             let [products, turned] = &mut tiles;
             let first = group * I::LANES;
             let rows = first..place.queries.len().min(first + I::LANES);
-            for (row, products) in rows.clone().zip(products.chunks_exact_mut(I::LANES)) {
+            for (row, products) in rows.zip(products.chunks_exact_mut(I::LANES)) {
                 if plain {
                     let (output, gradient) = (output.row(row), gradient.row(row));
                     let mut sum = isa.zero();
@@ -53,16 +51,9 @@ impl<E: Element> Kernel<E> for Deltas<'_, E> {
             let from = View::contiguous(&products[..I::LANES * I::LANES], shape)?;
             let to = ViewMut::contiguous(&mut turned[..I::LANES * I::LANES], shape)?;
             copy_transposed::<E::Real, E::Real, I>(isa, from, Scales::Absent, to);
-            let mut sum = isa.zero();
+            let mut sum = isa.load(delta);
             for part in turned.chunks_exact(I::LANES).take(I::LANES) {
                 sum = isa.add(sum, isa.load(part));
-            }
-            if let Some(lse) = lse {
-                let mut gradients = [E::Real::ZERO; 16];
-                for (row, to) in rows.zip(&mut gradients) {
-                    *to = lse.get([place.queries.start + row]);
-                }
-                sum = isa.sub(sum, isa.load(&gradients));
             }
             isa.store(delta, sum);
         }
@@ -71,6 +62,18 @@ impl<E: Element> Kernel<E> for Deltas<'_, E> {
 }
 
 impl<E: Element> Pass<'_, E> {
+    /// Writes `−dLSE`, with which δ begins; 0 behind the last query.
+    #[inline(always)]
+    pub(super) fn begin_deltas(&self, place: &Place, delta: &mut [E::Real]) {
+        delta.fill(E::Real::ZERO);
+        let Some(gradient) = self.upstream.lse else { return };
+        let head = [place.sequence, place.head];
+        let gradient = self.attention.sequences.of_lse(gradient, head);
+        for (query, to) in place.queries.clone().zip(delta) {
+            *to = -gradient.get([query]);
+        }
+    }
+
     /// Writes the logarithms, ∞ where there is no key or no query.
     #[inline(always)]
     pub(super) fn write_lse(&self, place: &Place, lse: &mut [E::Real]) {

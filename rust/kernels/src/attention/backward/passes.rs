@@ -92,7 +92,27 @@ impl<E: Element<Real: Elementary>> Powers<'_, E> {
     }
 }
 
-/// `scale · P ∘ (dP − delta)`, the gradient of the product or, with a scale of 1, of the score.
+/// Adds `Σ P ∘ dP`, over the keys of a tile, to the sums of its columns.
+#[inline(always)]
+pub(super) fn add_products<E: Element, I: Storage<E>>(
+    isa: I,
+    powers: View<'_, E::Real, 2>,
+    gradients: View<'_, E::Real, 2>,
+    sums: &mut [E::Real],
+) {
+    for (vector, sums) in sums.chunks_exact_mut(I::LANES).enumerate() {
+        let columns = vector * I::LANES..(vector + 1) * I::LANES;
+        let mut sum = isa.zero();
+        for row in 0..powers.rows() {
+            let power = isa.load(&powers.row(row)[columns.clone()]);
+            sum = isa.mul_add(power, isa.load(&gradients.row(row)[columns.clone()]), sum);
+        }
+        isa.store(sums, isa.add(isa.load(sums), sum));
+    }
+}
+
+/// `scale · P ∘ (dP − delta)`, the gradient of the product or, with a scale of 1, of the score; dropout
+/// has acted on `dP`.
 pub(super) struct Slopes<'a, E: Element> {
     pub(super) wanted: Wanted,
     pub(super) scale: E::Real,
@@ -162,9 +182,6 @@ impl<E: Element<Real: Elementary>> Slopes<'_, E> {
         let mut found: [I::Vector; VECTORS] = load_all(isa, &powers[columns.clone()]);
         let mut gradients = [isa.zero(); VECTORS];
         if self.wanted != Wanted::Nothing {
-            if let Some((keep, [key, query])) = self.keep {
-                keep.apply_row(isa, key + row, query + column, &mut slopes[columns.clone()]);
-            }
             gradients = load_all(isa, &slopes[columns.clone()]);
             for vector in 0..VECTORS {
                 let fall = isa.sub(gradients[vector], delta[vector]);

@@ -165,6 +165,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for SinkOf<'_, E> {
             let queries = first..query_len.min(first + QUERIES);
             let mut delta = [E::Real::ZERO; QUERIES];
             let place = Place { queries: queries.clone(), ..place };
+            pass.begin_deltas(&place, &mut delta);
             isa.vectorize(Deltas { pass, place: &place, delta: &mut delta })?;
             for (query, delta) in queries.zip(delta) {
                 let lse = lse.get([query]).to_f64();
