@@ -17,6 +17,10 @@ const DEPTH: usize = 384;
 /// Factors summed in one chain: rounding grows with the length of a chain, not with the depth. Matrix
 /// tiles sum shorter ones by themselves.
 const CHAIN: usize = 128;
+/// The same for products narrower than this, which others compute as dot products, whose lanes are as
+/// many short chains.
+const NARROW: usize = 16;
+const NARROW_CHAIN: usize = 8;
 /// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
 const ROWS: usize = 128;
 /// Columns that a thread works off at a time; with the rows above, their sums take half.
@@ -102,8 +106,11 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
         for first in (0..b.columns()).step_by(packed) {
             let columns = first..b.columns().min(first + packed);
             let right = Right::new(isa, b.slice(1, columns.clone()), a.rows(), team)?;
-            let usual = if multiplies_by_tiles::<E, I>(isa) { DEPTH } else { CHAIN };
-            let chain = chain.unwrap_or(usual);
+            let chain = chain.unwrap_or(match b.columns() {
+                _ if multiplies_by_tiles::<E, I>(isa) => DEPTH,
+                0..NARROW => NARROW_CHAIN,
+                _ => CHAIN,
+            });
             let epilogue = &epilogue;
             let step = Step { a, right: &right, start, epilogue, first_column: first, chain };
             step.run(isa, c.reborrow().slice(1, columns), team)?;

@@ -27,9 +27,10 @@ const CHUNK_ROWS: usize = 1152;
 /// Rows of a product's task are a multiple of this: few enough that threads get equal shares.
 const PRODUCT_ROWS: usize = 64;
 
-/// Rows whose products are summed in one chain for the gradient of a weight: PyTorch sums those of the
-/// recurrent weights step by step, in chains as short.
+/// Rows whose products are summed in one chain for the gradient of a weight.
 const WEIGHT_CHAIN: usize = 64;
+/// The same for a recurrent weight: PyTorch sums its products step by step, in chains as short.
+const RECURRENT_WEIGHT_CHAIN: usize = 32;
 
 /// Columns of a task of sums are a multiple of this: whole lines of several rows.
 const SUMMED_COLUMNS: usize = 256;
@@ -210,6 +211,7 @@ impl<'a, T: Elementary, C: Cell> Direction<'a, T, C> {
         for (slots, c) in gate_runs::<C>().zip(weights) {
             let columns = slots.start * hidden_size..slots.end * hidden_size;
             let a = sums.slice(1, columns).transpose();
+            let chain = Some(RECURRENT_WEIGHT_CHAIN);
             add_product(tasks, threads, Matmul { a, b, c, start, epilogue: NoEpilogue, chain });
         }
         let rows = sums.slice(1, 0..C::GRADIENTS * hidden_size);
