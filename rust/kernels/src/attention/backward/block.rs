@@ -6,7 +6,7 @@ use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::Pass;
 use super::delta::Deltas;
-use super::passes::{Powers, Slopes, Wanted, add_products};
+use super::passes::{Powers, Slopes, Wanted, add_means};
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::dropout::Keep;
@@ -34,7 +34,7 @@ pub(super) trait Consumer<E: Element<Real: Elementary>> {
     ) -> Result<()>;
 }
 
-/// Keys up to which `rowsum(dO ∘ O)` is summed as `Σ P ∘ dP`, from the very numbers that it is taken off:
+/// Keys up to which `rowsum(dO ∘ O)` is taken as the mean of `dP`, weighed by `P`, from the very numbers that it is taken off:
 /// with few of them most of both cancels, and another rounding would be left.
 const FEW_KEYS: usize = 32;
 
@@ -110,7 +110,7 @@ struct Packed<'a, E: Element> {
     query: View<'a, E::Factor, 2>,
     /// Gradients of the output as columns.
     upstream: View<'a, E::Factor, 2>,
-    /// `rowsum(dO ∘ O) − dLSE`, or `−dLSE` where the rest is summed from what it is taken off.
+    /// `rowsum(dO ∘ O) − dLSE`, or `−dLSE` where the rest comes from what it is taken off.
     delta: &'a [E::Real],
     /// The logarithms; ∞ where a query saw no key.
     lse: &'a [E::Real],
@@ -168,7 +168,8 @@ impl<E: Element<Real: Elementary>, C: Consumer<E>> Kernel<E> for QueryBlock<'_, 
         let (joined, rest) = rest.split_at_mut(room);
         let (bends, staging) = rest.split_at_mut(raised);
 
-        let few = head.reach.span(queries.clone()).len() <= FEW_KEYS;
+        // A sink has a share of the probability, but no key.
+        let few = head.sink.is_none() && head.reach.span(queries.clone()).len() <= FEW_KEYS;
         let groups = |segment| head.reach.groups(queries.clone(), &segment, cut);
         let whole = few
             && head.reach.segments(queries.clone(), 0..head.reach.keys).flat_map(groups).count()
@@ -326,7 +327,7 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
             }
             if self.whole {
                 let powers = step.powers.view(keys.clone(), columns.clone())?;
-                add_products::<E, I>(isa, powers, slopes.as_view(), delta);
+                add_means::<E, I>(isa, powers, slopes.as_view(), delta);
             }
         }
         let of_products = self.wanted == Wanted::OfProducts;

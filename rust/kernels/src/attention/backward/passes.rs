@@ -92,9 +92,12 @@ impl<E: Element<Real: Elementary>> Powers<'_, E> {
     }
 }
 
-/// Adds `Σ P ∘ dP`, over the keys of a tile, to the sums of its columns.
+/// Adds the mean of `dP` over the keys of a tile, weighed by `P`, to the sums of its columns.
+///
+/// A mean, not a sum: where scores are large the rounding of their exponentials leaves a sum of `P` that
+/// is not 1.
 #[inline(always)]
-pub(super) fn add_products<E: Element, I: Storage<E>>(
+pub(super) fn add_means<E: Element, I: Storage<E>>(
     isa: I,
     powers: View<'_, E::Real, 2>,
     gradients: View<'_, E::Real, 2>,
@@ -102,12 +105,17 @@ pub(super) fn add_products<E: Element, I: Storage<E>>(
 ) {
     for (vector, sums) in sums.chunks_exact_mut(I::LANES).enumerate() {
         let columns = vector * I::LANES..(vector + 1) * I::LANES;
-        let mut sum = isa.zero();
+        let (mut products, mut weight) = (isa.zero(), isa.zero());
         for row in 0..powers.rows() {
             let power = isa.load(&powers.row(row)[columns.clone()]);
-            sum = isa.mul_add(power, isa.load(&gradients.row(row)[columns.clone()]), sum);
+            let gradient = isa.load(&gradients.row(row)[columns.clone()]);
+            products = isa.mul_add(power, gradient, products);
+            weight = isa.add(weight, power);
         }
-        isa.store(sums, isa.add(isa.load(sums), sum));
+        // Queries that saw no key have none to weigh.
+        let seen = isa.less(isa.zero(), weight);
+        let mean = isa.div(products, isa.select(seen, weight, isa.splat(E::Real::ONE)));
+        isa.store(sums, isa.add(isa.load(sums), mean));
     }
 }
 
