@@ -34,8 +34,9 @@ pub(super) trait Consumer<E: Element<Real: Elementary>> {
     ) -> Result<()>;
 }
 
-/// Keys up to which `rowsum(dO ∘ O)` is taken as the mean of `dP`, weighed by `P`, from the very numbers that it is taken off:
-/// with few of them most of both cancels, and another rounding would be left.
+/// Keys up to which `rowsum(dO ∘ O)` is taken as the mean of `dP`, weighed by `P`, from the very
+/// numbers that it is taken off: with few of them most of both cancels, and another rounding would
+/// be left.
 const FEW_KEYS: usize = 32;
 
 /// What neighbouring keys and neighbouring queries of a block have to do with each other. Rows are
