@@ -10,16 +10,17 @@ from fusewire.ops.linear import Activation, composed, linear
 from fusewire.ops.linear.rivalry import products_gain
 
 _OURS = products_gain()
+_FEW_ROWS = 8  # as text is generated; with more, a faster product counts more than a cheaper call
 
 
 def dense(
     input: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation | None = None
 ) -> Tensor:
-    """`fusewire.linear`, but in training PyTorch's operators where our product is not the faster.
+    """`fusewire.linear`, but PyTorch's operators where our product is not the faster.
 
     What is left to win there is what a call costs, in particular one whose gradient is
-    differentiated again, and PyTorch's own operators never enter Python for it. Without gradients,
-    as text is generated, our call is the cheaper one.
+    differentiated again, and PyTorch's own operators never enter Python for it. For few rows
+    without gradients, as text is generated, our call is the cheaper one.
 
     Args:
         input: ``(..., in_features)``.
@@ -35,9 +36,26 @@ def dense(
         >>> dense(torch.ones(5, 3), torch.ones(2, 3)).shape
         torch.Size([5, 2])
     """
-    if _OURS or not torch.is_grad_enabled():
+    if _OURS or not (torch.is_grad_enabled() or input.shape[:-1].numel() >= _FEW_ROWS):
         return linear(input, weight, bias, activation)
     return composed.linear(input, weight, bias, activation or "identity")
+
+
+def product(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right`, of matrices, by whichever product is the faster one.
+
+    Args:
+        left: ``(rows, depth)``.
+        right: ``(depth, columns)``.
+
+    Returns:
+        ``(rows, columns)``.
+
+    Example:
+        >>> product(torch.ones(2, 3), torch.ones(3, 1)).flatten().tolist()
+        [3.0, 3.0]
+    """
+    return linear(left, right.t()) if _OURS else left @ right
 
 
 class Dense(Linear):

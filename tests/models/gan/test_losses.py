@@ -9,7 +9,16 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 
 from fusewire.errors import InputError
-from fusewire.models.gan import Draws, Judged, Penalty, augment, make_loss, slopes_of
+from fusewire.models.gan import (
+    EVERYWHERE,
+    Critic,
+    Draws,
+    Judged,
+    Penalty,
+    augment,
+    make_loss,
+    slopes_of,
+)
 
 LOGITS = torch.linspace(-30, 30, 9, dtype=torch.float64)
 NAMES = ["minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"]
@@ -99,12 +108,19 @@ def test_logits_of_another_shape_do_not_broadcast(name: str, shape: tuple[int, .
             loss.generator(wrong, wrong)
 
 
+def critic_of(weight: torch.Tensor) -> Critic:
+    def judge(samples: torch.Tensor, sloping: slice) -> Judged:
+        logits = samples.requires_grad_() @ weight
+        return Judged(samples, logits, slopes_of(logits, samples)[sloping])
+
+    return judge
+
+
 def seen(*samples: torch.Tensor, weight: torch.Tensor) -> dict[str, Judged]:
-    judged = {}
-    for name, each in zip(("real", "fake"), samples, strict=True):
-        logits = each.requires_grad_() @ weight
-        judged[name] = Judged(each, logits, slopes_of(logits, each))
-    return judged
+    critic = critic_of(weight)
+    return {
+        at: critic(each, EVERYWHERE) for at, each in zip(("real", "fake"), samples, strict=True)
+    }
 
 
 def test_penalties_of_a_linear_discriminator() -> None:
@@ -113,7 +129,7 @@ def test_penalties_of_a_linear_discriminator() -> None:
 
     def term(penalty: Penalty) -> torch.Tensor:
         values = seen(real.clone(), fake.clone(), weight=weight)
-        return penalty.term(lambda x: x @ weight, values, Draws(0, 0, batch=6))
+        return penalty.term(critic_of(weight), values, Draws(0, 0, batch=6))
 
     # The gradient is the weight everywhere, and 5 long.
     for at in ("real", "fake"):
@@ -129,7 +145,7 @@ def test_finite_difference_estimates_the_same() -> None:
     weight = torch.tensor([3.0, 4.0], requires_grad=True)
     values = seen(torch.rand(40_000, 2), torch.rand(40_000, 2), weight=weight)
     penalty = Penalty("fake", 1.0, finite_difference=0.01)
-    term = penalty.term(lambda x: x @ weight, values, Draws(0, 0, batch=40_000))
+    term = penalty.term(critic_of(weight), values, Draws(0, 0, batch=40_000))
     assert term.item() == pytest.approx(12.5, rel=0.05)
     assert not penalty.differentiates("fake")
 

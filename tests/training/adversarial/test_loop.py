@@ -76,8 +76,6 @@ def test_each_move_changes_one_player_only(config: GanConfig) -> None:
     assert all(unchanged(players.generator, g))
     assert not any(unchanged(players.discriminator, d))
     assert all(weight.grad is None for weight in players.generator.parameters())
-    assert real.requires_grad, "its penalty was not taken"
-    assert real.grad is None, "nobody has asked for it"
 
     d = weights(players.discriminator)
     gradients = [weight.grad.clone() for weight in players.discriminator.parameters()]

@@ -20,18 +20,26 @@ FORM = SampleFormat("images", (1, 8, 6))
 
 @pytest.mark.parametrize(
     ("model", "loss"),
-    [("convolutional", "non_saturating"), ("convolutional", "hinge"), ("residual", "relativistic")],
+    [
+        ("mlp", "non_saturating"),
+        ("mlp", "relativistic"),
+        ("convolutional", "non_saturating"),
+        ("convolutional", "hinge"),
+        ("residual", "relativistic"),
+    ],
 )
 def test_ours_makes_the_steps_of_the_twin(model: str, loss: str) -> None:
     recipe = gan.default(DataConfig(), model, loss)
-    config = replace(recipe, model=replace(recipe.model, noise_size=4, width=8), batch=6, seed=5)
+    sizes = {"hidden_sizes": (8, 7)} if model == "mlp" else {"width": 8}
+    config = replace(recipe, model=replace(recipe.model, noise_size=4, **sizes), batch=6, seed=5)
     ours, plain = Ours(config, FORM), Twin(config, FORM)
     for mine, theirs in [
         (ours.players.generator, plain.generator),
         (ours.players.discriminator, plain.discriminator),
         (ours.players.average, plain.average),
     ]:
-        theirs.load_state_dict(mine.state_dict())
+        renamed = zip(theirs.state_dict(), mine.state_dict().values(), strict=True)
+        theirs.load_state_dict(dict(renamed))
 
     def noise() -> Iterator[Tensor]:
         for step in range(4):
@@ -45,10 +53,11 @@ def test_ours_makes_the_steps_of_the_twin(model: str, loss: str) -> None:
         real = torch.rand(config.batch, *FORM.shape, generator=source)
         ours.step([real.clone()], step)
         plain.step([real.clone()], step)
-    moved = plain.average.state_dict()
-    for name, weight in ours.players.average.state_dict().items():
-        torch.testing.assert_close(weight, moved[name], rtol=2e-3, atol=2e-5)
-    for name, weight in ours.players.discriminator.state_dict().items():
-        if not name.endswith("score.bias"):  # cancels in the relativistic loss
-            theirs = plain.discriminator.state_dict()[name]
-            torch.testing.assert_close(weight, theirs, rtol=2e-3, atol=2e-5)
+    for mine, theirs in [
+        (ours.players.average, plain.average),
+        (ours.players.discriminator, plain.discriminator),
+    ]:
+        moved = theirs.state_dict().values()
+        for (name, weight), other in zip(mine.state_dict().items(), moved, strict=True):
+            if not name.endswith("score.bias"):  # cancels in the relativistic loss
+                torch.testing.assert_close(weight, other, rtol=2e-3, atol=2e-5)

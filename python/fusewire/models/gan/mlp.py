@@ -11,9 +11,8 @@ from torch import nn
 from fusewire.errors import InputError
 from fusewire.models.dense import Dense
 from fusewire.models.gan.heads import HeadKind
+from fusewire.models.gan.leaky import LeakyLayers
 from fusewire.models.gan.networks import Shape
-
-_LEAK = 0.2
 
 # Both networks, the running mean and the optimisers hold about 3.6 kB for each number of a sample.
 _LARGEST_SAMPLE = 3 * 256 * 256
@@ -60,7 +59,4 @@ class MlpConfig:
 
     def discriminator_body(self, shape: Shape) -> tuple[nn.Module, int]:
         """Hidden layers with leaky ReLU."""
-        layers: list[nn.Module] = []
-        for pair in itertools.pairwise((*shape, *self.hidden_sizes)):
-            layers += [Dense(*pair), nn.LeakyReLU(_LEAK)]
-        return nn.Sequential(*layers), self.hidden_sizes[-1]
+        return LeakyLayers((*shape, *self.hidden_sizes)), self.hidden_sizes[-1]

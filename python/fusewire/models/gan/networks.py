@@ -11,12 +11,14 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from fusewire.models.dense import Dense
 from fusewire.models.gan.heads import HeadKind, make_head
+from fusewire.models.gan.leaky import LeakyLayers
 
 Conditioning: TypeAlias = Literal["concatenation", "projection"]
 Shape: TypeAlias = tuple[int, ...]
 
 # Heads whose samples are from 0 to 1; networks like their inputs to have a mean of about 0.
 _UNCENTRED: tuple[HeadKind, ...] = ("sigmoid",)
+_STRETCH = 2.0  # of numbers from 0 to 1, to numbers from -1 to 1
 
 
 class Architecture(Protocol):
@@ -167,20 +169,53 @@ class Discriminator(nn.Module):
             samples: (batch, *shape), as the generator's head gives them.
             labels: class numbers, (batch,), where the class is told.
         """
+        features = self.body(self._inputs(samples, labels))
+        logits: Tensor = self.score(features).squeeze(1)
+        if self.conditioning == "projection":
+            logits = logits + (self._directions(labels) * features).sum(1)
+        return logits
+
+    def with_slopes(
+        self, samples: Tensor, labels: Tensor | None, sloping: slice
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and the gradients of some of them at their samples, where there is a closed form.
+
+        Args:
+            samples: (batch, *shape).
+            labels: class numbers, (batch,), where the class is told.
+            sloping: the samples at which gradients are wanted.
+
+        Returns:
+            (batch,), and (sloping samples, *shape).
+
+        Raises:
+            TypeError: the body is none of `LeakyLayers`.
+        """
+        if not isinstance(self.body, LeakyLayers):
+            raise TypeError(f"gradients of {type(self.body).__name__} have no closed form")
+        directions = self.score.weight
+        if self.conditioning == "projection":
+            directions = directions + self._directions(labels)
+        numbers, slopes = self.body.project(
+            self._inputs(samples, labels), directions, sloping, _STRETCH if self._centres else 1.0
+        )
+        at_samples = slopes[:, : self.shape[0]]  # and not at what tells the class
+        return numbers + self.score.bias, at_samples.reshape(-1, *samples.shape[1:])
+
+    def _inputs(self, samples: Tensor, labels: Tensor | None) -> Tensor:
         inputs = samples.reshape(-1, *self.shape)
         if self._centres:
             # 2 x - 1 in one pass over the samples.
-            inputs = torch.add(inputs.new_tensor(-1.0), inputs, alpha=2)
+            inputs = torch.add(inputs.new_tensor(-1.0), inputs, alpha=_STRETCH)
         if self.conditioning == "concatenation":
             told = _classes_of(inputs, labels, self.classes)
             planes = told.view(*told.shape, *(1,) * (inputs.ndim - 2))
             inputs = torch.cat((inputs, planes.expand(-1, -1, *inputs.shape[2:])), 1)
-        features = self.body(inputs)
-        logits: Tensor = self.score(features).squeeze(1)
-        if self.conditioning == "projection":
-            _classes_of(inputs, labels, self.classes)
-            logits = logits + (self.directions(labels) * features).sum(1)
-        return logits
+        return inputs
+
+    def _directions(self, labels: Tensor | None) -> Tensor:
+        told: Tensor = self.directions(_require_labels(labels, self.classes))
+        return told
 
     def predict_proba(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
         """Returns the probability that each sample is real, (batch,)."""
@@ -188,6 +223,10 @@ class Discriminator(nn.Module):
 
 
 def _classes_of(like: Tensor, labels: Tensor | None, classes: int) -> Tensor:
+    return one_hot(_require_labels(labels, classes), classes).to(like.dtype)
+
+
+def _require_labels(labels: Tensor | None, classes: int) -> Tensor:
     if labels is None:
         raise ValueError(f"expected labels: this network was made for {classes} classes")
-    return one_hot(labels, classes).to(like.dtype)
+    return labels

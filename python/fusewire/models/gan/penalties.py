@@ -7,7 +7,7 @@ double backward does not (fused attention, FSDP).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,32 +16,7 @@ from torch import Tensor
 
 from fusewire.errors import InputError
 from fusewire.models.gan.draws import Draws
-
-Critic = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Samples and what the discriminator said of them.
-
-    Attributes:
-        samples: (batch, ...).
-        logits: (batch,).
-        slopes: the gradient of each logit at its sample, (batch, ...), which can be differentiated;
-            None where no penalty asks for it.
-    """
-
-    samples: Tensor
-    logits: Tensor
-    slopes: Tensor | None = None
-
-    def split(self, *names: str) -> dict[str, Judged]:
-        """Equal parts of the batch, by name."""
-        count = len(names)
-        samples, logits = self.samples.chunk(count), self.logits.chunk(count)
-        slopes = [None] * count if self.slopes is None else self.slopes.chunk(count)
-        parts = map(Judged, samples, logits, slopes)
-        return dict(zip(names, parts, strict=True))
+from fusewire.models.gan.judging import EVERYWHERE, NOWHERE, Critic, Judged
 
 
 @dataclass(frozen=True)
@@ -92,7 +67,7 @@ class Penalty:
         """What is added to the discriminator's loss.
 
         Args:
-            critic: the discriminator, samples to logits.
+            critic: the discriminator.
             seen: "real" and "fake" samples, with the slopes that this penalty differentiates.
             draws: random numbers of this step.
 
@@ -102,8 +77,9 @@ class Penalty:
         if self.at == "between":
             real, fake = seen["real"].samples.detach(), seen["fake"].samples.detach()
             part = draws.uniform(*(1,) * (real.ndim - 1))
-            mixed = torch.lerp(fake, real, part).requires_grad_()
-            lengths = slopes_of(critic(mixed), mixed).flatten(1).norm(dim=1)
+            slopes = critic(torch.lerp(fake, real, part), EVERYWHERE).slopes
+            assert slopes is not None
+            lengths = slopes.flatten(1).norm(dim=1)
             value = (lengths - 1).square().mean()
         elif self.finite_difference is None:
             slopes = seen[self.at].slopes
@@ -112,13 +88,7 @@ class Penalty:
         else:
             samples, logits = seen[self.at].samples.detach(), seen[self.at].logits
             shift = self.finite_difference * draws.normal(*samples.shape[1:])
-            rise = (critic(samples + shift) - logits) / self.finite_difference
+            rise = (critic(samples + shift, NOWHERE).logits - logits) / self.finite_difference
             value = rise.square().mean() / 2
         term: Tensor = self.weight * self.every * value
         return term
-
-
-def slopes_of(logits: Tensor, samples: Tensor) -> Tensor:
-    """The gradient of each logit at its sample, which can be differentiated."""
-    (slopes,) = torch.autograd.grad(logits, samples, torch.ones_like(logits), create_graph=True)
-    return slopes

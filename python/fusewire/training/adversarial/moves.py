@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from fusewire.models.gan import Draws, Judged, SoftmaxSampling, augment, slopes_of
+from fusewire.models.gan import (
+    EVERYWHERE,
+    NOWHERE,
+    Critic,
+    Draws,
+    Judged,
+    SoftmaxSampling,
+)
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.players import Players
 
@@ -37,21 +44,22 @@ def discriminator_move(
         fake, _ = players.generate(draws.normal(players.generator.noise_size), labels)
     due = [penalty for penalty in config.penalties if penalty.is_due(step)]
     sloping = {at for at in ("real", "fake") if any(each.differentiates(at) for each in due)}
-    critic = _critic(config, players.shared_discriminator, labels, draws)
-    if _judges_together(config, sloping):
-        doubled = None if labels is None else torch.cat((labels, labels))
-        of_both = _critic(config, players.shared_discriminator, doubled, draws)
-        seen = _judge(of_both, torch.cat((real, fake)), bool(sloping)).split("real", "fake")
+    critic = _critic(players.shared_judge, labels, draws)
+    if players.judge.has_closed_form:
+        seen = _judge_together(players, real, fake, labels, draws, sloping)
     else:
         given = {"real": real, "fake": fake}
-        seen = {at: _judge(critic, samples, at in sloping) for at, samples in given.items()}
+        seen = {
+            at: critic(samples, EVERYWHERE if at in sloping else NOWHERE)
+            for at, samples in given.items()
+        }
     loss = players.loss.discriminator(seen["real"].logits, seen["fake"].logits)
     total = loss
     for penalty in due:
         # In one backward pass with the loss: gradients are averaged over processes once.
         total = total + penalty.term(critic, seen, draws)
     players.discriminator_optimizer.zero_grad()
-    # Samples that a penalty looks at have a gradient too, but nobody wants that of the loss.
+    # Samples that a penalty looks at may have a gradient too, but nobody wants that of the loss.
     torch.autograd.backward(total, inputs=players.discriminator_weights)
     players.discriminator_optimizer.step()
     if config.weight_clip is not None:
@@ -82,12 +90,12 @@ def generator_move(
     """
     for weight in players.discriminator_weights:
         weight.requires_grad_(False)
-    critic = _critic(config, players.discriminator, labels, draws)
+    critic = _critic(players.judge, labels, draws)
     fake, values = players.generate(draws.normal(players.generator.noise_size), labels)
     if config.estimator == "reinforce":
         loss, fake_logits = _score_function_loss(players, critic, fake, values, real)
     else:
-        fake_logits = critic(fake)
+        fake_logits = critic(fake, NOWHERE).logits
         loss = players.loss.generator(fake_logits, _real_logits(players, critic, real))
     players.generator_optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
@@ -97,24 +105,42 @@ def generator_move(
     return loss.detach(), fake_logits.detach()
 
 
-def _judges_together(config: GanConfig, sloping: Collection[str]) -> bool:
-    """Whether real and generated samples go through the discriminator as one batch.
+def _critic(judge: torch.nn.Module, labels: Tensor | None, draws: Draws) -> Critic:
+    """The discriminator on samples of one kind."""
 
-    Dense networks judge each sample by itself, and what a step of theirs takes is calls more than
-    products. Slopes that are wanted of one kind alone would be computed for the other as well.
+    def look(samples: Tensor, sloping: slice) -> Judged:
+        logits, slopes = judge(samples, labels, draws, sloping)
+        return Judged(samples, logits, slopes if len(slopes) else None)
+
+    return look
+
+
+def _judge_together(
+    players: Players,
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None,
+    draws: Draws,
+    sloping: Collection[str],
+) -> Mapping[str, Judged]:
+    """Judges real and generated samples in one batch, where each is judged by itself.
+
+    What a step of such networks takes is calls more than products. Slopes are computed where they
+    are wanted alone.
     """
-    return config.model.flat and not config.augmentations and len(sloping) != 1
-
-
-def _judge(critic: Callable[[Tensor], Tensor], samples: Tensor, sloping: bool) -> Judged:
-    samples = samples.requires_grad_(sloping)
-    logits = critic(samples)
-    return Judged(samples, logits, slopes_of(logits, samples) if sloping else None)
+    kinds, count = ("real", "fake"), len(real)
+    doubled = None if labels is None else torch.cat((labels, labels))
+    places = [kinds.index(at) for at in sloping]
+    rows = slice(min(places) * count, (max(places) + 1) * count) if places else NOWHERE
+    logits, found = players.shared_judge(torch.cat((real, fake)), doubled, draws, rows)
+    slopes = dict(zip(sorted(places), found.split(count), strict=False))
+    parts = zip((real, fake), logits.split(count), strict=True)
+    return {kinds[place]: Judged(*part, slopes.get(place)) for place, part in enumerate(parts)}
 
 
 def _score_function_loss(
     players: Players,
-    critic: Callable[[Tensor], Tensor],
+    critic: Critic,
     fake: Tensor,
     values: Tensor,
     real: Tensor,
@@ -126,7 +152,7 @@ def _score_function_loss(
     head = players.generator.head
     assert isinstance(head, SoftmaxSampling)  # the configuration has been checked
     with torch.no_grad():
-        fake_logits = critic(fake)
+        fake_logits = critic(fake, NOWHERE).logits
         real_logits = _real_logits(players, critic, real)
         logits = [fake_logits[:, None]] + ([] if real_logits is None else [real_logits[:, None]])
         rewards = -torch.vmap(players.loss.generator)(*logits)
@@ -136,25 +162,8 @@ def _score_function_loss(
     return loss, fake_logits
 
 
-def _critic(
-    config: GanConfig,
-    discriminator: torch.nn.Module,
-    labels: Tensor | None,
-    draws: Draws,
-) -> Callable[[Tensor], Tensor]:
-    """The discriminator on samples that are changed at random before."""
-
-    def look(samples: Tensor) -> Tensor:
-        logits: Tensor = discriminator(augment(samples, config.augmentations, draws), labels)
-        return logits
-
-    return look
-
-
-def _real_logits(
-    players: Players, critic: Callable[[Tensor], Tensor], real: Tensor
-) -> Tensor | None:
+def _real_logits(players: Players, critic: Critic, real: Tensor) -> Tensor | None:
     if not players.loss.pairs:
         return None
     with torch.no_grad():
-        return critic(real)
+        return critic(real, NOWHERE).logits

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fusewire.errors import InputError
-from fusewire.models.gan import Discriminator, Generator, SoftmaxSampling, make_loss
+from fusewire.models.gan import Discriminator, Generator, Judge, SoftmaxSampling, make_loss
 from fusewire.training.adam import Adam
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.data import SampleFormat
@@ -37,7 +37,8 @@ class Players:
         )
         # What averages gradients over the processes; the head learns nothing and stays outside.
         self.shared_trunk = processes.share(self.generator.trunk)
-        self.shared_discriminator = processes.share(self.discriminator)
+        self.judge = Judge(self.discriminator, config.augmentations)
+        self.shared_judge = processes.share(self.judge)
         self.average = copy.deepcopy(self.generator).requires_grad_(False).eval()
         # Each optimiser holds the parameters of one player: a move changes nobody else's weights.
         self.generator_optimizer = Adam(
