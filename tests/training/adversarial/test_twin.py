@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
 from benches.training.plain import Twin
-from benches.training.twin import Ours
-from torch import Tensor
+from benches.training.twin import Ours, pair
 
-from fusewire.models.gan import Draws
 from fusewire.recipes import gan
 from fusewire.training.adversarial.data import DataConfig, SampleFormat
 
@@ -33,21 +30,7 @@ def test_ours_makes_the_steps_of_the_twin(model: str, loss: str) -> None:
     sizes = {"hidden_sizes": (8, 7)} if model == "mlp" else {"width": 8}
     config = replace(recipe, model=replace(recipe.model, noise_size=4, **sizes), batch=6, seed=5)
     ours, plain = Ours(config, FORM), Twin(config, FORM)
-    for mine, theirs in [
-        (ours.players.generator, plain.generator),
-        (ours.players.discriminator, plain.discriminator),
-        (ours.players.average, plain.average),
-    ]:
-        renamed = zip(theirs.state_dict(), mine.state_dict().values(), strict=True)
-        theirs.load_state_dict(dict(renamed))
-
-    def noise() -> Iterator[Tensor]:
-        for step in range(4):
-            draws = Draws(config.seed, step, config.batch)
-            yield from (draws.normal(4), draws.normal(4))
-
-    drawn = noise()
-    plain.noise = lambda _count: next(drawn)
+    pair(ours, plain)
     source = torch.Generator().manual_seed(0)
     for step in range(4):
         real = torch.rand(config.batch, *FORM.shape, generator=source)
