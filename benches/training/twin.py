@@ -117,13 +117,17 @@ def _beside(name: str, config: GanConfig, record: Record, options: argparse.Name
                 rows = [torch.from_numpy(order.batch(number)) for number in numbers]
                 rival.step([samples.at(each).to(config.device) for each in rows], step)
             seconds[side].append((time.perf_counter() - start) / (step + 1 - first))
-    plain = statistics.median(seconds["plain"])
     for side, rival in rivals.items():
         took = statistics.median(seconds[side])
         row = {"run": name, "seed": config.seed, "side": side, "steps": options.steps}
         row |= {"device": options.device, "threads": torch.get_num_threads()}
         row |= {"paired": options.paired}
-        row |= {"steps_per_second": 1 / took, "times_as_fast_as_plain": plain / took}
+        # Neighbouring turns meet the same machine, whose speed drifts over the whole run.
+        beside = zip(seconds["plain"], seconds[side], strict=True)
+        row |= {
+            "steps_per_second": 1 / took,
+            "times_as_fast_as_plain": statistics.median(plain / own for plain, own in beside),
+        }
         scores = _score(rival, samples, options.count, options.runs) if options.count else {}
         record.add(row | scores)
 

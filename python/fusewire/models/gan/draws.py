@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from numpy.random.bit_generator import ISeedSequence
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -35,8 +37,8 @@ class Draws:
         rows: slice | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        key = np.array([seed, step], dtype=np.uint64)
-        self._source = np.random.Generator(np.random.Philox(key=key))
+        key = _Key(seed, step)
+        self._source = np.random.Generator(np.random.Philox(key))  # type: ignore[arg-type]
         self._batch, self._rows, self._device = batch, rows or slice(0, batch), device
 
     def normal(self, *shape: int) -> Tensor:
@@ -53,3 +55,13 @@ class Draws:
 
     def _keep(self, drawn: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> Tensor:
         return torch.from_numpy(drawn[self._rows]).to(self._device)
+
+
+class _Key(ISeedSequence):
+    """The key itself, in the place of what NumPy would draw from the system and then discard."""
+
+    def __init__(self, *words: int) -> None:
+        self._words = np.array(words, dtype=np.uint64)
+
+    def generate_state(self, n_words: int, dtype: object = np.uint64) -> NDArray[np.uint64]:  # noqa: ARG002
+        return self._words

@@ -75,7 +75,7 @@ class NonSaturating:
         on_real = softplus(-real)
         if self.real_target != 1:
             on_real = on_real + (1 - self.real_target) * real
-        return on_real.mean() + softplus(fake).mean()
+        return (on_real.sum() + softplus(fake).sum()) / len(real)
 
     def generator(self, fake: Tensor, real: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """Cross-entropy of being taken for real."""

@@ -206,7 +206,7 @@ class Discriminator(nn.Module):
         inputs = samples.reshape(-1, *self.shape)
         if self._centres:
             # 2 x - 1 in one pass over the samples.
-            inputs = torch.add(inputs.new_tensor(-1.0), inputs, alpha=_STRETCH)
+            inputs = torch.rsub(inputs, -1.0, alpha=-_STRETCH)
         if self.conditioning == "concatenation":
             told = _classes_of(inputs, labels, self.classes)
             planes = told.view(*told.shape, *(1,) * (inputs.ndim - 2))

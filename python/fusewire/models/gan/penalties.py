@@ -84,7 +84,7 @@ class Penalty:
         elif self.finite_difference is None:
             slopes = seen[self.at].slopes
             assert slopes is not None
-            value = torch.dot(slopes.flatten(), slopes.flatten()) / (2 * len(slopes))
+            value = _half_square(slopes.flatten()) / len(slopes)
         else:
             samples, logits = seen[self.at].samples.detach(), seen[self.at].logits
             shift = self.finite_difference * draws.normal(*samples.shape[1:])
@@ -92,3 +92,9 @@ class Penalty:
             value = rise.square().mean() / 2
         term: Tensor = self.weight * self.every * value
         return term
+
+
+def _half_square(vector: Tensor) -> Tensor:
+    """`|v|^2 / 2`, whose gradient v is had in one pass over it instead of three."""
+    kept = vector.detach()
+    return torch.dot(vector, kept) - torch.dot(kept, kept) / 2
