@@ -52,6 +52,8 @@ class Gan:
     """Numbers of each clip (audio), letters of each word (words)."""
     size: Annotated[tuple[int, int] | None, hint("theirs, if it is one")] = None
     """Height and width to bring the pictures of a folder to."""
+    label_column: Annotated[str | None, hint("none")] = None
+    """Column of a .csv file of vectors that tells the class, by its name in the first line."""
     model: Annotated[
         Literal["mlp", "convolutional", "residual"] | None, hint("mlp, for audio convolutional")
     ] = None

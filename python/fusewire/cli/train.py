@@ -131,7 +131,8 @@ def _train_gan(what: Gan) -> RunResult:
     from fusewire.training.adversarial.loop import train
 
     path = None if what.data is None else what.data.absolute()
-    config = gan.default(DataConfig(what.kind, path, what.length, what.size), what.model, what.loss)
+    data = DataConfig(what.kind, path, what.length, what.size, what.label_column)
+    config = gan.default(data, what.model, what.loss)
     config = _change(config, what, *_GAN_OPTIONS)
     return train(config, what.out or free_path(Path("runs"), "gan"))
 

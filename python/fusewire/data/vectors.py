@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -52,7 +55,9 @@ def grid(side: int = 5) -> Mixture:
     return Mixture(np.stack(np.meshgrid(places, places), -1).reshape(-1, 2).astype("f4"), 0.05)
 
 
-def load_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+def load_vectors(
+    path: Path, label_column: str | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
     """Reads vectors of one size, (vectors, size), and their classes where the file has them.
 
     - An `.npy` file of one array.
@@ -60,11 +65,22 @@ def load_vectors(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64] | N
       taken as its class.
     - A `.csv` file with one vector per line; a first line of names is left out.
 
+    Args:
+        path: The file.
+        label_column: The column of a `.csv` file that tells the class, as its first line calls it.
+            Classes are numbered from 0, whole numbers in their order and words in that of the
+            alphabet.
+
     Raises:
-        InputError: the file is missing or holds something else.
+        InputError: the file is missing or holds something else, or has no such column.
     """
+    read = _READERS.get(path.suffix.lower(), _read_npy)
+    if label_column is not None:
+        if read is not _read_csv:
+            raise InputError(f"{path}: a label column is one of a .csv file")
+        read = partial(_read_labelled_csv, column=label_column)
     try:
-        array, labels = _READERS.get(path.suffix.lower(), _read_npy)(read_regular_file(path))
+        array, labels = read(read_regular_file(path))
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
     except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as bad:
@@ -113,7 +129,28 @@ def _read_csv(content: bytes) -> _Read:
     return np.loadtxt(lines, np.float32, delimiter=",", ndmin=2), None
 
 
-_READERS = {".npz": _read_npz, ".csv": _read_csv}
+def _read_labelled_csv(content: bytes, column: str) -> _Read:
+    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"))) if row]
+    names = [name.strip() for name in rows[0]] if rows else []
+    if names.count(column) != 1:
+        raise ValueError(f"expected one column called {column}, got {', '.join(names)}")
+    if len(rows) == 1:
+        raise ValueError("expected a vector on each line")
+    if wrong := next((row for row in rows if len(row) != len(names)), None):
+        raise ValueError(f"expected {len(names)} fields on each line, got {','.join(wrong)}")
+    place = names.index(column)
+    told = [row.pop(place).strip() for row in rows[1:]]
+    return np.array(rows[1:]).astype(np.float32), _classes(told)
+
+
+def _classes(told: list[str]) -> NDArray[np.int64]:
+    try:
+        return np.unique([int(word) for word in told], return_inverse=True)[1].astype(np.int64)
+    except ValueError:
+        return np.unique(told, return_inverse=True)[1].astype(np.int64)
+
+
+_READERS: dict[str, Callable[[bytes], _Read]] = {".npz": _read_npz, ".csv": _read_csv}
 
 
 def fingerprint(array: NDArray[np.generic]) -> str:

@@ -179,6 +179,50 @@ def test_vectors_from_tables_and_archives(tmp_path: Path) -> None:
         assert samples.format.classes == classes
 
 
+@pytest.mark.parametrize(
+    ("told", "classes"),
+    [
+        (["10", "9", "9", "-1"], [2, 1, 1, 0]),
+        (["b c", "a", '"a"', '"z, y"'], [1, 0, 0, 2]),
+    ],
+)
+def test_a_column_of_a_table_tells_the_class(
+    told: list[str], classes: list[int], tmp_path: Path
+) -> None:
+    lines = [f"{number},{word} ,{-number}" for number, word in enumerate(told)]
+    table = tmp_path / "a.csv"
+    table.write_bytes(("\ufeff x, kind ,y\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode())
+    samples = load_samples(DataConfig("vectors", table, label_column="kind"), "identity")
+    expected = torch.tensor([[0.0, 0.0], [1.0, -1.0], [2.0, -2.0], [3.0, -3.0]])
+    assert torch.equal(samples.at(torch.arange(4)), expected)
+    assert samples.labels is not None
+    assert samples.labels.tolist() == classes
+    assert samples.format.classes == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "x,y\n1,2\n", "expected one column called kind, got x, y"),
+        ("a.csv", "kind,kind\n1,2\n", "expected one column called kind, got kind, kind"),
+        ("a.csv", "", "expected one column called kind"),
+        ("a.csv", "x,kind\n", "expected a vector on each line"),
+        ("a.csv", "x,kind\n1,a\n2\n", "expected 2 fields on each line, got 2"),
+        ("a.csv", "x,kind\nsmall,a\n", "holds no plain numbers"),
+        ("a.csv", "kind\na\n", "holds no vectors"),
+        ("a.npy", "x", "a label column is one of a .csv file"),
+    ],
+)
+def test_label_columns_that_are_refused(
+    name: str, content: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_samples(DataConfig("vectors", tmp_path / name, label_column="kind"), "identity")
+    with pytest.raises(InputError, match="a label column is for vectors, not for images"):
+        DataConfig("images", tmp_path / name, label_column="kind")
+
+
 def test_subfolders_of_sound_are_classes(data: Path) -> None:
     for clip in (data / "sound").glob("*.wav"):
         folder = data / "sound" / ("yes" if clip.name.startswith("0") else "no")

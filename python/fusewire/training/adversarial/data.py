@@ -50,12 +50,14 @@ class DataConfig:
         path: the file or folder; None for mixtures, and for the samples in the package.
         length: numbers of a clip or letters of a word; None takes 4096 and 5.
         size: height and width to which the pictures of a folder are brought; None leaves them.
+        label_column: of a `.csv` file of vectors, the one that tells the class.
     """
 
     kind: DataKind = "images"
     path: Path | None = None
     length: int | None = None
     size: tuple[int, int] | None = None
+    label_column: str | None = None
 
     def __post_init__(self) -> None:
         if self.length is not None:
@@ -66,6 +68,8 @@ class DataConfig:
             require_counts(height=self.size[0], width=self.size[1])
             if self.kind != "images" or self.path is None:
                 raise InputError("size is for images from a folder")
+        if self.label_column is not None and self.kind != "vectors":
+            raise InputError(f"a label column is for vectors, not for {self.kind}")
         if self.path is None and self.kind in ("audio", "vectors"):
             raise InputError(f"data of kind {self.kind} need a path")
 
@@ -181,7 +185,7 @@ def _with_labels(samples: Samples, labels: NDArray[np.int64] | None) -> Samples:
 
 def _vectors(config: DataConfig) -> Samples:
     assert config.path is not None
-    vectors, labels = load_vectors(config.path)
+    vectors, labels = load_vectors(config.path, config.label_column)
     return _with_labels(_numbers(vectors, "vectors"), labels)
 
 
