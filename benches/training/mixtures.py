@@ -32,9 +32,6 @@ def configuration(kind: DataKind, loss: str) -> GanConfig:
         gan.default(DataConfig(kind), "mlp", "wasserstein"),
         penalties=(),
         weight_clip=0.1,  # with 0.01, as in the paper, four layers pass hardly anything on
-        generator_learning_rate=1e-3,
-        discriminator_learning_rate=1e-3,
-        betas=(0.0, 0.99),  # its authors found that momentum does harm
     )
 
 

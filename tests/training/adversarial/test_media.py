@@ -223,6 +223,18 @@ def test_label_columns_that_are_refused(
         DataConfig("images", tmp_path / name, label_column="kind")
 
 
+def test_vectors_with_classes_are_scored(tmp_path: Path) -> None:
+    table = tmp_path / "a.csv"
+    lines = [f"{place % 3},{place / 90},{-(place % 3)}" for place in range(90)]
+    table.write_text("kind,x,y\n" + "\n".join(lines))
+    data = DataConfig("vectors", table, label_column="kind")
+    config = dataclasses.replace(gan.default(data), conditioning="projection", batch=8, steps=4)
+    result = evaluate(train(config, tmp_path / "run").path, count=30)
+    assert 0 <= result.scores["class_divergence"]
+    assert "90 samples" not in result.conditions["features"], "some are kept to tell how good it is"
+    assert "100.0 % right" in result.conditions["features"]
+
+
 def test_subfolders_of_sound_are_classes(data: Path) -> None:
     for clip in (data / "sound").glob("*.wav"):
         folder = data / "sound" / ("yes" if clip.name.startswith("0") else "no")

@@ -96,7 +96,10 @@ def film(path: Path, output: Path) -> Path:
     """
     kept = sorted((path / "frames").glob("step-*.png"))
     if not kept:
-        raise InputError(f"{path} has kept no pictures; set frames when training")
+        raise InputError(
+            f"{path} has kept no pictures; set frames when training, on "
+            "data that are shown as pictures"
+        )
     pictures = [_picture(frame) for frame in kept]
     content = io.BytesIO()
     pictures[0].save(

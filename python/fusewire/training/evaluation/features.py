@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fusewire.errors import InputError
-from fusewire.models.gan import ConvolutionalConfig
+from fusewire.models.gan import ConvolutionalConfig, MlpConfig
 from fusewire.training.checkpoint import checkpoint_steps, load_checkpoint, save_checkpoint
 from fusewire.training.evaluation.spectrograms import LogMel
 from fusewire.training.order import ShuffledOrder
@@ -31,7 +31,9 @@ _LEAST_STEPS, _MOST_STEPS = 300, 1500
 
 
 class FeatureNet(nn.Module):
-    """Convolutions to features, and a last layer to classes; sound is seen as a spectrogram.
+    """Convolutions, of vectors dense layers, to features, and a last layer to classes.
+
+    Sound is seen as a spectrogram.
 
     Args:
         shape: of one sample, channels first.
@@ -50,7 +52,8 @@ class FeatureNet(nn.Module):
         if rate:
             self.view = LogMel(rate, shape[-1])
             shape = tuple(self.view(torch.zeros(1, *shape)).shape[1:])
-        body, size = ConvolutionalConfig(width=_WIDTH).discriminator_body(shape)
+        kind = MlpConfig() if len(shape) == 1 else ConvolutionalConfig(width=_WIDTH)
+        body, size = kind.discriminator_body(shape)
         self.body = nn.Sequential(body, nn.Linear(size, _FEATURES), nn.ReLU())
         self.last = nn.Linear(_FEATURES, classes)
 
