@@ -160,3 +160,30 @@ def test_bad_input_is_told(error, words, change):
         operands[place] = operand
     with pytest.raises(error, match=words):
         fw.paged_attention(*operands)
+
+
+def gradient_errors(attention, query, key, value, upstream, truth):
+    """Norms of the errors of the gradients of query, key and value, relative to those of `truth`."""
+    operands = [operand.clone().requires_grad_() for operand in (query, key, value)]
+    gradients = torch.autograd.grad(attention(*operands), operands, upstream)
+    return np.array(
+        [float((found - true).norm() / true.norm()) for found, true in zip(gradients, truth)]
+    )
+
+
+@pytest.mark.parametrize("query_len", [1, 2, 3])
+def test_gradients_of_few_queries_whose_scores_are_large(query_len):
+    """Decoded forward, by tiles backward: both must be of the same scores."""
+    theirs = torch.nn.functional.scaled_dot_product_attention
+    ratios = []
+    for seed in range(8):
+        query = 10 * numbers(2, 3, query_len, 80, dtype=torch.float32, seed=seed)
+        key = numbers(2, 3, 332, 80, dtype=torch.float32, seed=seed + 100)
+        value = numbers(2, 3, 332, 80, dtype=torch.float32, seed=seed + 200)
+        upstream = numbers(2, 3, query_len, 80, dtype=torch.float32, seed=seed + 300)
+        operands = [operand.double().requires_grad_() for operand in (query, key, value)]
+        truth = torch.autograd.grad(theirs(*operands), operands, upstream.double())
+        given = (query, key, value, upstream, truth)
+        found = gradient_errors(fw.scaled_dot_product_attention, *given)
+        ratios.append(np.log(found / gradient_errors(theirs, *given)))
+    assert (np.exp(np.mean(ratios, axis=0)) < 1.5).all()

@@ -46,11 +46,21 @@ pub fn forward<E: Element<Real: Elementary>>(
     if !E::multiplies_factors() {
         return forward(&attention.single(), singles_mut(output), lse, team);
     }
+    let Some(decode) = Decode::of(attention) else {
+        return forward_by_tiles(attention, output, lse, team);
+    };
     let pass = Forward::new(attention, output, lse, team)?;
-    match Decode::of(attention) {
-        Some(decode) => decode.forward(pass.output, pass.lse, team),
-        None => E::dispatch_multiplying(pass),
-    }
+    decode.forward(pass.output, pass.lse, team)
+}
+
+/// [`forward`] in tiles of queries and keys, however few the queries are.
+pub(super) fn forward_by_tiles<E: Element<Real: Elementary>>(
+    attention: &Attention<'_, E>,
+    output: ViewMut<'_, E, 4>,
+    lse: ViewMut<'_, E::Real, 3>,
+    team: &dyn Team,
+) -> Result<()> {
+    E::dispatch_multiplying(Forward::new(attention, output, lse, team)?)
 }
 
 /// The whole pass, its shapes checked.

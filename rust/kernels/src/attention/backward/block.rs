@@ -6,7 +6,7 @@ use fusewire_simd::{Element, Factor, Kernel, Real, Storage};
 
 use super::Pass;
 use super::delta::Deltas;
-use super::passes::{Powers, Slopes, Wanted, add_means};
+use super::elementwise::{Powers, Slopes, Wanted, add_means};
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::dropout::Keep;

@@ -7,7 +7,7 @@ use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
 
 use super::Pass;
 use super::block::{Consumer, KeyFactors, Piece, QueryBlock};
-use super::passes::Wanted;
+use super::elementwise::Wanted;
 use crate::attention::ahead::Ahead;
 use crate::attention::tile::{KEYS, Place, QUERIES};
 use crate::gemm::{Scales, copy_transposed};
@@ -36,7 +36,8 @@ pub fn mask_backward<E: Element<Real: Elementary>>(
         return Err(Error::shape("the gradient of attn_mask", &scores, &shape));
     }
     if E::multiplies_factors() {
-        return E::dispatch_multiplying(MaskPass { pass, gradient, team });
+        return pass
+            .by_tiles(team, |pass| E::dispatch_multiplying(MaskPass { pass, gradient, team }));
     }
     mask_backward(&pass.single(&pass.attention.single()), gradient, team)
 }

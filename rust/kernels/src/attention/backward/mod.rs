@@ -2,8 +2,9 @@
 
 mod block;
 mod delta;
+mod elementwise;
 mod mask;
-mod passes;
+mod pass;
 mod per_head;
 mod products;
 mod sums;
@@ -14,6 +15,7 @@ use fusewire_simd::{Element, Kernel, Storage};
 
 use self::block::{KeyFactors, QueryBlock};
 pub use self::mask::mask_backward;
+pub use self::pass::{Pass, Saved, Upstream};
 pub use self::per_head::{sinks_backward, slopes_backward};
 use self::products::Products;
 use self::sums::Sums;
@@ -22,34 +24,16 @@ use super::operand::{Operand, gradient_chain};
 use super::params::{Attention, Head};
 use super::tile::{Place, QUERIES};
 use crate::error::expect_shape;
-use crate::gemm::{hold_tiles, singles, singles_mut};
+use crate::gemm::{hold_tiles, singles_mut};
 use crate::math::Elementary;
 use crate::parallel::{Relay, Reversed, SequenceBlocks, Team, try_for_each_part};
 use crate::scratch::Scratch;
-use crate::view::{View, ViewMut, count};
+use crate::view::{ViewMut, count};
 use crate::{Error, Result};
 
 /// Keys of a task: with their values and both gradients they fill about half of a second-level
 /// cache at a head dimension of 64.
 const TASK_KEYS: usize = 512;
-
-/// What [`forward`](super::forward) computed.
-#[derive(Clone, Copy, Debug)]
-pub struct Saved<'a, E: Element> {
-    /// The output, `(batch, heads, query_len, value_dim)`.
-    pub output: View<'a, E, 4>,
-    /// The logarithms, `(batch, heads, query_len)`.
-    pub lse: View<'a, E::Real, 3>,
-}
-
-/// The gradients of the results.
-#[derive(Clone, Copy, Debug)]
-pub struct Upstream<'a, E: Element> {
-    /// That of the output.
-    pub output: View<'a, E, 4>,
-    /// That of the logarithms, where they were used.
-    pub lse: Option<View<'a, E::Real, 3>>,
-}
 
 /// The gradients of the operands, each in the operand's shape, to be written; what is not wanted
 /// is not computed.
@@ -61,45 +45,6 @@ pub struct Gradients<'a, E: Element> {
     pub key: Option<ViewMut<'a, E, 4>>,
     /// That of the values.
     pub value: Option<ViewMut<'a, E, 4>>,
-}
-
-/// What every backward pass reads.
-#[derive(Clone, Copy, Debug)]
-pub struct Pass<'a, E: Element> {
-    /// The operands.
-    pub attention: &'a Attention<'a, E>,
-    /// The results.
-    pub saved: Saved<'a, E>,
-    /// The gradients of the results.
-    pub upstream: Upstream<'a, E>,
-}
-
-impl<'a, E: Element> Pass<'a, E> {
-    /// The same of [`Element::Single`], of which there is the `attention`.
-    fn single<'b>(&self, attention: &'b Attention<'a, E::Single>) -> Pass<'b, E::Single>
-    where
-        'a: 'b,
-    {
-        let Self { saved, upstream, .. } = *self;
-        Pass {
-            attention,
-            saved: Saved { output: singles(saved.output), lse: saved.lse },
-            upstream: Upstream { output: singles(upstream.output), lse: upstream.lse },
-        }
-    }
-
-    /// # Errors
-    /// If the shapes do not fit together.
-    fn check(&self) -> Result<()> {
-        self.attention.check()?;
-        let (output, lse) = (self.attention.output_shape(), self.attention.lse_shape());
-        expect_shape("output", &output, &self.saved.output.shape())?;
-        expect_shape("lse", &lse, &self.saved.lse.shape())?;
-        expect_shape("the gradient of output", &output, &self.upstream.output.shape())?;
-        self.upstream
-            .lse
-            .map_or(Ok(()), |gradient| expect_shape("the gradient of lse", &lse, &gradient.shape()))
-    }
 }
 
 /// Computes the gradients of the operands.
@@ -116,7 +61,8 @@ pub fn backward<E: Element<Real: Elementary>>(
     team: &dyn Team,
 ) -> Result<()> {
     if E::multiplies_factors() {
-        return E::dispatch_multiplying(Backward::new(pass, gradients, team)?);
+        return pass
+            .by_tiles(team, |pass| E::dispatch_multiplying(Backward::new(pass, gradients, team)?));
     }
     let Gradients { query, key, value } = gradients;
     let [query, key, value] = [query, key, value].map(|gradient| gradient.map(singles_mut));

@@ -5,7 +5,7 @@ use fusewire_simd::{Element, Kernel, Real, Storage};
 use super::Pass;
 use super::block::{Consumer, KeyFactors, Piece, QueryBlock};
 use super::delta::Deltas;
-use super::passes::Wanted;
+use super::elementwise::Wanted;
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::reach::Reach;
@@ -29,8 +29,10 @@ pub fn slopes_backward<E: Element<Real: Elementary>>(
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of alibi_slopes", &shape[..2], &gradient.shape())?;
     if E::multiplies_factors() {
-        let of = |pass, place| SlopeOf { pass, place };
-        return E::dispatch_multiplying(EachHead { pass, gradient, team, of });
+        return pass.by_tiles(team, |pass| {
+            let of = |pass, place| SlopeOf { pass, place };
+            E::dispatch_multiplying(EachHead { pass, gradient, team, of })
+        });
     }
     slopes_backward(&pass.single(&pass.attention.single()), gradient, team)
 }
@@ -48,8 +50,10 @@ pub fn sinks_backward<E: Element<Real: Elementary>>(
     let shape = pass.attention.score_shape();
     expect_shape("the gradient of sinks", &shape[..2], &gradient.shape())?;
     if E::multiplies_factors() {
-        let of = |pass, place| SinkOf { pass, place };
-        return E::dispatch_multiplying(EachHead { pass, gradient, team, of });
+        return pass.by_tiles(team, |pass| {
+            let of = |pass, place| SinkOf { pass, place };
+            E::dispatch_multiplying(EachHead { pass, gradient, team, of })
+        });
     }
     sinks_backward(&pass.single(&pass.attention.single()), gradient, team)
 }

@@ -3,7 +3,7 @@
 use fusewire_simd::{Element, Storage};
 
 use super::block::{Consumer, Piece};
-use super::passes::Wanted;
+use super::elementwise::Wanted;
 use crate::Result;
 use crate::attention::ahead::Ahead;
 use crate::attention::operand::deep;
