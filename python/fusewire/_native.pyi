@@ -9,6 +9,7 @@ __all__ = [
     "WordTables",
     "apply_linear",
     "apply_linear_backward",
+    "apply_linear_with_sums",
     "apply_rnn_layer",
     "apply_rnn_layer_backward",
     "attach_torch",
@@ -153,12 +154,18 @@ def apply_linear(
     bias: torch.Tensor | None,
     activation: str,
 ) -> torch.Tensor | None: ...
+def apply_linear_with_sums(
+    input: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    activation: str,
+) -> list[torch.Tensor] | None: ...
 def apply_linear_backward(
     grad_output: torch.Tensor,
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    output: torch.Tensor | None,
+    saved: torch.Tensor | None,
     activation: str,
     gradients: tuple[bool, bool, bool],
 ) -> list[torch.Tensor] | None: ...

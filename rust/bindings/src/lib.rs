@@ -59,6 +59,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(config::peak_read, module)?)?;
     module.add_class::<embeddings::WordTables>()?;
     module.add_function(wrap_pyfunction!(linear::apply_linear, module)?)?;
+    module.add_function(wrap_pyfunction!(linear::apply_linear_with_sums, module)?)?;
     module.add_function(wrap_pyfunction!(linear::apply_linear_backward, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear, module)?)?;
     module.add_function(wrap_pyfunction!(linear::linear_backward, module)?)?;

@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 
-use fusewire_kernels::linear::{Gradients, Linear};
+use fusewire_kernels::linear::{Gradients, Linear, Saved};
 use fusewire_kernels::parallel::Team;
 use pyo3::prelude::*;
 
@@ -22,12 +22,28 @@ impl<A: Array> Operands<'_, A> {
     fn forward(&self, team: &dyn Team) -> Result<A> {
         with_stored!(self.input.dtype("input")?, T => {
             let layer = self.layer::<T>()?;
-            let Layout { rank, mut shape, .. } = self.input.layout("input")?;
-            shape[rank - 1] = layer.output_shape()[1];
-            let mut output = A::empty::<T>(&shape[..rank])?;
+            let mut output = self.empty_output(&layer)?;
             layer.forward(output.view_rows_mut("output")?, team)?;
             Ok(output)
         })
+    }
+
+    /// The output, and the sums that the activation was applied to.
+    fn forward_with_sums(&self, team: &dyn Team) -> Result<[A; 2]> {
+        with_stored!(self.input.dtype("input")?, T => {
+            let layer = self.layer::<T>()?;
+            let (mut output, mut sums) = (self.empty_output(&layer)?, self.empty_output(&layer)?);
+            let views = (sums.view_rows_mut("sums")?, output.view_rows_mut("output")?);
+            layer.forward_with_sums(views.0, views.1, team)?;
+            Ok([output, sums])
+        })
+    }
+
+    /// Room for the output of `layer`, with the input's dimensions before the last.
+    fn empty_output<T: Stored>(&self, layer: &Linear<'_, T>) -> Result<A> {
+        let Layout { rank, mut shape, .. } = self.input.layout("input")?;
+        shape[rank - 1] = layer.output_shape()[1];
+        A::empty::<T>(&shape[..rank])
     }
 
     fn backward(&self, wanted: &Wanted<'_, A>, team: &dyn Team) -> Result<[A; 3]> {
@@ -46,8 +62,11 @@ impl<A: Array> Operands<'_, A> {
                 weight: weight.then(|| grad_weight.view_mut("grad_weight")).transpose()?,
                 bias: bias.then(|| grad_bias.view_mut("grad_bias")).transpose()?,
             };
-            let output = wanted.output.map(|output| output.view_rows("output")).transpose()?;
-            layer.backward(wanted.grad_output.view_rows("grad_output")?, output, gradients, team)?;
+            let saved = Saved {
+                output: wanted.output.map(|output| output.view_rows("output")).transpose()?,
+                sums: wanted.sums.map(|sums| sums.view_rows("sums")).transpose()?,
+            };
+            layer.backward(wanted.grad_output.view_rows("grad_output")?, saved, gradients, team)?;
             Ok([grad_input, grad_weight, grad_bias])
         })
     }
@@ -63,6 +82,7 @@ impl<A: Array> Operands<'_, A> {
 struct Wanted<'a, A> {
     grad_output: &'a A,
     output: Option<&'a A>,
+    sums: Option<&'a A>,
     /// Of input, weight and bias.
     gradients: [bool; 3],
 }
@@ -91,7 +111,8 @@ pub(crate) fn linear_backward(
 ) -> PyResult<[NumpyArray; 3]> {
     let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
     let gradients = [true, true, bias.is_some()];
-    let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
+    let output = output.as_ref();
+    let wanted = Wanted { grad_output: &grad_output, output, sums: None, gradients };
     gate::enter(py, |team| operands.backward(&wanted, team))
 }
 
@@ -108,7 +129,21 @@ pub(crate) fn apply_linear(
     gate::enter(py, |team| served(operands.forward(team)))
 }
 
-/// The gradients of [`apply_linear`]; what is not wanted comes out empty.
+/// [`apply_linear`] with the sums that the activation was applied to.
+#[pyfunction]
+pub(crate) fn apply_linear_with_sums(
+    py: Python<'_>,
+    input: Tensor,
+    weight: Tensor,
+    bias: Option<Tensor>,
+    activation: &str,
+) -> PyResult<Option<[Tensor; 2]>> {
+    let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
+    gate::enter(py, |team| served(operands.forward_with_sums(team)))
+}
+
+/// The gradients of [`apply_linear`], given its output or the sums, whichever they follow from; what is
+/// not wanted comes out empty.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)] // operands and results of the forward pass
 pub(crate) fn apply_linear_backward(
@@ -117,12 +152,13 @@ pub(crate) fn apply_linear_backward(
     input: Tensor,
     weight: Tensor,
     bias: Option<Tensor>,
-    output: Option<Tensor>,
+    saved: Option<Tensor>,
     activation: &str,
     gradients: [bool; 3],
 ) -> PyResult<Option<[Tensor; 3]>> {
     let operands = Operands { input: &input, weight: &weight, bias: bias.as_ref(), activation };
-    let wanted = Wanted { grad_output: &grad_output, output: output.as_ref(), gradients };
+    let saved = saved.as_ref();
+    let wanted = Wanted { grad_output: &grad_output, output: saved, sums: saved, gradients };
     gate::enter(py, |team| served(operands.backward(&wanted, team)))
 }
 
@@ -144,6 +180,27 @@ impl Operator for Forward {
     }
 }
 
+struct ForwardWithSums;
+
+impl Operator for ForwardWithSums {
+    const NAME: &CStr = c"linear_with_sums";
+    type Arguments = (Tensor, Tensor, Option<Tensor>, Text);
+    type Results = [Tensor; 2];
+
+    fn call(
+        (input, weight, bias, activation): Self::Arguments,
+        team: &dyn Team,
+    ) -> Result<[Tensor; 2]> {
+        Operands {
+            input: &input,
+            weight: &weight,
+            bias: bias.as_ref(),
+            activation: activation.as_str(),
+        }
+        .forward_with_sums(team)
+    }
+}
+
 struct Backward;
 
 impl Operator for Backward {
@@ -153,7 +210,7 @@ impl Operator for Backward {
     type Results = [Tensor; 3];
 
     fn call(
-        (grad_output, input, weight, bias, output, activation, for_input, for_weight, for_bias):
+        (grad_output, input, weight, bias, saved, activation, for_input, for_weight, for_bias):
             Self::Arguments,
         team: &dyn Team,
     ) -> Result<[Tensor; 3]> {
@@ -165,7 +222,8 @@ impl Operator for Backward {
         };
         let wanted = Wanted {
             grad_output: &grad_output,
-            output: output.as_ref(),
+            output: saved.as_ref(),
+            sums: saved.as_ref(),
             gradients: [for_input, for_weight, for_bias],
         };
         operands.backward(&wanted, team)
@@ -175,5 +233,6 @@ impl Operator for Backward {
 /// Registers the operators whose schemas `ops/linear/autograd.py` declares.
 pub(crate) fn register(library: &Library) -> Result<()> {
     library.add::<Forward>()?;
+    library.add::<ForwardWithSums>()?;
     library.add::<Backward>()
 }

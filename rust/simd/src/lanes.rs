@@ -160,7 +160,8 @@ pub trait Lanes<T: Real>: Isa {
     #[inline(always)]
     fn sum_each(self, vectors: &[Self::Vector]) -> Self::Vector {
         assert!(vectors.len() == Self::LANES);
-        let mut sums = [T::ZERO; 16];
+        // As many as the widest vectors have lanes, four abreast.
+        let mut sums = [T::ZERO; 64];
         for (sum, &vector) in sums.iter_mut().zip(vectors) {
             *sum = self.sum_lanes(vector);
         }
@@ -214,6 +215,13 @@ pub trait Lanes<T: Real>: Isa {
                 }
             }
         }
+    }
+
+    /// The same two, neither of which the compiler takes to be known before both are: so what leads to
+    /// them, and what they lead to, stays interleaved.
+    #[inline(always)]
+    fn tie(self, a: Self::Vector, b: Self::Vector) -> (Self::Vector, Self::Vector) {
+        (a, b)
     }
 
     /// `offset`, of which the compiler knows no more: a step of several pointers by the same offset then

@@ -28,6 +28,7 @@
 //! Everything below a kernel's `run` must be `#[inline(always)]`: a function that is not inlined is
 //! compiled for the baseline CPU, where each vector operation becomes a call.
 
+mod abreast;
 pub mod arch;
 mod denormals;
 mod dispatch;
@@ -38,6 +39,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub use abreast::Abreast;
 pub use denormals::FlushDenormals;
 pub use dispatch::{HeldSelection, IsaName, Selection, available, detected, on_each_isa, selected};
 pub use element::{Element, Factor, Pair, Plain, Real, bytes};

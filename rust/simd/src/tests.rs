@@ -1,7 +1,7 @@
 //! Every operation on every instruction set of this CPU, against scalars.
 #![allow(unsafe_code)]
 
-use crate::{Element, IsaName, Kernel, Lanes, Real, available};
+use crate::{Abreast, Element, IsaName, Kernel, Lanes, Real, available};
 
 mod half;
 
@@ -18,10 +18,9 @@ trait Operation<T: Real> {
     fn scalar(&self, a: f64, b: f64, c: f64) -> f64;
 }
 
-impl<T: Real, F: Operation<T>> Kernel<T> for Apply<'_, T, F> {
-    type Output = ();
+impl<T: Real, F: Operation<T>> Apply<'_, T, F> {
     #[inline(always)]
-    fn run<I: Lanes<T>>(self, isa: I) {
+    fn with<I: Lanes<T>>(self, isa: I) {
         let [a, b, c] = self.inputs;
         for start in (0..self.output.len()).step_by(I::LANES) {
             let end = (start + I::LANES).min(self.output.len());
@@ -29,6 +28,25 @@ impl<T: Real, F: Operation<T>> Kernel<T> for Apply<'_, T, F> {
             let result = self.operation.vector(isa, load(a), load(b), load(c));
             isa.store_first(&mut self.output[start..end], result);
         }
+    }
+}
+
+impl<T: Real, F: Operation<T>> Kernel<T> for Apply<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        self.with(isa);
+    }
+}
+
+/// The same by three vectors side by side.
+struct ApplyAbreast<'a, T, F>(Apply<'a, T, F>);
+
+impl<T: Real, F: Operation<T>> Kernel<T> for ApplyAbreast<'_, T, F> {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        self.0.with(Abreast::<I, 3>(isa));
     }
 }
 
@@ -89,9 +107,15 @@ fn check<T: Real>(operation: impl Operation<T>, tolerance: f64) {
     let (a, b, c) = (series(0.37, 20.0), series(-0.61, 31.5), series(1.3, 33.0));
     for isa in available() {
         for length in [0, 1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 67] {
-            let mut output = vec![T::NAN; length];
-            let kernel = Apply { inputs: [&a, &b, &c], output: &mut output, operation: &operation };
+            let mut outputs = [vec![T::NAN; length], vec![T::NAN; length]];
+            let [alone, abreast] = &mut outputs;
+            let inputs = [&a[..], &b, &c];
+            let kernel = Apply { inputs, output: alone, operation: &operation };
             T::dispatch_on(isa, kernel).expect("available");
+            let kernel = Apply { inputs, output: abreast, operation: &operation };
+            T::dispatch_on(isa, ApplyAbreast(kernel)).expect("available");
+            let [output, abreast] = outputs;
+            assert_eq!(output, abreast, "{isa}: vectors side by side give the same numbers");
             for (i, value) in output.iter().enumerate() {
                 let [a, b, c] = [a[i], b[i], c[i]].map(T::to_f64);
                 let expected = operation.scalar(a, b, c);
@@ -178,6 +202,32 @@ fn whole_vectors() {
     for isa in available() {
         f32::dispatch_on(isa, WholeVectors).expect("available");
         f64::dispatch_on(isa, WholeVectors).expect("available");
+    }
+}
+
+/// Reductions and masks of vectors side by side.
+struct WholeVectorsAbreast;
+
+impl<T: Real> Kernel<T> for WholeVectorsAbreast {
+    type Output = ();
+    #[inline(always)]
+    fn run<I: Lanes<T>>(self, isa: I) {
+        let (isa, lanes) = (Abreast::<I, 3>(isa), 3 * I::LANES);
+        let numbers: Vec<T> = (0..lanes).map(|i| T::from_f64(i as f64)).collect();
+        let vector = isa.load(&numbers);
+        assert_eq!(isa.sum_lanes(vector).to_f64(), (lanes * (lanes - 1) / 2) as f64);
+        assert_eq!(isa.max_lanes(vector).to_f64(), (lanes - 1) as f64);
+        assert!(!isa.any(isa.first(0)) && isa.any(isa.first(1)) && isa.any(isa.first(lanes)));
+        assert!(isa.any(isa.less(vector, isa.splat(T::from_f64(0.5)))), "0 in the first vector");
+        assert!(isa.any(isa.less(isa.splat(T::from_f64(lanes as f64 - 1.5)), vector)), "the last");
+    }
+}
+
+#[test]
+fn whole_vectors_abreast() {
+    for isa in available() {
+        f32::dispatch_on(isa, WholeVectorsAbreast).expect("available");
+        f64::dispatch_on(isa, WholeVectorsAbreast).expect("available");
     }
 }
 

@@ -105,14 +105,17 @@ def test_an_expanded_gradient():
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("activation", ["identity", "tanh"])
+@pytest.mark.parametrize("activation", ["identity", "tanh", "silu"])
 def test_the_operators_keep_the_dispatchers_rules(activation, bias):
     x, weight, offset = operands(requires_grad=False)
     fw.linear(x, weight)  # declares them
     arguments = (x, weight, offset if bias else None, activation)
     torch.library.opcheck(torch.ops.fusewire.linear.default, arguments)
-    output = torch.ops.fusewire.linear(*arguments)
-    backward = (output, x, weight, arguments[2], output, activation, True, False, bias)
+    torch.library.opcheck(torch.ops.fusewire.linear_with_sums.default, arguments)
+    output, sums = torch.ops.fusewire.linear_with_sums(*arguments)
+    torch.testing.assert_close(output, torch.ops.fusewire.linear(*arguments))
+    saved = sums if activation == "silu" else output
+    backward = (output, x, weight, arguments[2], saved, activation, True, False, bias)
     torch.library.opcheck(torch.ops.fusewire.linear_backward.default, backward)
 
 

@@ -19,6 +19,10 @@ from fusewire.ops.linear import composed
 _DIFFERENTIATES_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 """Activations whose derivative follows from the output; the backward kernel needs it for them."""
 
+_DIFFERENTIATES_SUMS = frozenset({"gelu", "gelu_tanh", "silu"})
+"""Activations whose derivative follows from what they were applied to. The backward kernel can compute
+that again, which it shall where saving would round it to 16 bits."""
+
 
 def _forward_fake(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
@@ -26,12 +30,19 @@ def _forward_fake(
     return input.new_empty(input.shape[0], weight.shape[0])
 
 
+def _forward_with_sums_fake(
+    input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    output = _forward_fake(input, weight, bias, activation)
+    return output, torch.empty_like(output)
+
+
 def _backward_fake(
     grad_output: torch.Tensor,
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    output: torch.Tensor | None,
+    saved: torch.Tensor | None,
     activation: str,
     for_input: bool,
     for_weight: bool,
@@ -49,9 +60,14 @@ _forward = dispatcher.declare(
     "(Tensor input, Tensor weight, Tensor? bias, str activation) -> Tensor",
     _forward_fake,
 )
+_forward_with_sums = dispatcher.declare(
+    "linear_with_sums",
+    "(Tensor input, Tensor weight, Tensor? bias, str activation) -> (Tensor output, Tensor sums)",
+    _forward_with_sums_fake,
+)
 _backward = dispatcher.declare(
     "linear_backward",
-    "(Tensor grad_output, Tensor input, Tensor weight, Tensor? bias, Tensor? output, "
+    "(Tensor grad_output, Tensor input, Tensor weight, Tensor? bias, Tensor? saved, "
     "str activation, bool for_input, bool for_weight, bool for_bias) -> (Tensor, Tensor, Tensor)",
     _backward_fake,
 )
@@ -72,18 +88,24 @@ class _Linear(torch.autograd.Function):
         activation: str,
         direct: bool,
     ) -> torch.Tensor:
-        apply = _native.apply_linear if direct else _forward
-        output: torch.Tensor | None = apply(input, weight, bias, activation)
+        output: torch.Tensor | None
+        saved: torch.Tensor | None = None
+        if activation in _DIFFERENTIATES_SUMS and input.dtype in dispatcher.REAL:
+            apply = _native.apply_linear_with_sums if direct else _forward_with_sums
+            output, saved = apply(input, weight, bias, activation) or (None, None)
+        else:
+            apply = _native.apply_linear if direct else _forward
+            output = apply(input, weight, bias, activation)
+            saved = output if activation in _DIFFERENTIATES_OUTPUT else None
         if output is None:
             raise dispatcher.NotServedError
         ctx.activation = activation
-        saved = output if activation in _DIFFERENTIATES_OUTPUT else None
         ctx.save_for_backward(input, weight, bias, saved)
         return output
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        input, weight, bias, output = ctx.saved_tensors
+        input, weight, bias, saved = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():
             wanted = dispatcher.needed_now(ctx, wanted)
@@ -101,7 +123,7 @@ class _Linear(torch.autograd.Function):
                 wanted,
             )
         else:
-            gradients = _gradients(grad_output, input, weight, bias, output, ctx.activation, wanted)
+            gradients = _gradients(grad_output, input, weight, bias, saved, ctx.activation, wanted)
         input_grad, weight_grad, bias_grad = (
             gradient if needed else None for gradient, needed in zip(gradients, wanted, strict=True)
         )
@@ -113,19 +135,19 @@ def _gradients(
     input: torch.Tensor,
     weight: torch.Tensor,
     bias: torch.Tensor | None,
-    output: torch.Tensor | None,
+    saved: torch.Tensor | None,
     activation: str,
     wanted: tuple[bool, bool, bool],
 ) -> Sequence[torch.Tensor]:
     """The gradients of input, weight and bias; what is not wanted comes out empty."""
     if _TAKES_TENSORS and dispatcher.takes_gradient(grad_output):
         direct = _native.apply_linear_backward(
-            grad_output, input, weight, bias, output, activation, wanted
+            grad_output, input, weight, bias, saved, activation, wanted
         )
         if direct is not None:
             return direct
     rows, outer = _rows(input), _rows(grad_output)
-    kept = None if output is None else _rows(output)
+    kept = None if saved is None else _rows(saved)
     found = list(_backward(outer, rows, weight, bias, kept, activation, *wanted))
     if wanted[0]:
         found[0] = found[0].view(input.shape)

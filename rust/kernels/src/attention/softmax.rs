@@ -5,7 +5,7 @@
 use std::f64::consts::LOG2_E;
 use std::ops::Range;
 
-use fusewire_simd::{Element, Factor, Lanes, Real, Storage};
+use fusewire_simd::{Abreast, Element, Factor, Lanes, Real, Storage};
 
 use super::dropout::Keep;
 use super::tile::Tile;
@@ -74,44 +74,31 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
         output: &mut Tile<'_, E::Real>,
         dropout: Option<(&Keep, usize)>,
     ) {
+        let wide = Abreast::<I, VECTORS>(isa);
         let width = scores.width();
         let columns = column..column + VECTORS * I::LANES;
         let maxima = &mut self.maxima[columns.clone()];
         let sums = &mut self.sums[columns.clone()];
-        let before: [I::Vector; VECTORS] = load_all(isa, maxima);
+        let before = wide.load(maxima);
         let mut highest = before;
         for row in scores.rows(rows.clone()).chunks_exact(width) {
-            let row: [I::Vector; VECTORS] = load_all(isa, &row[columns.clone()]);
-            for vector in 0..VECTORS {
-                highest[vector] = isa.max(highest[vector], row[vector]);
-            }
+            highest = wide.max(highest, wide.load(&row[columns.clone()]));
         }
-        store_all(isa, maxima, highest);
+        wide.store(maxima, highest);
 
         // A query that has seen no key stays at e^−∞ = 0 instead of −∞ − (−∞).
-        let mut base = [isa.zero(); VECTORS];
-        for vector in 0..VECTORS {
-            let seen = isa.less(isa.splat(E::Real::NEG_INFINITY), highest[vector]);
-            base[vector] = isa.select(seen, highest[vector], isa.zero());
-        }
+        let seen = wide.less(wide.splat(E::Real::NEG_INFINITY), highest);
+        let base = wide.select(seen, highest, wide.zero());
         let octaves = E::Real::from_f64(self.unit.to_f64() * LOG2_E);
-        let mut sum: [I::Vector; VECTORS] = load_all(isa, sums);
-        let mut moved = false;
-        for vector in 0..VECTORS {
-            moved |= isa.any(isa.less(before[vector], highest[vector]));
-        }
-        if moved {
-            let mut factors = [isa.zero(); VECTORS];
-            for vector in 0..VECTORS {
-                let fall = isa.sub(before[vector], base[vector]);
-                factors[vector] = power::<E, I>(isa, fall, octaves);
-                sum[vector] = isa.mul(sum[vector], factors[vector]);
-            }
-            scale_rows(isa, output, column, factors);
+        let mut sum = wide.load(sums);
+        if wide.any(wide.less(before, highest)) {
+            let factors = power::<E, _>(wide, wide.sub(before, base), octaves);
+            sum = wide.mul(sum, factors);
+            scale_rows(wide, output, column, factors);
         }
         // In groups, because the rounding of a long running sum would be the error of the output.
         for first in rows.clone().step_by(SUMMED_TOGETHER) {
-            let mut group = [isa.zero(); VECTORS];
+            let mut group = wide.zero();
             let end = rows.end.min(first + SUMMED_TOGETHER);
             for first in (first..end).step_by(E::Factor::DEPTH) {
                 let mut parts = [[isa.zero(); DEEPEST]; VECTORS];
@@ -120,16 +107,13 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
                         continue;
                     }
                     let row = &mut scores.row_mut(first + part)[columns.clone()];
-                    let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
-                    for vector in 0..VECTORS {
-                        let fall = isa.sub(powers[vector], base[vector]);
-                        powers[vector] = power::<E, I>(isa, fall, octaves);
-                        group[vector] = isa.add(group[vector], powers[vector]);
-                    }
+                    let fall = wide.sub(wide.load(row), base);
+                    let mut powers = power::<E, _>(wide, fall, octaves);
+                    group = wide.add(group, powers);
                     if let Some((keep, first_key)) = dropout {
-                        store_all(isa, row, powers);
+                        wide.store(row, powers);
                         keep.apply_row(isa, first_key + first + part, column, row);
-                        powers = load_all(isa, row);
+                        powers = wide.load(row);
                     }
                     for vector in 0..VECTORS {
                         parts[vector][part] = powers[vector];
@@ -140,13 +124,11 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
                     factors[vector] = isa.join(&parts[vector][..E::Factor::DEPTH]);
                 }
                 let row = scores.row_mut(first / E::Factor::DEPTH);
-                store_all(isa, &mut row[columns.clone()], factors);
+                wide.store(&mut row[columns.clone()], factors);
             }
-            for vector in 0..VECTORS {
-                sum[vector] = isa.add(sum[vector], group[vector]);
-            }
+            sum = wide.add(sum, group);
         }
-        store_all(isa, sums, sum);
+        wide.store(sums, sum);
     }
 
     /// Writes `sums`, divided by the sums of powers and transposed, to `output`, and the
@@ -189,7 +171,7 @@ impl<'a, E: Element<Real: Elementary>> Running<'a, E> {
 
 /// `2^(x · octaves)`, as precise as what becomes factors of `E` must be.
 #[inline(always)]
-fn power<E: Element<Real: Elementary>, I: Storage<E>>(
+fn power<E: Element<Real: Elementary>, I: Lanes<E::Real>>(
     isa: I,
     x: I::Vector,
     octaves: E::Real,
@@ -203,43 +185,15 @@ fn power<E: Element<Real: Elementary>, I: Storage<E>>(
 
 /// Multiplies the columns from `column` on.
 #[inline(always)]
-fn scale_rows<T: Real, I: Lanes<T>, const VECTORS: usize>(
+fn scale_rows<T: Real, I: Lanes<T>>(
     isa: I,
     tile: &mut Tile<'_, T>,
     column: usize,
-    factors: [I::Vector; VECTORS],
+    factors: I::Vector,
 ) {
     let (rows, width) = (0..tile.height(), tile.width());
     for row in tile.rows_mut(rows).chunks_exact_mut(width) {
-        let row = &mut row[column..column + VECTORS * I::LANES];
-        let mut scaled: [I::Vector; VECTORS] = load_all(isa, row);
-        for vector in 0..VECTORS {
-            scaled[vector] = isa.mul(scaled[vector], factors[vector]);
-        }
-        store_all(isa, row, scaled);
-    }
-}
-
-#[inline(always)]
-pub(super) fn load_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
-    isa: I,
-    numbers: &[T],
-) -> [I::Vector; VECTORS] {
-    // Not `from_fn`, which is compiled for the baseline CPU where it is not inlined.
-    let mut vectors = [isa.zero(); VECTORS];
-    for (vector, value) in vectors.iter_mut().enumerate() {
-        *value = isa.load(&numbers[vector * I::LANES..]);
-    }
-    vectors
-}
-
-#[inline(always)]
-pub(super) fn store_all<T: Real, I: Lanes<T>, const VECTORS: usize>(
-    isa: I,
-    numbers: &mut [T],
-    vectors: [I::Vector; VECTORS],
-) {
-    for (vector, value) in vectors.into_iter().enumerate() {
-        isa.store(&mut numbers[vector * I::LANES..], value);
+        let row = &mut row[column..column + I::LANES];
+        isa.store(row, isa.mul(isa.load(row), factors));
     }
 }

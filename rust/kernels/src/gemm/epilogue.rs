@@ -1,8 +1,8 @@
 //! What happens to a whole product behind its last sums: an addend for each column, and a function.
 
-use fusewire_simd::{Element, Kernel, Lanes, Real, Storage};
+use fusewire_simd::{Element, Kernel, Real, Storage};
 
-use crate::view::{View, ViewMut};
+use crate::view::ViewMut;
 
 /// What happens to the finished product while it is in the nearest caches.
 ///
@@ -12,11 +12,11 @@ pub trait ColumnEpilogue<T: Real>: Sync {
     /// Whether it changes nothing.
     const IDENTITY: bool = false;
 
-    /// What is added to the columns from `column` on.
-    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector;
-
-    /// The value to store, given the product with its addend.
-    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector;
+    /// Turns `sums`, rows of `width` neighbouring columns of which the first is `column`, into what is
+    /// to be stored.
+    fn apply<I: Storage<T>>(&self, isa: I, column: usize, width: usize, sums: &mut [T])
+    where
+        T: Element<Real = T>;
 }
 
 /// Stores the product as it is.
@@ -27,17 +27,14 @@ impl<T: Real> ColumnEpilogue<T> for NoEpilogue {
     const IDENTITY: bool = true;
 
     #[inline(always)]
-    fn addend<I: Lanes<T>>(&self, isa: I, _: usize) -> I::Vector {
-        isa.zero()
-    }
-
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(&self, _: I, sum: I::Vector) -> I::Vector {
-        sum
+    fn apply<I: Storage<T>>(&self, _: I, _: usize, _: usize, _: &mut [T])
+    where
+        T: Element<Real = T>,
+    {
     }
 }
 
-/// Vectors of columns that are finished at a time: of 16 bits so many are a cache line, which might be
+/// Vectors of columns that are stored at a time: of 16 bits so many are a cache line, which might be
 /// gone before its second half came.
 const ABREAST: usize = 2;
 
@@ -46,7 +43,8 @@ pub(super) struct Finish<'a, E: Element, F> {
     pub(super) epilogue: &'a F,
     /// The first of C's columns in the whole product.
     pub(super) column: usize,
-    pub(super) sums: View<'a, E::Real, 2>,
+    /// As many rows and columns as C has, one row behind the other.
+    pub(super) sums: &'a mut [E::Real],
     pub(super) c: ViewMut<'a, E, 2>,
 }
 
@@ -55,23 +53,16 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Finish<'_, E, F> {
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
-        let Self { epilogue, sums, mut c, .. } = self;
-        // Down a few columns: rows are often a multiple of 4 KB apart, and a load of an addend between
-        // stores to the same place of other pages would wait for each of them.
-        for first in (0..c.columns()).step_by(ABREAST * I::LANES) {
-            let mut addends = [isa.zero(); ABREAST];
-            for (column, addend) in (first..c.columns()).step_by(I::LANES).zip(&mut addends) {
-                *addend = epilogue.addend(isa, self.column + column);
-            }
-            for row in 0..c.rows() {
-                let sums = sums.row(row)[first..].chunks(I::LANES);
-                let targets = c.row_mut(row)[first..].chunks_mut(I::LANES);
-                for ((sum, target), addend) in sums.zip(targets).zip(addends) {
-                    let mut sum = isa.load_first(sum);
-                    if !F::IDENTITY {
-                        sum = epilogue.apply(isa, isa.add(sum, addend));
-                    }
-                    isa.write_first(target, sum);
+        let Self { epilogue, column, sums, mut c } = self;
+        let width = c.columns();
+        epilogue.apply(isa, column, width, sums);
+        // Down a few columns: rows are often a multiple of 4 KB apart.
+        for first in (0..width).step_by(ABREAST * I::LANES) {
+            let columns = first..width.min(first + ABREAST * I::LANES);
+            for (row, sums) in sums.chunks_exact(width).enumerate() {
+                let targets = c.row_mut(row)[columns.clone()].chunks_mut(I::LANES);
+                for (sum, target) in sums[columns.clone()].chunks(I::LANES).zip(targets) {
+                    isa.write_first(target, isa.load_first(sum));
                 }
             }
         }

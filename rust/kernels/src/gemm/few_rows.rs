@@ -68,8 +68,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Columns<'_, E, F> {
         let sums = ViewMut::contiguous(&mut memory, [rows, 1, columns])?;
         let b = b.slice(0, first..first + columns);
         multiply_rows::<E, I>(isa, a, b, sums, Start::Zero);
-        let sums = View::contiguous(&memory, [rows, columns])?;
-        isa.vectorize(Finish { epilogue, column: first, sums, c });
+        isa.vectorize(Finish { epilogue, column: first, sums: &mut memory, c });
         Ok(())
     }
 }

@@ -265,7 +265,6 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
                     let target = ViewMut::contiguous(sums, [rows, width])?;
                     multiply::<E, I>(isa, a, b, target, start, step.chain);
                     if range.end == depth {
-                        let sums = View::contiguous(sums, [rows, width])?;
                         let column = step.first_column + from;
                         isa.vectorize(Finish { epilogue: step.epilogue, column, sums, c: panel });
                     }

@@ -1,6 +1,6 @@
 //! The product against its definition: every instruction set, edge sizes, strides, NaN outputs.
 
-use fusewire_simd::{Kernel, Lanes, Real, available, on_each_isa};
+use fusewire_simd::{Element, Kernel, Lanes, Real, Storage, available, on_each_isa};
 use proptest::prelude::*;
 
 use super::{
@@ -197,17 +197,15 @@ struct AddColumnAndDouble;
 
 impl<T: Real> ColumnEpilogue<T> for AddColumnAndDouble {
     #[inline(always)]
-    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector {
-        let mut columns = [T::ZERO; 16];
-        for (lane, value) in columns.iter_mut().enumerate() {
-            *value = T::from_f64((column + lane) as f64);
+    fn apply<I: Storage<T>>(&self, _: I, column: usize, width: usize, sums: &mut [T])
+    where
+        T: Element<Real = T>,
+    {
+        for row in sums.chunks_exact_mut(width) {
+            for (place, sum) in row.iter_mut().enumerate() {
+                *sum = (*sum + T::from_f64((column + place) as f64)) * T::from_f64(2.0);
+            }
         }
-        isa.load(&columns)
-    }
-
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector {
-        isa.add(sum, sum)
     }
 }
 

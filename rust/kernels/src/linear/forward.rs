@@ -1,8 +1,9 @@
 //! The layer's operands, checked, and its output.
 
-use fusewire_simd::{Element, Lanes};
+use fusewire_simd::{Element, Storage};
 
 use super::activation::Activation;
+use super::elementwise::{Activate, map};
 use crate::gemm::{ColumnEpilogue, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::Team;
@@ -56,6 +57,26 @@ impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
         self.activated(self.activation, output, team)
     }
 
+    /// Computes the output and the sums that went into the activation, which [`Linear::backward`] takes.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`], of `sums` too.
+    pub fn forward_with_sums(
+        &self,
+        mut sums: ViewMut<'_, E, 2>,
+        output: ViewMut<'_, E, 2>,
+        team: &dyn Team,
+    ) -> Result<()> {
+        self.activated(Activation::Identity, sums.reborrow(), team)?;
+        let shape = self.output_shape();
+        if output.shape() != shape || !output.has_unit_columns() {
+            return Err(Error::shape("output", &shape, &output.shape()));
+        }
+        let activation = self.activation;
+        map(activation, sums.as_view(), None, output, team);
+        Ok(())
+    }
+
     /// Computes the output as if the layer ended with `activation`.
     pub(super) fn activated(
         &self,
@@ -87,13 +108,19 @@ struct AddBiasAndActivate<T> {
 
 impl<T: Elementary> ColumnEpilogue<T> for AddBiasAndActivate<T> {
     #[inline(always)]
-    fn addend<I: Lanes<T>>(&self, isa: I, column: usize) -> I::Vector {
-        // A load without lanes from nowhere would be cheap to write, and costs hundreds of cycles.
-        if self.bias.is_empty() { isa.zero() } else { isa.load_first(&self.bias[column..]) }
-    }
-
-    #[inline(always)]
-    fn apply<I: Lanes<T>>(&self, isa: I, sum: I::Vector) -> I::Vector {
-        self.activation.apply(isa, sum)
+    fn apply<I: Storage<T>>(&self, isa: I, column: usize, width: usize, sums: &mut [T])
+    where
+        T: Element<Real = T>,
+    {
+        if let Some(bias) = self.bias.get(column..column + width) {
+            for row in sums.chunks_exact_mut(width) {
+                for (sums, bias) in row.chunks_mut(I::LANES).zip(bias.chunks(I::LANES)) {
+                    isa.store_first(sums, isa.add(isa.load_first(sums), isa.load_first(bias)));
+                }
+            }
+        }
+        if self.activation != Activation::Identity {
+            isa.vectorize(Activate { activation: self.activation, numbers: sums });
+        }
     }
 }

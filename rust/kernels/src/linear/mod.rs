@@ -4,10 +4,11 @@
 
 mod activation;
 mod backward;
+mod elementwise;
 mod forward;
 
-pub use activation::Activation;
-pub use backward::Gradients;
+pub use activation::{Activation, Needs};
+pub use backward::{Gradients, Saved};
 pub use forward::Linear;
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use fusewire_simd::on_each_isa;
 
-use super::{Activation, Gradients, Linear};
+use super::{Activation, Gradients, Linear, Saved};
 use crate::gemm::reference;
 use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
@@ -83,21 +83,39 @@ fn gradients_are_those_of_differences() {
     };
     for name in ACTIVATIONS {
         let layer = layer(&operands, sizes, name);
-        let saved = output(&layer, &Serial);
-        let mut got = operands.clone();
-        let [input, weight, bias] = &mut got;
+        let output = output(&layer, &Serial);
+        let shape = [rows, outputs];
+        let (mut sums, mut again) = (vec![f64::NAN; output.len()], vec![f64::NAN; output.len()]);
         layer
-            .backward(
-                View::contiguous(&weights, [rows, outputs]).expect("grad_output"),
-                Some(View::contiguous(&saved, [rows, outputs]).expect("output")),
-                Gradients {
-                    input: Some(ViewMut::contiguous(input, [rows, inputs]).expect("input")),
-                    weight: Some(ViewMut::contiguous(weight, [outputs, inputs]).expect("weight")),
-                    bias: Some(ViewMut::contiguous(bias, [outputs]).expect("bias")),
-                },
+            .forward_with_sums(
+                ViewMut::contiguous(&mut sums, shape).expect("sums"),
+                ViewMut::contiguous(&mut again, shape).expect("output"),
                 &Pool::new(2),
             )
             .expect("shapes fit");
+        assert!(output.iter().zip(&again).all(|(a, b)| (a - b).abs() < 1e-15), "{name}");
+        let gradients = |sums: Option<&[f64]>| {
+            let mut got = operands.clone();
+            let [input, weight, bias] = &mut got;
+            let view = |numbers| View::contiguous(numbers, shape).expect("as large as the output");
+            layer
+                .backward(
+                    view(&weights),
+                    Saved { output: Some(view(&output)), sums: sums.map(view) },
+                    Gradients {
+                        input: Some(ViewMut::contiguous(input, [rows, inputs]).expect("input")),
+                        weight: Some(
+                            ViewMut::contiguous(weight, [outputs, inputs]).expect("weight"),
+                        ),
+                        bias: Some(ViewMut::contiguous(bias, [outputs]).expect("bias")),
+                    },
+                    &Pool::new(2),
+                )
+                .expect("shapes fit");
+            got
+        };
+        let got = gradients(Some(&sums));
+        assert_eq!(got, gradients(None), "{name}: sums computed again are the same");
         for (which, got) in got.iter().enumerate() {
             for (place, got) in got.iter().enumerate() {
                 let step = |by: f64| {

@@ -27,8 +27,6 @@ pub trait Elementary: Real {
     /// and Laframboise's form (1981), interpolated at Chebyshev's nodes in 60 digits; relative error
     /// 3·10⁻⁹ for `f32`, 3·10⁻¹⁷ for `f64`.
     const TAIL: &'static [Self];
-    /// `log₂ e` less its nearest number.
-    const LOG2_E_REST: Self;
 }
 
 impl Elementary for f32 {
@@ -62,7 +60,6 @@ impl Elementary for f32 {
         -8.009_518e-4,
         -2.782_657e-4,
     ];
-    const LOG2_E_REST: f32 = 1.925_963e-8;
 }
 
 impl Elementary for f64 {
@@ -136,5 +133,4 @@ impl Elementary for f64 {
         -8.500_119_502_115_306e-9,
         -4.210_104_975_119_195e-9,
     ];
-    const LOG2_E_REST: f64 = 2.035_527_374_093_103_3e-17;
 }

@@ -8,7 +8,7 @@ mod normal;
 pub use activation::{relu, sigmoid, silu, silu_derivative, tanh};
 pub use constants::Elementary;
 pub use exponential::{exp, exp2, exp2_product, exp2_short, ln};
-pub use normal::{erf, gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative};
+pub use normal::{gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative};
 
 #[cfg(test)]
 mod tests;

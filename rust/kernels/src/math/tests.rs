@@ -3,8 +3,8 @@
 use fusewire_simd::{Element, Kernel, Lanes, available};
 
 use super::{
-    Elementary, erf, exp, exp2, exp2_product, gelu, gelu_derivative, gelu_tanh,
-    gelu_tanh_derivative, ln, relu, sigmoid, silu, silu_derivative, tanh,
+    Elementary, exp, exp2, exp2_product, gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative,
+    ln, relu, sigmoid, silu, silu_derivative, tanh,
 };
 
 /// A function of one vector, written once for all instruction sets.
@@ -92,7 +92,6 @@ function!(Sigmoid = sigmoid);
 function!(Tanh = tanh);
 function!(Silu = silu);
 function!(SiluDerivative = silu_derivative);
-function!(Erf = erf);
 function!(Gelu = gelu);
 function!(GeluDerivative = gelu_derivative);
 function!(GeluTanh = gelu_tanh);
@@ -183,8 +182,6 @@ fn activations() {
 
 #[test]
 fn the_normal_distribution() {
-    let truth = |x: f64| (1.0 - complementary_error(x.abs())).copysign(x);
-    check_both!(Erf, (-7.0, 7.0), truth, 1.0, 4.0);
     check_both!(Gelu, (-12.0, 12.0), |x| x * distribution(x), 0.1, 16.0);
     let slope = |x: f64| distribution(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
     check_both!(GeluDerivative, (-12.0, 12.0), slope, 0.1, 32.0);

@@ -6,7 +6,7 @@ mod half;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{proved, single_intrinsics};
+use super::{proved, single_intrinsics, tie};
 use crate::{Element, Isa, Kernel, Lanes, Storage};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -89,6 +89,9 @@ impl Isa for Avx2 {
     }
 }
 
+tie!(tie_singles, "avx", ymm_reg, __m256);
+tie!(tie_doubles, "avx", ymm_reg, __m256d);
+
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 /// A window of eight words that starts `8 − count` words in has its first `count` words set.
@@ -101,6 +104,10 @@ impl Lanes<f32> for Avx2 {
     type Mask = __m256;
     const LANES: usize = 8;
 
+    #[inline(always)]
+    fn tie(self, a: __m256, b: __m256) -> (__m256, __m256) {
+        proved!(tie_singles(a, b))
+    }
     #[inline(always)]
     fn opaque(self, offset: isize) -> isize {
         self.hide(offset)
@@ -256,6 +263,10 @@ impl Lanes<f64> for Avx2 {
     type Mask = __m256d;
     const LANES: usize = 4;
 
+    #[inline(always)]
+    fn tie(self, a: __m256d, b: __m256d) -> (__m256d, __m256d) {
+        proved!(tie_doubles(a, b))
+    }
     #[inline(always)]
     fn opaque(self, offset: isize) -> isize {
         self.hide(offset)

@@ -3,10 +3,11 @@
 
 mod half;
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::amx::Tiles;
-use super::{proved, single_intrinsics};
+use super::{proved, single_intrinsics, tie};
 use crate::{Element, Isa, Kernel, Lanes, Storage};
 
 /// Proof that the CPU has AVX-512 F, BW, DQ and VL; with `PAIRS`, BF16 too, and perhaps tiles of them.
@@ -73,6 +74,9 @@ const LEAST_EXPONENT: f32 = -126.0;
 /// The same of float64.
 const LEAST_EXPONENT_64: f64 = -1022.0;
 
+tie!(tie_singles, "avx512f", zmm_reg, __m512);
+tie!(tie_doubles, "avx512f", zmm_reg, __m512d);
+
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
 impl<const PAIRS: bool> Lanes<f32> for Avx512<PAIRS>
@@ -82,6 +86,11 @@ where
     type Vector = __m512;
     type Mask = __mmask16;
     const LANES: usize = 16;
+
+    #[inline(always)]
+    fn tie(self, a: __m512, b: __m512) -> (__m512, __m512) {
+        proved!(tie_singles(a, b))
+    }
 
     single_intrinsics!(f32: _mm512_set1_ps _mm512_add_ps _mm512_sub_ps _mm512_mul_ps _mm512_div_ps
         _mm512_min_ps _mm512_max_ps _mm512_fmadd_ps _mm512_fnmadd_ps
@@ -254,6 +263,11 @@ where
     type Vector = __m512d;
     type Mask = __mmask8;
     const LANES: usize = 8;
+
+    #[inline(always)]
+    fn tie(self, a: __m512d, b: __m512d) -> (__m512d, __m512d) {
+        proved!(tie_doubles(a, b))
+    }
 
     single_intrinsics!(f64: _mm512_set1_pd _mm512_add_pd _mm512_sub_pd _mm512_mul_pd _mm512_div_pd
         _mm512_min_pd _mm512_max_pd _mm512_fmadd_pd _mm512_fnmadd_pd

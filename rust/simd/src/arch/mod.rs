@@ -20,6 +20,29 @@ macro_rules! proved {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use proved;
 
+/// A function for `Lanes::tie`, which is inlined only into what is compiled for the same instructions.
+#[cfg(target_arch = "x86_64")]
+macro_rules! tie {
+    ($name:ident, $feature:literal, $register:ident, $vector:ty) => {
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn $name(mut a: $vector, mut b: $vector) -> ($vector, $vector) {
+            // SAFETY: no instruction at all.
+            unsafe {
+                asm!(
+                    "/* {0} {1} */",
+                    inout($register) a,
+                    inout($register) b,
+                    options(pure, nomem, nostack, preserves_flags)
+                );
+            }
+            (a, b)
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use tie;
+
 /// Methods of `Lanes` that are one intrinsic of the vectors' own type.
 #[cfg(target_arch = "x86_64")]
 macro_rules! single_intrinsics {

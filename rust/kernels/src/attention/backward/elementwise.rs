@@ -5,10 +5,9 @@
 
 use std::f64::consts::LOG2_E;
 
-use fusewire_simd::{Element, Factor, Real, Storage};
+use fusewire_simd::{Abreast, Element, Factor, Lanes, Real, Storage};
 
 use crate::attention::dropout::Keep;
-use crate::attention::softmax::{load_all, store_all};
 use crate::gemm::DEEPEST;
 use crate::math::{Elementary, exp, exp2_short};
 use crate::view::{View, ViewMut};
@@ -64,30 +63,25 @@ impl<E: Element<Real: Elementary>> Powers<'_, E> {
         column: usize,
         tile: &mut ViewMut<'_, E::Real, 2>,
     ) {
+        let isa = Abreast::<I, VECTORS>(isa);
         let scale = isa.splat(self.scale);
         let log2_e = E::Real::from_f64(LOG2_E);
         let (octaves, per_octave) = (isa.splat(self.scale * log2_e), isa.splat(-log2_e));
-        let lse: [I::Vector; VECTORS] = load_all(isa, &self.lse[column..]);
-        let mut lowered = lse;
-        for vector in 0..VECTORS {
-            lowered[vector] = isa.mul(lse[vector], per_octave);
-        }
+        let lse = isa.load(&self.lse[column..]);
+        let lowered = isa.mul(lse, per_octave);
         for row in 0..tile.rows() {
             let row = &mut tile.row_mut(row)[column..];
-            let mut powers: [I::Vector; VECTORS] = load_all(isa, row);
-            for vector in 0..VECTORS {
-                powers[vector] = if E::IS_REAL {
-                    // Rounded as the logarithm was, so that a key that is alone has exactly 1.
-                    let score = isa.mul(powers[vector], scale);
-                    exp(isa, isa.sub(score, lse[vector]))
-                } else {
-                    // At most 1, also where a mask's numbers are so large that the logarithm, times
-                    // log2(e), is rounded by more than scores differ, or is infinite.
-                    let power = isa.mul_add(powers[vector], octaves, lowered[vector]);
-                    exp2_short(isa, isa.min(isa.zero(), power))
-                };
-            }
-            store_all(isa, row, powers);
+            let product = isa.load(row);
+            let power = if E::IS_REAL {
+                // Rounded as the logarithm was, so that a key that is alone has exactly 1.
+                exp(isa, isa.sub(isa.mul(product, scale), lse))
+            } else {
+                // At most 1, also where a mask's numbers are so large that the logarithm, times
+                // log2(e), is rounded by more than scores differ, or is infinite.
+                let power = isa.mul_add(product, octaves, lowered);
+                exp2_short(isa, isa.min(isa.zero(), power))
+            };
+            isa.store(row, power);
         }
     }
 }
@@ -165,11 +159,8 @@ impl<E: Element<Real: Elementary>> Slopes<'_, E> {
                     for vector in 0..VECTORS {
                         factors[vector] = isa.join(&parts[vector][..E::Factor::DEPTH]);
                     }
-                    store_all(
-                        isa,
-                        &mut joined.row_mut(first / E::Factor::DEPTH)[column..],
-                        factors,
-                    );
+                    let target = &mut joined.row_mut(first / E::Factor::DEPTH)[column..];
+                    Abreast::<I, VECTORS>(isa).store(target, factors);
                 }
             }
         });
@@ -184,31 +175,25 @@ impl<E: Element<Real: Elementary>> Slopes<'_, E> {
         powers: &mut [E::Real],
         slopes: &mut [E::Real],
     ) -> [I::Vector; VECTORS] {
+        let wide = Abreast::<I, VECTORS>(isa);
         let columns = column..column + VECTORS * I::LANES;
-        let scale = isa.splat(self.scale);
-        let delta: [I::Vector; VECTORS] = load_all(isa, &self.delta[columns.clone()]);
-        let mut found: [I::Vector; VECTORS] = load_all(isa, &powers[columns.clone()]);
-        let mut gradients = [isa.zero(); VECTORS];
+        let mut found = wide.load(&powers[columns.clone()]);
+        let mut gradients = wide.zero();
         if self.wanted != Wanted::Nothing {
-            gradients = load_all(isa, &slopes[columns.clone()]);
-            for vector in 0..VECTORS {
-                let fall = isa.sub(gradients[vector], delta[vector]);
-                gradients[vector] = isa.mul(isa.mul(found[vector], scale), fall);
-            }
+            let delta = wide.load(&self.delta[columns.clone()]);
+            let fall = wide.sub(wide.load(&slopes[columns.clone()]), delta);
+            gradients = wide.mul(wide.mul(found, wide.splat(self.scale)), fall);
             if let Some(bends) = self.bends {
-                let bends: [I::Vector; VECTORS] = load_all(isa, &bends.row(row)[columns.clone()]);
-                for vector in 0..VECTORS {
-                    gradients[vector] = isa.mul(gradients[vector], bends[vector]);
-                }
+                gradients = wide.mul(gradients, wide.load(&bends.row(row)[columns.clone()]));
             }
         }
         if let Some((keep, [key, query])) = self.keep {
             keep.apply_row(isa, key + row, query + column, &mut powers[columns.clone()]);
-            found = load_all(isa, &powers[columns.clone()]);
+            found = wide.load(&powers[columns.clone()]);
         }
         if E::Factor::DEPTH == 1 || self.wanted == Wanted::OfScores {
             if self.wanted != Wanted::Nothing {
-                store_all(isa, &mut slopes[columns], gradients);
+                wide.store(&mut slopes[columns], gradients);
             }
             return gradients;
         }

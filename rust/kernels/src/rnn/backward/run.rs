@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use fusewire_simd::{Kernel, Lanes, Real};
+use fusewire_simd::{Abreast, Kernel, Lanes, Real};
 
 use crate::Result;
 use crate::math::Elementary;
@@ -203,18 +203,20 @@ impl<T: Elementary, C: Cell> Kernel<T> for Cells<'_, T, C> {
                 let end = units.min(first + C::UNITS);
                 let at = row * self.strides[0] + first;
                 let cell_at = row * self.strides[1] + block * C::CELL_UNITS;
-                C::backward(
-                    isa,
-                    BackwardStep {
-                        saved: &saved[block * C::SAVED * C::UNITS..][..C::SAVED * C::UNITS],
-                        previous: &previous[first..end],
-                        hidden: &output[first..end],
-                        output_gradient: output_gradient.get(first..end).unwrap_or_default(),
-                        hidden_gradient: &mut self.hidden_gradient[at..][..C::UNITS],
-                        cell_gradient: &mut self.cell_gradient[cell_at..][..C::CELL_UNITS],
-                        sums: self.block_sums,
-                    },
-                );
+                let step = BackwardStep {
+                    saved: &saved[block * C::SAVED * C::UNITS..][..C::SAVED * C::UNITS],
+                    previous: &previous[first..end],
+                    hidden: &output[first..end],
+                    output_gradient: output_gradient.get(first..end).unwrap_or_default(),
+                    hidden_gradient: &mut self.hidden_gradient[at..][..C::UNITS],
+                    cell_gradient: &mut self.cell_gradient[cell_at..][..C::CELL_UNITS],
+                    sums: self.block_sums,
+                };
+                if 2 * I::LANES <= C::UNITS {
+                    C::backward(Abreast::<I, 2>(isa), step);
+                } else {
+                    C::backward(isa, step);
+                }
                 let exchange = &mut self.exchange.row_mut(row)[block * C::COLUMNS..];
                 let shared = C::SHARED * C::UNITS;
                 exchange[..shared].copy_from_slice(&self.block_sums[..shared]);

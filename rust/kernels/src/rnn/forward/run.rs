@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use fusewire_simd::{Element, Factor, Kernel, Lanes, Real, Storage};
+use fusewire_simd::{Abreast, Element, Factor, Kernel, Lanes, Real, Storage};
 
 use super::Layer;
 use crate::Result;
@@ -305,18 +305,20 @@ impl<T: Elementary, C: Cell> Kernel<T> for Cells<'_, T, C> {
                     None => &mut *self.unsaved,
                 };
                 let cell = row * self.cell_stride + block * C::CELL_UNITS;
-                C::forward(
-                    isa,
-                    ForwardStep {
-                        projection: &projected[block * C::COLUMNS..][..C::COLUMNS],
-                        product,
-                        bias: &self.bias[block * C::COLUMNS..][..C::COLUMNS],
-                        previous: &self.previous.row(row)[block * C::UNITS..][..C::UNITS],
-                        hidden: &mut self.next.row_mut(row)[block * C::UNITS..][..C::UNITS],
-                        cell: &mut self.cell[cell..][..C::CELL_UNITS],
-                        saved,
-                    },
-                );
+                let step = ForwardStep {
+                    projection: &projected[block * C::COLUMNS..][..C::COLUMNS],
+                    product,
+                    bias: &self.bias[block * C::COLUMNS..][..C::COLUMNS],
+                    previous: &self.previous.row(row)[block * C::UNITS..][..C::UNITS],
+                    hidden: &mut self.next.row_mut(row)[block * C::UNITS..][..C::UNITS],
+                    cell: &mut self.cell[cell..][..C::CELL_UNITS],
+                    saved,
+                };
+                if 2 * I::LANES <= C::UNITS {
+                    C::forward(Abreast::<I, 2>(isa), step);
+                } else {
+                    C::forward(isa, step);
+                }
             }
         }
     }
