@@ -98,6 +98,7 @@ impl<T: Real, I: Lanes<T>, const N: usize> Lanes<T> for Abreast<I, N> {
     each_of_two! {
         split_whole(first, bound: T);
         split_product(first, factor: T, bound: T);
+        split_power(first, factor: Option<T>, bound: T);
         split_exp(first, log2_e: [T; 2], ln_2: [T; 2], bound: T);
         split_exponent(first);
     }

@@ -1,6 +1,8 @@
 //! Every operation on every instruction set of this CPU, against scalars.
 #![allow(unsafe_code)]
 
+use std::f64::consts::LOG2_E;
+
 use crate::{Abreast, Element, IsaName, Kernel, Lanes, Real, available};
 
 mod half;
@@ -100,6 +102,45 @@ operation!(
     |_, b, _| b * b
 );
 
+operation!(
+    SplitWhole,
+    |isa, a, b, c| {
+        let (whole, rest) = isa.split_whole(a, T::from_f64(100.0));
+        isa.scale_exponent(isa.add(isa.splat(T::ONE), rest), whole)
+    },
+    |a, _, _| joined(a)
+);
+operation!(
+    SplitPower,
+    |isa, a, b, c| {
+        let factor = T::from_f64(0.75);
+        let (power, rest) = isa.split_power(a, Some(factor), T::from_f64(100.0));
+        let scaled = isa.shift(isa.add(isa.splat(T::ONE), rest), power);
+        let (power, rest) =
+            isa.split_power(isa.mul(a, isa.splat(factor)), None, T::from_f64(100.0));
+        isa.div(scaled, isa.shift(isa.add(isa.splat(T::ONE), rest), power))
+    },
+    |_, _, _| 1.0
+);
+operation!(
+    SplitExp,
+    |isa, a, b, c| {
+        let rounded = T::from_f64(LOG2_E);
+        let log2_e = [rounded, T::from_f64(LOG2_E - rounded.to_f64())];
+        let ln_2 = [0.693_145_751_953_125, 1.428_606_820_309_417e-6].map(T::from_f64);
+        let a = isa.mul(a, isa.splat(T::from_f64(0.03125)));
+        let (power, rest) = isa.split_exp(a, log2_e, ln_2, T::from_f64(100.0));
+        isa.shift(isa.add(isa.splat(T::ONE), rest), power)
+    },
+    |a, _, _| joined(a * 0.03125 * LOG2_E)
+);
+
+/// `(1 + r) · 2^n` with `x = n + r`.
+fn joined(x: f64) -> f64 {
+    let whole = x.round_ties_even();
+    (1.0 + (x - whole)) * whole.exp2()
+}
+
 fn check<T: Real>(operation: impl Operation<T>, tolerance: f64) {
     let series = |factor: f64, offset: f64| -> Vec<T> {
         (0..67_u32).map(|i| T::from_f64((f64::from(i * 37 % 67) - offset) * factor)).collect()
@@ -152,7 +193,8 @@ check_all!(
     adds: Add, subtracts: Sub, multiplies: Mul, divides: Div, takes_the_minimum: Min,
     takes_the_maximum: Max, multiplies_and_adds: MulAdd, multiplies_and_subtracts: NegMulAdd,
     rounds_ties_to_even: Round, takes_reciprocals: Reciprocal, scales_exponents: Scale,
-    selects_where_less: SelectLess, splits_exponents: SplitAndJoin,
+    selects_where_less: SelectLess, splits_exponents: SplitAndJoin, splits_wholes: SplitWhole,
+    splits_powers: SplitPower, splits_exponentials: SplitExp,
 );
 
 /// Reductions, masks and the tile transpose of one instruction set.
