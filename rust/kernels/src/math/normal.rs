@@ -10,15 +10,14 @@ use super::exponential::{exp, polynomial};
 
 /// Where the polynomial's variable is 0.
 const MIDDLE: f64 = 3.0 * SQRT_2;
-/// Beyond this, `e^(−x²/2)` is 0 in any precision while all else is still a finite number.
+/// At this, `e^(−x²/2)` is 0 in any precision while all else is still a finite number.
 const FAR: f64 = 85.0;
 
-/// What a normal distribution has beyond `size ≥ 0`, `½ erfc(size/√2)`, and `e^(−size²/2)`, each with
+/// What a normal distribution has beyond `size`, `½ erfc(size/√2)`, and `e^(−size²/2)`, each with
 /// a small relative error wherever it is normal.
 #[inline(always)]
 fn tail<T: Elementary, I: Lanes<T>>(isa: I, size: I::Vector) -> (I::Vector, I::Vector) {
     let (half, middle) = (isa.splat(T::from_f64(0.5)), isa.splat(T::from_f64(MIDDLE)));
-    let size = isa.min(isa.splat(T::from_f64(FAR)), size);
     // What rounding took from the square: an error of the exponent is a relative error of the power.
     let square = isa.mul(size, size);
     let rest = isa.neg_mul_add(size, size, square);
@@ -35,22 +34,24 @@ fn tail<T: Elementary, I: Lanes<T>>(isa: I, size: I::Vector) -> (I::Vector, I::V
     (isa.mul(polynomial(isa, T::TAIL, place), scaled), power)
 }
 
+/// `|x|`, and at most what [`tail`] takes.
 #[inline(always)]
-fn magnitude<T: Real, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    isa.max(isa.sub(isa.zero(), x), x)
+fn size<T: Real, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
+    // NaN passes as the second operand.
+    isa.min(isa.splat(T::from_f64(FAR)), isa.max(isa.sub(isa.zero(), x), x))
 }
 
 /// `x · Φ(x)`, with the distribution `Φ(x) = ½ erfc(−x/√2)`: what is positive, less the tail's share.
 #[inline(always)]
 pub fn gelu<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let size = magnitude(isa, x);
+    let size = size(isa, x);
     isa.neg_mul_add(size, tail(isa, size).0, relu(isa, x))
 }
 
 /// The derivative of [`gelu`], `Φ(x) + x φ(x)` with the density `φ(x) = e^(−x²/2) / √2π`.
 #[inline(always)]
 pub fn gelu_derivative<T: Elementary, I: Lanes<T>>(isa: I, x: I::Vector) -> I::Vector {
-    let (tail, power) = tail(isa, magnitude(isa, x));
+    let (tail, power) = tail(isa, size(isa, x));
     let negative = isa.less(x, isa.zero());
     let distribution = isa.select(negative, tail, isa.sub(isa.splat(T::ONE), tail));
     let density = isa.mul(power, isa.splat(T::from_f64(SLOPE / 2.0)));

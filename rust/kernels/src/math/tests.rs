@@ -185,9 +185,10 @@ fn the_normal_distribution() {
     check_both!(Gelu, (-12.0, 12.0), |x| x * distribution(x), 0.1, 16.0);
     let slope = |x: f64| distribution(x) + x * (-0.5 * x * x).exp() / std::f64::consts::TAU.sqrt();
     check_both!(GeluDerivative, (-12.0, 12.0), slope, 0.1, 32.0);
-    for values in at::<Gelu>(&[f32::NAN, 0.0, 100.0, -100.0, f32::INFINITY]) {
+    let far = [f32::NAN, 0.0, 100.0, -100.0, f32::MAX, -f32::MAX, f32::INFINITY, f32::NEG_INFINITY];
+    for values in at::<Gelu>(&far) {
         assert!(values[0].is_nan());
-        assert_eq!(values[1..], [0.0, 100.0, 0.0, f32::INFINITY]);
+        assert_eq!(values[1..], [0.0, 100.0, 0.0, f32::MAX, 0.0, f32::INFINITY, 0.0]);
     }
 }
 
