@@ -163,12 +163,11 @@ def test_bad_input_is_told(error, words, change):
 
 
 def gradient_errors(attention, query, key, value, upstream, truth):
-    """Norms of the errors of the gradients of query, key and value, relative to those of `truth`."""
+    """Norms of the errors of query's, key's and value's gradients, relative to those of `truth`."""
     operands = [operand.clone().requires_grad_() for operand in (query, key, value)]
     gradients = torch.autograd.grad(attention(*operands), operands, upstream)
-    return np.array(
-        [float((found - true).norm() / true.norm()) for found, true in zip(gradients, truth)]
-    )
+    pairs = zip(gradients, truth, strict=True)
+    return np.array([float((found - true).norm() / true.norm()) for found, true in pairs])
 
 
 @pytest.mark.parametrize("query_len", [1, 2, 3])

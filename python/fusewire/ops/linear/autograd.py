@@ -20,8 +20,8 @@ _DIFFERENTIATES_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
 """Activations whose derivative follows from the output; the backward kernel needs it for them."""
 
 _DIFFERENTIATES_SUMS = frozenset({"gelu", "gelu_tanh", "silu"})
-"""Activations whose derivative follows from what they were applied to. The backward kernel can compute
-that again, which it shall where saving would round it to 16 bits."""
+"""Activations whose derivative follows from what they were applied to. The backward kernel can
+compute that again, which it shall where saving would round it to 16 bits."""
 
 
 def _forward_fake(
