@@ -91,8 +91,8 @@ class _Linear(torch.autograd.Function):
         output: torch.Tensor | None
         saved: torch.Tensor | None = None
         if activation in _DIFFERENTIATES_SUMS and input.dtype in dispatcher.REAL:
-            apply = _native.apply_linear_with_sums if direct else _forward_with_sums
-            output, saved = apply(input, weight, bias, activation) or (None, None)
+            with_sums = _native.apply_linear_with_sums if direct else _forward_with_sums
+            output, saved = with_sums(input, weight, bias, activation) or (None, None)
         else:
             apply = _native.apply_linear if direct else _forward
             output = apply(input, weight, bias, activation)
