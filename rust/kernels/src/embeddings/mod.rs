@@ -13,6 +13,7 @@ mod parts;
 mod random;
 #[cfg(test)]
 mod reference;
+mod rows;
 mod step;
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use fusewire_simd::{Kernel, Lanes};
 
-use super::step::{prefetch_row, width};
+use super::rows::{prefetch_row, width};
 use super::windows::Batch;
 use crate::math::Elementary;
 use crate::parallel::{Team, for_each_part};

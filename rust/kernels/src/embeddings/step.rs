@@ -3,8 +3,9 @@
 use fusewire_simd::{Kernel, Lanes};
 
 use super::parts::{gather, scatter};
+use super::rows::{prefetch_row, width};
 use super::windows::{Batch, Window};
-use super::{COLUMNS, Embeddings, Pass};
+use super::{Embeddings, Pass};
 use crate::math::{Elementary, ln, sigmoid};
 use crate::parallel::{Team, try_for_each_part};
 use crate::scratch::Scratch;
@@ -123,11 +124,6 @@ fn update<T: Elementary>(
     })
 }
 
-/// Columns for each thread. They do not depend on each other, so that their division changes no bit.
-pub(super) fn width(columns: usize, team: &dyn Team) -> usize {
-    (columns / COLUMNS).div_ceil(team.threads()) * COLUMNS
-}
-
 struct Score<'a, T> {
     batch: &'a Batch,
     windows: &'a [Window],
@@ -199,13 +195,6 @@ impl<T: Elementary> Score<'_, T> {
         for &word in &self.batch.outputs[window.outputs.clone()] {
             prefetch_row(isa, self.output.row(word as usize));
         }
-    }
-}
-
-#[inline(always)]
-pub(super) fn prefetch_row<T: Elementary, I: Lanes<T>>(isa: I, row: &[T]) {
-    for line in row.chunks(64 / size_of::<T>()) {
-        isa.prefetch(line.as_ptr());
     }
 }
 
