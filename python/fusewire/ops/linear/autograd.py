@@ -90,9 +90,9 @@ class _Linear(torch.autograd.Function):
     ) -> torch.Tensor:
         output: torch.Tensor | None
         saved: torch.Tensor | None = None
+        keeps = activation in _DIFFERENTIATES_SUMS and input.dtype in dispatcher.REAL
         # What is exported is not trained: its backward pass is not recorded.
-        keeps = input.dtype in dispatcher.REAL and not torch.compiler.is_exporting()
-        if activation in _DIFFERENTIATES_SUMS and keeps:
+        if keeps and not torch.compiler.is_exporting():
             with_sums = _native.apply_linear_with_sums if direct else _forward_with_sums
             output, saved = with_sums(input, weight, bias, activation) or (None, None)
         else:
