@@ -180,6 +180,11 @@ class Evaluate:
     """Rows at a time, which does not change the result (language models, classifiers)."""
     count: Annotated[int | None, hint("5000")] = None
     """Samples to generate, and real ones at most (GANs)."""
+    features: Literal["own", "inception"] = "own"
+    """What samples are compared in (GANs): a classifier of the same data, or, for pictures,
+    Inception, as in the literature, which fusewire[inception] brings."""
+    inception_weights: Annotated[Path | None, hint("fetched once, and kept")] = None
+    """A safetensors file with Inception's weights by torch-fidelity's names."""
     seed: int = 0
     """The same seed gives the same scores (GANs)."""
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fusewire.cli.arguments import Evaluate
 from fusewire.errors import InputError
 from fusewire.training.adversarial import samples
+from fusewire.training.adversarial.data import SampleFormat
+from fusewire.training.evaluation.features import Features
+from fusewire.training.evaluation.inception import inception_features
 from fusewire.training.evaluation.report import evaluate, show_neighbours
 from fusewire.training.run_directory import RunDirectory
 
@@ -19,6 +23,10 @@ def run(command: Evaluate) -> int:
     if kind == samples.KIND:
         _gan(command, directory)
         return 0
+    if command.features != "own" or command.inception_weights is not None:
+        raise InputError(
+            f"--features and --inception-weights are for GANs, and {command.run} is of kind {kind}"
+        )
     measures = {
         "language": _language,
         "masked": _masked,
@@ -38,7 +46,9 @@ def run(command: Evaluate) -> int:
 
 def _gan(command: Evaluate, directory: RunDirectory) -> None:
     count = 5000 if command.count is None else command.count
-    result = evaluate(command.run, count, command.seed, keep=command.run)
+    result = evaluate(
+        command.run, count, command.seed, keep=command.run, features=_features(command)
+    )
     for name, value in result.scores.items():
         print(f"{name:<20} {value:.4f}")
     for name, condition in result.conditions.items():
@@ -49,6 +59,14 @@ def _gan(command: Evaluate, directory: RunDirectory) -> None:
         ratio = show_neighbours(command.run, output, seed=command.seed)
         print(f"  {output}: samples above the real ones nearest to them,")
         print(f"  {ratio:.2f} times as far away as real ones are from each other")
+
+
+def _features(command: Evaluate) -> Callable[[SampleFormat], Features] | None:
+    if command.features == "inception":
+        return partial(inception_features, weights=command.inception_weights)
+    if command.inception_weights is not None:
+        raise InputError("--inception-weights is for --features inception")
+    return None
 
 
 def _language(command: Evaluate) -> Mapping[str, Any]:

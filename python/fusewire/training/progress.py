@@ -78,7 +78,7 @@ class TrainingProgress:
         elapsed = max(now - self._start, 1e-9)
         speed = (step - self._first) * self._per_step / elapsed
         values = " ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
-        numbers = f"{values} · {speed:,.0f} {self._unit}/s"
+        numbers = f"{values} · {speed:,.0f} {self._unit}/s".lstrip()
         self._bar.update(self._task, completed=step, numbers=numbers)
         if self._silent or self._console.is_terminal:
             return

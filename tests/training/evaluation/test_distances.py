@@ -61,6 +61,17 @@ def test_frechet_distance_is_torchmetrics() -> None:
     assert frechet_distance(real.flatten(1), fake.flatten(1)) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_kernel_distance_is_torchmetrics() -> None:
+    kid = pytest.importorskip("torchmetrics.image.kid")
+    metric = kid.KernelInceptionDistance(feature=Flat(), subsets=1, subset_size=200, normalize=True)
+    real, fake = torch.rand(200, 3, 3, 3), torch.rand(200, 3, 3, 3) ** 2
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    expected = metric.compute()[0].item()
+    assert kernel_distance(real.flatten(1), fake.flatten(1)) == pytest.approx(expected, rel=1e-3)
+
+
 def test_kernel_distance_is_unbiased(cloud: torch.Tensor) -> None:
     other = torch.randn(400, 8, generator=torch.Generator().manual_seed(1))
     assert abs(kernel_distance(cloud, other)) < 0.05

@@ -1,7 +1,7 @@
-"""A small classifier trained on the data themselves, in whose features samples are compared.
+"""What samples are compared in: by default features of a small classifier of the same data.
 
-Inception's features are made for photographs of 299 x 299 pixels; for grey pictures of 28 x 28, or
-for sound, those of a classifier of the same data say more (docs/training.md).
+Inception's features (`inception.py`) are made for photographs of 299 x 299 pixels; for grey
+pictures of 28 x 28, or for sound, those of a classifier of the same data say more.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,35 @@ _LEARNING_RATE = 2e-3
 _HELD_OUT = 0.1
 _EPOCHS = 25
 _LEAST_STEPS, _MOST_STEPS = 300, 1500
+
+
+class Features(Protocol):
+    """What samples are compared in; as a string, what must be told beside the scores."""
+
+    @property
+    def resize(self) -> str:
+        """What is done to the size of samples before they are seen; empty where nothing is."""
+
+    def features(self, samples: Tensor) -> Tensor:
+        """(samples, *shape), in the range of the generator, to (samples, size)."""
+
+
+class Numbers:
+    """The numbers of a sample themselves, where nothing better is known.
+
+    Example:
+        >>> Numbers().features(torch.zeros(5, 1, 2, 3)).shape
+        torch.Size([5, 6])
+    """
+
+    resize = ""
+
+    def features(self, samples: Tensor) -> Tensor:
+        """(samples, *shape) to (samples, product of the shape)."""
+        return samples.flatten(1)
+
+    def __str__(self) -> str:
+        return "the numbers of a sample"
 
 
 class FeatureNet(nn.Module):
@@ -81,6 +111,16 @@ class TrainedFeatures:
     net: FeatureNet
     accuracy: float
     seen: int
+    resize = ""
+
+    def features(self, samples: Tensor) -> Tensor:
+        """(samples, *shape) to (samples, 64)."""
+        return self.net.features(samples)
+
+    def classes(self, samples: Tensor) -> Tensor:
+        """The likeliest class of each sample, (samples,)."""
+        logits: Tensor = self.net.last(self.features(samples))
+        return logits.argmax(1)
 
     def __str__(self) -> str:
         return (

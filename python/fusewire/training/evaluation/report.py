@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fusewire.data.vectors import grid, ring
 from fusewire.data.words import spell
 from fusewire.errors import InputError
 from fusewire.training.adversarial.config import GanConfig
-from fusewire.training.adversarial.data import DataConfig, Samples, load_samples
+from fusewire.training.adversarial.data import DataConfig, SampleFormat, Samples, load_samples
 from fusewire.training.adversarial.samples import KIND, TrainedGenerator, draw, write_samples
 from fusewire.training.devices import memory_refusals
 from fusewire.training.evaluation.distances import (
@@ -25,7 +25,7 @@ from fusewire.training.evaluation.distances import (
     kernel_distance,
     nearest,
 )
-from fusewire.training.evaluation.features import TrainedFeatures, train_features
+from fusewire.training.evaluation.features import Features, Numbers, train_features
 from fusewire.training.evaluation.modes import count_modes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.settings import require_counts, require_seed
@@ -48,21 +48,32 @@ class Evaluation:
 
 
 @memory_refusals()
-def evaluate(path: Path, count: int = 5_000, seed: int = 0, keep: Path | None = None) -> Evaluation:
+def evaluate(
+    path: Path,
+    count: int = 5_000,
+    seed: int = 0,
+    keep: Path | None = None,
+    features: Callable[[SampleFormat], Features] | None = None,
+) -> Evaluation:
     """Scores the generator of a run against the data that it was trained on.
 
     Images and sound with labels are compared in the features of a classifier trained on the same
     data; points of a known mixture are counted by mode; words are looked up. Without labels, the
-    numbers of a sample themselves are its features.
+    numbers of a sample themselves are its features. The histogram of classes is always told by the
+    classifier.
 
     Args:
         path: the run directory.
         count: generated samples, and at most as many real ones.
         seed: of the generated samples, the choice of real ones, and the classifier.
         keep: folder in which the classifier is kept for the next time.
+        features: what to compare in instead, such as
+            `fusewire.training.evaluation.inception.inception_features`; it is told what a sample
+            is.
 
     Raises:
-        InputError: the directory is no such run, is damaged, or its data have changed.
+        InputError: the directory is no such run, is damaged, its data have changed, or the
+            features are not for such samples.
     """
     require_counts(count=count)
     require_seed(seed)
@@ -71,9 +82,10 @@ def evaluate(path: Path, count: int = 5_000, seed: int = 0, keep: Path | None = 
     trained = TrainedGenerator.open(path)
     samples = load_samples(config.data, config.model.head)
     run.require_same_data(samples.fingerprint)
+    asked = None if features is None else features(samples.format)
     if samples.format.medium == "words":
         return _evaluate_words(trained, samples, count, seed)
-    return evaluate_samples(trained, samples, config.data, count, seed, keep)
+    return evaluate_samples(trained, samples, config.data, count, seed, keep, asked)
 
 
 def evaluate_samples(
@@ -83,30 +95,27 @@ def evaluate_samples(
     count: int,
     seed: int,
     keep: Path | None,
+    asked: Features | None = None,
 ) -> Evaluation:
     """See `evaluate`; for data that have been read already."""
     fake = _draw(trained, count, seed)
     chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:count]
     real = samples.at(chosen)
-    conditions = {"real samples": str(len(real)), "generated samples": str(count)}
-    conditions["resize"] = (
-        "none" if data.size is None else f"real pictures to {data.size[0]} x {data.size[1]}"
-    )
-    features: TrainedFeatures | None = None
-    if samples.labels is None:
-        conditions["features"] = "the numbers of a sample"
-        seen_real, seen_fake = real.flatten(1), fake.flatten(1)
-    else:
-        features = train_features(
+    classifier = None
+    if samples.labels is not None:
+        classifier = train_features(
             _all(samples), samples.labels, seed=seed, keep=keep, rate=samples.format.rate
         )
-        conditions["features"] = str(features)
-        seen_real, seen_fake = (features.net.features(each) for each in (real, fake))
+    features: Features = asked or classifier or Numbers()
+    seen_real, seen_fake = features.features(real), features.features(fake)
     scores = compare(seen_real, seen_fake)
-    if features is not None and samples.labels is not None:
-        made = features.net.last(seen_fake).argmax(1)
-        classes = samples.format.classes
-        scores["class_divergence"] = class_divergence(samples.labels[chosen], made, classes)
+    conditions = _conditions(data, features, seen_real, seen_fake)
+    if classifier is not None and samples.labels is not None:
+        scores["class_divergence"] = class_divergence(
+            samples.labels[chosen], classifier.classes(fake), samples.format.classes
+        )
+        if features is not classifier:
+            conditions["classes"] = str(classifier)
     if data.kind in _MIXTURES:
         modes = count_modes(fake.numpy(), _MIXTURES[data.kind])
         scores |= {"modes": modes.covered, "near_a_mode": modes.near}
@@ -114,10 +123,35 @@ def evaluate_samples(
     return Evaluation(scores, conditions)
 
 
+def _conditions(data: DataConfig, features: Features, real: Tensor, fake: Tensor) -> dict[str, str]:
+    resized = [f"real pictures to {data.size[0]} x {data.size[1]}"] if data.size else []
+    resized += [features.resize] if features.resize else []
+    conditions = {
+        "real samples": str(len(real)),
+        "generated samples": str(len(fake)),
+        "resize": "; ".join(resized) or "none",
+        "features": str(features),
+    }
+    fewest, size = min(len(real), len(fake)), real.shape[1]
+    if fewest <= size:
+        conditions["few samples"] = (
+            f"{fewest} for {size} features; the Fréchet distance is too large for so few, the "
+            "kernel distance is right on average"
+        )
+    return conditions
+
+
 def compare(real: Tensor, fake: Tensor) -> dict[str, float]:
-    """Every score that needs nothing but features, (samples, size), by name."""
+    """Every score that needs nothing but features, (samples, size), by name.
+
+    Raises:
+        InputError: there are too few samples, or features that are not finite.
+    """
     if min(len(real), len(fake)) < 10:
         raise InputError(f"scores need ten samples each, got {len(real)} and {len(fake)}")
+    for name, seen in (("real", real), ("generated", fake)):
+        if not bool(seen.isfinite().all()):
+            raise InputError(f"features of {name} samples are not finite: they cannot be compared")
     return {
         "frechet_distance": frechet_distance(real, fake),
         "kernel_distance": kernel_distance(real, fake),
