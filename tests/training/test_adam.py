@@ -22,13 +22,13 @@ def rivals(decoupled):
     )
 
 
-def move(net, optimizer, step, frozen=()):
+def move(net, optimizer, step, frozen=(), act=lambda optimizer: optimizer.step()):
     source = torch.Generator().manual_seed(step)
     optimizer.zero_grad()
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name not in frozen)
     net(torch.randn(4, 5, generator=source)).square().sum().backward()
-    optimizer.step()
+    act(optimizer)
 
 
 def assert_same(first, second):
@@ -49,6 +49,17 @@ def test_steps_are_pytorchs_to_the_bit(decoupled):
             pair[1].param_groups[0]["lr"] = 0.01 / (1 + step)
             move(*pair, step)
     assert_same(*both)
+
+
+def test_moves_are_steps_that_nobody_is_told_of():
+    both = rivals(False)
+    for pair in both:
+        move(*pair, 0)
+    both[0][1].register_step_post_hook(lambda *_: pytest.fail("a hook was called"))
+    for step in range(1, 5):
+        move(*both[0], step, act=Adam.move)
+        move(*both[1], step)
+        assert_same(*both)
 
 
 def test_parameters_may_be_frozen_and_thawed_between_steps():

@@ -30,12 +30,13 @@ class ShuffledOrder:
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Returns the indices of the items that step number `step` (from 0) trains on."""
-        positions = step * self._batch_size + np.arange(self._batch_size)
-        indices = np.empty(self._batch_size, dtype=np.int64)
-        for epoch in range(positions[0] // self._count, positions[-1] // self._count + 1):
-            inside = positions // self._count == epoch
-            indices[inside] = self._order_of(epoch)[positions[inside] % self._count]
-        return indices
+        parts: list[NDArray[np.int64]] = []
+        position, end = step * self._batch_size, (step + 1) * self._batch_size
+        while position < end:
+            epoch, place = divmod(position, self._count)
+            parts.append(self._order_of(epoch)[place : place + end - position])
+            position += len(parts[-1])
+        return np.concatenate(parts)
 
     def _order_of(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:

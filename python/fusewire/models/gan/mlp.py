@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
 from torch import nn
 
 from fusewire.errors import InputError
-from fusewire.models.dense import Dense
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.leaky import LeakyLayers
 from fusewire.models.gan.networks import Shape
+from fusewire.models.gan.rectified import RectifiedLayers
 
 # Both networks, the running mean and the optimisers hold about 3.6 kB for each number of a sample.
 _LARGEST_SAMPLE = 3 * 256 * 256
@@ -53,9 +52,7 @@ class MlpConfig:
                 f"samples of {' x '.join(map(str, shape))} numbers are too many for networks of "
                 f"dense layers, which take {_LARGEST_SAMPLE}; scale them down"
             )
-        sizes = (inputs, *self.hidden_sizes)
-        hidden = [Dense(*pair, activation="relu") for pair in itertools.pairwise(sizes)]
-        return nn.Sequential(*hidden, Dense(sizes[-1], numbers))
+        return RectifiedLayers((inputs, *self.hidden_sizes, numbers))
 
     def discriminator_body(self, shape: Shape) -> tuple[nn.Module, int]:
         """Hidden layers with leaky ReLU."""

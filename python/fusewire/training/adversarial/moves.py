@@ -61,7 +61,7 @@ def discriminator_move(
     players.discriminator_optimizer.zero_grad()
     # Samples that a penalty looks at may have a gradient too, but nobody wants that of the loss.
     torch.autograd.backward(total, inputs=players.discriminator_weights)
-    players.discriminator_optimizer.step()
+    players.discriminator_optimizer.move()
     if config.weight_clip is not None:
         with torch.no_grad():
             for weight in players.discriminator_weights:
@@ -99,7 +99,7 @@ def generator_move(
         loss = players.loss.generator(fake_logits, _real_logits(players, critic, real))
     players.generator_optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
-    players.generator_optimizer.step()
+    players.generator_optimizer.move()
     for weight in players.discriminator_weights:
         weight.requires_grad_(True)
     return loss.detach(), fake_logits.detach()
