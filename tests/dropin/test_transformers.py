@@ -242,6 +242,24 @@ def test_the_linear_layers_of_gpt2_are_fused():
     compare(eager, ours, input_ids=padded("none")[0])
 
 
+@pytest.mark.parametrize("name", ["gelu_new", "gelu_fast", "gelu_pytorch_tanh"])
+def test_activations_are_fused(name):
+    config = transformers.BertConfig(**SIZES, hidden_act=name)
+    eager = transformers.BertModel(config).eval()
+    ours = copy.deepcopy(eager)
+    fused = fw.fuse(ours).changed
+    kinds = {type(module) for module in eager.modules() if "GELU" in type(module).__name__}
+    assert kinds
+    assert {kind.__name__ for kind in kinds} <= set(fused.values())
+    tokens = padded("none")[0]
+    results = []
+    for model in (eager, ours):
+        output = model(tokens).last_hidden_state
+        gradients = torch.autograd.grad(output.square().sum(), [*model.encoder.parameters()])
+        results.append([output, *gradients])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-3, atol=1e-3)
+
+
 def test_one_line_changes_attention_as_well():
     config = transformers.BertConfig(**SIZES)
     model = torch.nn.Sequential(transformers.BertModel(config).eval())

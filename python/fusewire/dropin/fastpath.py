@@ -113,9 +113,8 @@ def _encoder_layer(
         return functional.layer_norm(x, (embed_dim,), norm_weight_2, norm_bias_2, eps)
 
     def feed_forward(x: torch.Tensor) -> torch.Tensor:
-        inner = linear(x, ffn_weight_1, ffn_bias_1, None if use_gelu else "relu")
-        active = functional.gelu(inner) if use_gelu else inner
-        return linear(active, ffn_weight_2, ffn_bias_2)
+        inner = linear(x, ffn_weight_1, ffn_bias_1, "gelu" if use_gelu else "relu")
+        return linear(inner, ffn_weight_2, ffn_bias_2)
 
     x, exists = nested.pad(src)
     if norm_first:

@@ -27,7 +27,6 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import (
     AttentionInterface,
     AttentionMaskInterface,
@@ -39,6 +38,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
 from fusewire.dropin.linear import is_served
+from fusewire.ops.activation import activate
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.linear import linear
 
@@ -275,12 +275,24 @@ class Conv1D(pytorch_utils.Conv1D):  # type: ignore[misc]
         return linear(x, self.weight.T, self.bias)
 
 
-class NewGELUActivation(activations.NewGELUActivation):  # type: ignore[misc]
-    """The library's GELU by its tanh form, in one operator of PyTorch's instead of eight."""
+class _TanhGELU:
+    """GELU by its tanh form in one operator of ours, not in eight of PyTorch's or a slower one."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Applies the activation to a tensor of any shape."""
-        return functional.gelu(input, approximate="tanh")
+        return activate(input, "gelu_tanh")
+
+
+class NewGELUActivation(_TanhGELU, activations.NewGELUActivation):  # type: ignore[misc]
+    """The library's, of GPT-2."""
+
+
+class FastGELUActivation(_TanhGELU, activations.FastGELUActivation):  # type: ignore[misc]
+    """The library's, the same with other brackets."""
+
+
+class GELUTanh(_TanhGELU, activations.GELUTanh):  # type: ignore[misc]
+    """The library's, of Gemma and SigLIP."""
 
 
 _WITH_TABLES = (
@@ -311,5 +323,7 @@ def _enter_tables() -> None:
 _enter_tables()
 LINEAR_CLASSES[pytorch_utils.Conv1D] = Conv1D
 CLASSES[activations.NewGELUActivation] = NewGELUActivation
+CLASSES[activations.FastGELUActivation] = FastGELUActivation
+CLASSES[activations.GELUTanh] = GELUTanh
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, mask)

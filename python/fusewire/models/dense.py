@@ -1,4 +1,4 @@
-"""Dense layers of models that are trained, by whichever product is the faster one."""
+"""Dense layers and activations of models that are trained, by whoever is the faster one."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 from torch import Tensor
 
 from fusewire.nn import Linear
-from fusewire.ops.linear import Activation, composed, linear
+from fusewire.ops.activation import Activation, activate
+from fusewire.ops.activation import composed as pytorchs
+from fusewire.ops.linear import composed, linear
 from fusewire.ops.linear.rivalry import products_gain
 
 _OURS = products_gain()
 _FEW_ROWS = 8  # as text is generated; with more, a faster product counts more than a cheaper call
+_MANY = 16_384  # numbers from which a faster activation counts more than a cheaper call
 
 
 def dense(
@@ -38,7 +41,30 @@ def dense(
     """
     if _OURS or not (torch.is_grad_enabled() or input.shape[:-1].numel() >= _FEW_ROWS):
         return linear(input, weight, bias, activation)
-    return composed.linear(input, weight, bias, activation or "identity")
+    output = composed.linear(input, weight, bias, "identity")
+    return output if activation is None else activated(output, activation)
+
+
+def activated(input: Tensor, activation: Activation) -> Tensor:
+    """`fusewire.ops.activation.activate`, but PyTorch's operators where they are the faster ones.
+
+    They are for few numbers, whose calls cost more than they do, and for ReLU, which costs what it
+    takes to read them.
+
+    Args:
+        input: Any shape.
+        activation: What is applied.
+
+    Returns:
+        The same shape.
+
+    Example:
+        >>> import torch
+        >>> activated(torch.tensor([-1.0, 2.0]), "relu").tolist()
+        [0.0, 2.0]
+    """
+    apply = pytorchs.activate if activation == "relu" or input.numel() < _MANY else activate
+    return apply(input, activation)
 
 
 def product(left: Tensor, right: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 //! One thin file per family of operators, with two faces: functions of NumPy arrays for this
 //! module, and operators of tensors for PyTorch's dispatcher. Both go through [`gate`].
 
+mod activation;
 mod array;
 mod attention;
 mod config;
@@ -32,6 +33,7 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
         if registered.is_none() {
             torch_abi::attach(folder, version)?;
             let library = torch_abi::Library::open(c"fusewire")?;
+            activation::register(&library)?;
             attention::register(&library)?;
             linear::register(&library)?;
             rnn::register(&library)?;
@@ -46,6 +48,10 @@ fn attach_torch(folder: &str, version: &str) -> PyResult<()> {
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(attach_torch, module)?)?;
+    module.add_function(wrap_pyfunction!(activation::activate, module)?)?;
+    module.add_function(wrap_pyfunction!(activation::activate_backward, module)?)?;
+    module.add_function(wrap_pyfunction!(activation::apply_activate, module)?)?;
+    module.add_function(wrap_pyfunction!(activation::apply_activate_backward, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention_backward, module)?)?;
     module.add_function(wrap_pyfunction!(attention::attention_backward_mask, module)?)?;

@@ -4,6 +4,7 @@
 //! ([`Error`]), splits its output into blocks that a [`parallel::Team`] works off, and runs each
 //! block on the best instruction set of the CPU. Results never depend on the size of the team.
 
+pub mod activation;
 pub mod attention;
 pub mod embeddings;
 mod error;

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from fusewire.models.dense import activated
+
 HeadKind: TypeAlias = Literal["sigmoid", "tanh", "identity", "softmax"]
 
 # Normal numbers beyond this would give a uniform one that rounds to 0 or 1.
@@ -25,13 +27,13 @@ class Continuous(nn.Module):
 
     def __init__(self, kind: Literal["sigmoid", "tanh", "identity"]) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind: Literal["sigmoid", "tanh", "identity"] = kind
 
     def forward(self, values: Tensor, noise: Tensor) -> Tensor:  # noqa: ARG002
         """Returns samples of the shape of `values`; takes no noise of its own."""
         if self.kind == "identity":
             return values
-        return values.sigmoid() if self.kind == "sigmoid" else values.tanh()
+        return activated(values, self.kind)
 
 
 class SoftmaxSampling(nn.Module):

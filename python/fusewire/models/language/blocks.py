@@ -10,10 +10,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 import fusewire
-from fusewire.models.dense import Dense, dense
+from fusewire.models.dense import Dense, activated, dense
 from fusewire.models.language.layout import Layout
 from fusewire.models.language.positions import AddedPositions, RotaryPositions, rotate
 from fusewire.models.language.transformer_config import TransformerConfig
@@ -136,7 +135,7 @@ class FeedForward(nn.Module):
         expanded = self.expand(hidden)
         if self.gated:
             gate, up = expanded.chunk(2, dim=-1)
-            expanded = silu(gate) * up
+            expanded = activated(gate, "silu") * up
         output: Tensor = self.contract(expanded)
         return output
 

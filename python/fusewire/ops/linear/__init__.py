@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.ops.activation import Activation
 from fusewire.ops.door import is_tensor
 from fusewire.ops.linear import array
 from fusewire.ops.linear.array import linear_backward
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = ["Activation", "linear", "linear_backward"]
-
-Activation = Literal["gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"]
 
 
 @overload

@@ -14,10 +14,8 @@ import torch
 
 from fusewire import _native
 from fusewire.ops import dispatcher
+from fusewire.ops.activation.composed import FOLLOWS_FROM_OUTPUT
 from fusewire.ops.linear import composed
-
-_DIFFERENTIATES_OUTPUT = frozenset({"relu", "sigmoid", "tanh"})
-"""Activations whose derivative follows from the output; the backward kernel needs it for them."""
 
 _DIFFERENTIATES_SUMS = frozenset({"gelu", "gelu_tanh", "silu"})
 """Activations whose derivative follows from what they were applied to. The backward kernel can
@@ -98,7 +96,7 @@ class _Linear(torch.autograd.Function):
         else:
             apply = _native.apply_linear if direct else _forward
             output = apply(input, weight, bias, activation)
-            saved = output if activation in _DIFFERENTIATES_OUTPUT else None
+            saved = output if activation in FOLLOWS_FROM_OUTPUT else None
         if output is None:
             raise dispatcher.NotServedError
         ctx.activation = activation

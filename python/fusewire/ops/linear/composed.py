@@ -6,31 +6,19 @@ made of that shall be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
 
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "identity": lambda x: x,
-    "gelu": functional.gelu,
-    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    "relu": functional.relu,
-    "sigmoid": torch.sigmoid,
-    "silu": functional.silu,
-    "tanh": torch.tanh,
-}
+from fusewire.ops.activation.composed import activate
 
 
 def linear(
     input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, activation: str
 ) -> torch.Tensor:
     """``activation(input @ weight.T + bias)``."""
-    if activation not in _ACTIVATIONS:
-        expected = ", ".join(name for name in _ACTIVATIONS if name != "identity")
-        raise ValueError(f"activation must be None or one of {expected}, but is {activation!r}")
-    return _ACTIVATIONS[activation](functional.linear(input, weight, bias))
+    return activate(functional.linear(input, weight, bias), activation)
 
 
 def gradients_of_identity(

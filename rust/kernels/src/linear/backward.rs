@@ -2,9 +2,8 @@
 
 use fusewire_simd::Element;
 
-use super::activation::{Activation, Needs};
-use super::elementwise::map;
 use super::forward::Linear;
+use crate::activation::{Activation, Needs, activate_backward};
 use crate::gemm::{Matmul, NoEpilogue, Start, column_sums, matmul};
 use crate::math::Elementary;
 use crate::parallel::Team;
@@ -101,8 +100,7 @@ impl<E: Element<Real: Elementary>> Linear<'_, E> {
         if saved.shape() != shape {
             return Err(Error::shape("output", &shape, &saved.shape()));
         }
-        map(activation, saved, Some(grad_output), slope, team);
-        Ok(())
+        activate_backward(activation, grad_output, saved, slope, team)
     }
 }
 

@@ -2,8 +2,7 @@
 
 use fusewire_simd::{Element, Storage};
 
-use super::activation::Activation;
-use super::elementwise::{Activate, map};
+use crate::activation::{Activation, Compute, activate};
 use crate::gemm::{ColumnEpilogue, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::Team;
@@ -68,13 +67,7 @@ impl<'a, E: Element<Real: Elementary>> Linear<'a, E> {
         team: &dyn Team,
     ) -> Result<()> {
         self.activated(Activation::Identity, sums.reborrow(), team)?;
-        let shape = self.output_shape();
-        if output.shape() != shape || !output.has_unit_columns() {
-            return Err(Error::shape("output", &shape, &output.shape()));
-        }
-        let activation = self.activation;
-        map(activation, sums.as_view(), None, output, team);
-        Ok(())
+        activate(self.activation, sums.as_view(), output, team)
     }
 
     /// Computes the output as if the layer ended with `activation`.
@@ -120,7 +113,7 @@ impl<T: Elementary> ColumnEpilogue<T> for AddBiasAndActivate<T> {
             }
         }
         if self.activation != Activation::Identity {
-            isa.vectorize(Activate { activation: self.activation, numbers: sums });
+            isa.vectorize(Compute { function: self.activation, numbers: [sums] });
         }
     }
 }

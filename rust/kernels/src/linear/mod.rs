@@ -2,12 +2,9 @@
 //!
 //! `output = activation(input · weightᵀ + bias)`, and the gradients of all operands.
 
-mod activation;
 mod backward;
-mod elementwise;
 mod forward;
 
-pub use activation::{Activation, Needs};
 pub use backward::{Gradients, Saved};
 pub use forward::Linear;
 

@@ -2,7 +2,8 @@
 
 use fusewire_simd::on_each_isa;
 
-use super::{Activation, Gradients, Linear, Saved};
+use super::{Gradients, Linear, Saved};
+use crate::activation::Activation;
 use crate::gemm::reference;
 use crate::parallel::{Pool, Serial, Team};
 use crate::view::{View, ViewMut};
