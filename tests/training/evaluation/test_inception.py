@@ -190,6 +190,8 @@ def test_weights_that_cannot_be_meant(
     for nowhere in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match=f"cannot read {nowhere}"):
             inception_features(GREY, nowhere)
+    with pytest.raises(InputError, match="/dev/null is not a file but a pipe"):
+        inception_features(GREY, Path("/dev/null"))
 
 
 @pytest.mark.parametrize(

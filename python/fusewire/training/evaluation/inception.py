@@ -128,9 +128,10 @@ def _library() -> Any:
 def _read_named(path: Path) -> tuple[bytes, Mapping[str, Tensor]]:
     try:
         content = read_regular_file(path)
-        tensors = safetensors.torch.load(content)
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
+    try:
+        tensors = safetensors.torch.load(content)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as damage:
         raise InputError(
             f"{path} is no safetensors file or is damaged ({damage}); no other kind is read, "
