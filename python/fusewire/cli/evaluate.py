@@ -56,9 +56,9 @@ def _gan(command: Evaluate, directory: RunDirectory) -> None:
     form = samples.TrainedGenerator.open(command.run).form
     if form.medium == "images":
         output = samples.preview_path(directory, form).with_stem("neighbours")
-        ratio = show_neighbours(command.run, output, seed=command.seed)
-        print(f"  {output}: samples above the real ones nearest to them,")
-        print(f"  {ratio:.2f} times as far away as real ones are from each other")
+        nearness = show_neighbours(command.run, output, seed=command.seed)
+        print(f"  {output}: samples above the real ones nearest to them")
+        print(f"  {nearness}")
 
 
 def _features(command: Evaluate) -> Callable[[SampleFormat], Features] | None:

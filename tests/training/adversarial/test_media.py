@@ -321,7 +321,10 @@ def test_pictures_of_a_generator_of_classes(data: Path, capfd: pytest.CaptureFix
     )
     assert result.conditions["generated samples"] == "40"
     assert "own classifier" in result.conditions["features"]
-    assert show_neighbours(path, data / "neighbours.png", count=3) > 0
+    nearness = show_neighbours(path, data / "neighbours.png", count=3)
+    assert nearness.ratio > 0
+    assert str(nearness).startswith("3 samples are ")
+    assert "the nearest of 60 real ones" in str(nearness)
     capfd.readouterr()
     assert main(["evaluate", str(path), "--count", "20"]) == 0
     printed = capfd.readouterr().out

@@ -10,6 +10,7 @@ from fusewire.data.images import load_images
 from fusewire.data.samples import FASHION_IMAGES
 from fusewire.data.vectors import grid, ring
 from fusewire.errors import InputError
+from fusewire.training.evaluation import distances
 from fusewire.training.evaluation.distances import (
     class_divergence,
     coverage_scores,
@@ -92,6 +93,15 @@ def test_coverage_tells_collapse_from_noise(cloud: torch.Tensor) -> None:
         compare(cloud, cloud[:3])
 
 
+def test_scores_do_not_depend_on_how_many_rows_are_compared_at_once(
+    cloud: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = 1.2 * torch.randn(421, 8, generator=torch.Generator().manual_seed(1))
+    at_once = compare(cloud, other)
+    monkeypatch.setattr(distances, "_ROWS", 100)
+    assert compare(cloud, other) == pytest.approx(at_once)
+
+
 def test_class_divergence() -> None:
     even = torch.arange(1000) % 10
     assert class_divergence(even, even, 10) == 0
@@ -111,9 +121,9 @@ def test_modes_of_mixtures() -> None:
 
 
 def test_nearest_finds_a_copy(cloud: torch.Tensor) -> None:
-    indices, distances = nearest(cloud[[5, 17]] + 1e-3, cloud)
+    indices, apart = nearest(cloud[[5, 17]] + 1e-3, cloud)
     assert indices.tolist() == [5, 17]
-    assert bool((distances < 0.01).all())
+    assert bool((apart < 0.01).all())
 
 
 def test_distance_grows_with_every_corruption(
@@ -135,12 +145,12 @@ def test_distance_grows_with_every_corruption(
     }
     seen = trained.net.features(samples)
     for name, corrupt in corruptions.items():
-        distances = [
+        found = [
             frechet_distance(seen, trained.net.features(corrupt(part)))
             for part in (0.0, 0.15, 0.4, 0.8)
         ]
-        assert distances == sorted(distances), name
-        assert distances[0] == pytest.approx(0, abs=1e-3)
+        assert found == sorted(found), name
+        assert found[0] == pytest.approx(0, abs=1e-3)
 
     samples, labels = fashion
     again = train_features(samples, labels, steps=40, keep=tmp_path)

@@ -1,6 +1,8 @@
 """Distances between two clouds of features, and how far one covers the other.
 
-All take features of real and of generated samples, (samples, size), and compute in float64.
+All take features of real and of generated samples, (samples, size), and compute in float64. What
+compares every sample with every other does so for some rows at a time, so that memory grows with
+the samples and not with their square.
 """
 
 from __future__ import annotations
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+_ROWS = 1024
 
 
 def frechet_distance(real: Tensor, fake: Tensor) -> float:
@@ -45,14 +49,20 @@ def kernel_distance(real: Tensor, fake: Tensor) -> float:
     """
     real, fake = real.double(), fake.double()
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+    def kernel(products: Tensor) -> Tensor:
+        return (products / real.shape[1] + 1) ** 3
+
+    def total(first: Tensor, second: Tensor) -> Tensor:
+        return torch.stack(
+            [kernel(rows @ second.T).sum() for rows in torch.split(first, _ROWS)]
+        ).sum()
 
     def within(cloud: Tensor) -> Tensor:
-        values = kernel(cloud, cloud)
-        return (values.sum() - values.trace()) / (len(cloud) * (len(cloud) - 1))
+        with_itself = kernel(cloud.square().sum(1)).sum()
+        return (total(cloud, cloud) - with_itself) / (len(cloud) * (len(cloud) - 1))
 
-    return float(within(real) + within(fake) - 2 * kernel(real, fake).mean())
+    apart = total(real, fake) / (len(real) * len(fake))
+    return float(within(real) + within(fake) - 2 * apart)
 
 
 @dataclass(frozen=True)
@@ -90,20 +100,32 @@ def coverage_scores(real: Tensor, fake: Tensor, neighbours: int = 5) -> Coverage
         0.0
     """
     real, fake = real.double(), fake.double()
-    reach_real, reach_fake = (
-        # The first neighbour is the sample itself.
-        torch.cdist(cloud, cloud).kthvalue(neighbours + 1, dim=1).values
-        for cloud in (real, fake)
-    )
-    apart = torch.cdist(real, fake)
-    in_real = apart <= reach_real[:, None]
-    in_fake = apart <= reach_fake[None, :]
+    reach_real, reach_fake = _reach(real, neighbours), _reach(fake, neighbours)
+    precise = torch.zeros(len(fake), dtype=torch.bool)
+    recalled, covered, inside = 0, 0, 0
+    for rows, reach in zip(torch.split(real, _ROWS), torch.split(reach_real, _ROWS), strict=True):
+        apart = torch.cdist(rows, fake)
+        in_real = apart <= reach[:, None]
+        precise |= in_real.any(0)
+        inside += int(in_real.sum())
+        covered += int(in_real.any(1).sum())
+        recalled += int((apart <= reach_fake).any(1).sum())
     return Coverage(
-        precision=in_real.any(0).double().mean().item(),
-        recall=in_fake.any(1).double().mean().item(),
-        density=in_real.double().sum(0).mean().item() / neighbours,
-        coverage=in_real.any(1).double().mean().item(),
+        precision=precise.double().mean().item(),
+        recall=recalled / len(real),
+        density=inside / len(fake) / neighbours,
+        coverage=covered / len(real),
     )
+
+
+def _reach(cloud: Tensor, neighbours: int) -> Tensor:
+    """How far each sample's neighbourhood reaches, (samples,)."""
+    # The first neighbour is the sample itself.
+    found = [
+        torch.cdist(rows, cloud).kthvalue(neighbours + 1, dim=1).values
+        for rows in torch.split(cloud, _ROWS)
+    ]
+    return torch.cat(found)
 
 
 def class_divergence(real: Tensor, fake: Tensor, classes: int) -> float:

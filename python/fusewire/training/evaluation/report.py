@@ -159,18 +159,36 @@ def compare(real: Tensor, fake: Tensor) -> dict[str, float]:
     }
 
 
-def show_neighbours(path: Path, output: Path, count: int = 10, seed: int = 0) -> float:
-    """Writes samples in one row and the real ones nearest to them below: has it learnt by heart?
+@dataclass(frozen=True)
+class Nearness:
+    """How near samples lie to the real ones: has a generator learnt by heart?
+
+    Attributes:
+        ratio: mean distance of samples to the nearest real ones, over that of real samples to
+            theirs; far below 1 means that real samples are repeated.
+        samples: how many.
+        real: among how many.
+    """
+
+    ratio: float
+    samples: int
+    real: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.samples} samples are {self.ratio:.2f} times as far from the nearest of "
+            f"{self.real} real ones as those are from each other, by the numbers of a sample"
+        )
+
+
+def show_neighbours(path: Path, output: Path, count: int = 10, seed: int = 0) -> Nearness:
+    """Writes samples in one row and the real ones nearest to them below.
 
     Args:
         path: the run directory.
         output: the file to write.
         count: how many samples.
         seed: of them.
-
-    Returns:
-        Mean distance of samples to their neighbours, over that of real samples to theirs; far below
-        1 means that real samples are repeated.
 
     Raises:
         InputError: the directory is no such run, is damaged, or the file cannot be written.
@@ -184,7 +202,7 @@ def show_neighbours(path: Path, output: Path, count: int = 10, seed: int = 0) ->
     shown = torch.cat((fake, real[indices]))
     write_samples(trained.natural(shown), trained.form, output, columns=count)
     others = torch.cdist(real[: 10 * count].flatten(1), real.flatten(1)).kthvalue(2, dim=1).values
-    return float(distances.mean() / others.mean())
+    return Nearness(float(distances.mean() / others.mean()), len(fake), len(real))
 
 
 def _evaluate_words(
