@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -155,3 +157,22 @@ def test_edited_configurations_are_checked(change: dict[str, object], reason: st
     value = dict(config_to_json(FULL)) | change
     with pytest.raises(InputError, match=reason):
         config_from_json(Run, value)
+
+
+def test_one_process_trains_in_a_directory(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", "gan", FULL, "data") as run:
+        program = (
+            "import sys, pathlib; from fusewire.training.run_directory import RunDirectory\n"
+            "with RunDirectory.open(pathlib.Path(sys.argv[1])).held(): print('held')"
+        )
+        command = [sys.executable, "-c", program, str(run.path)]
+        with run.held():
+            other = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert other.returncode != 0
+            assert f"another process is training in {run.path}" in other.stderr
+            with pytest.raises(InputError, match="another process is training"), run.held():
+                pass
+        assert (
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout == "held\n"
+        )
+        assert [each.name for each in run.path.iterdir()] == ["config.json"]

@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,30 @@ class RunDirectory:
             InputError: config.json was made for something else or edited wrongly.
         """
         return config_from_json(kind, self.settings, f"{self.path / _CONFIG}: config")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training here, for as long as a block lasts.
+
+        The operating system forgets it with the process, however that ends. Where a file system
+        knows no locks, nobody is kept.
+
+        Raises:
+            InputError: another process trains here.
+        """
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError, ImportError):
+                import fcntl  # not on every operating system
+
+                folder = os.open(self.path, os.O_RDONLY)
+                stack.callback(os.close, folder)
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise InputError(
+                        f"another process is training in {self.path}; wait for its end, or stop it"
+                    ) from None
+            yield
 
     def rewrite_config(self, config: object) -> None:
         """Writes another configuration, for a run that is resumed to go further.

@@ -104,8 +104,15 @@ def restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
         How many steps it has done.
 
     Raises:
-        InputError: there is no undamaged checkpoint, or nothing is left to do.
+        InputError: there is no undamaged checkpoint, nothing is left to do, or another process
+            trains there.
     """
+    with contextlib.ExitStack() as stack:
+        learner.processes.by_main(lambda: stack.enter_context(run.held()))
+        return _restore(learner, run, config)
+
+
+def _restore(learner: Learner, run: RunDirectory, config: RunConfig) -> int:
     done = load_checkpoint(
         run.checkpoint_folder,
         learner.models(),
@@ -154,19 +161,21 @@ class Session:
         self._ended = False
         self._plotted = -math.inf
         self._unwritten: InputError | None = None
-        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Session:
-        enter = self._stack.enter_context
-        shown, main = self._appearance, self._processes.is_main
-        enter(torch_threads(self._threads))
-        self._stop = enter(GracefulStop())
-        self._logs: list[MetricsLog | TensorBoardLog] = []
-        self._progress = TrainingProgress(
-            shown.label, self._total, self._done, shown.unit, shown.per_step, silent=not main
-        )
-        self._processes.by_main(self._open_logs)
-        enter(self._progress)
+        with contextlib.ExitStack() as stack:
+            enter = stack.enter_context
+            shown, main = self._appearance, self._processes.is_main
+            self._processes.by_main(lambda: enter(self.run.held()))
+            enter(torch_threads(self._threads))
+            self._stop = enter(GracefulStop())
+            self._logs: list[MetricsLog | TensorBoardLog] = []
+            self._progress = TrainingProgress(
+                shown.label, self._total, self._done, shown.unit, shown.per_step, silent=not main
+            )
+            self._processes.by_main(lambda: self._open_logs(stack))
+            enter(self._progress)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -238,8 +247,8 @@ class Session:
         )
         self._processes.by_main(self._show)
 
-    def _open_logs(self) -> None:
-        enter = self._stack.enter_context
+    def _open_logs(self, stack: contextlib.ExitStack) -> None:
+        enter = stack.enter_context
         self._logs.append(enter(MetricsLog(self.run.metrics_path, resume_step=self._done)))
         if self._tensorboard:
             self._logs.append(enter(TensorBoardLog(self.run.path, resume_step=self._done)))
