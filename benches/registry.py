@@ -135,7 +135,6 @@ def attention() -> Iterator[Case]:
         rival = partial(functional.scaled_dot_product_attention, **arguments)
         name = "x".join(map(str, shape))
         name += f"-over-{kv_heads}" * (heads != kv_heads) + "-causal" * is_causal
-        name += "-bfloat16" * (dtype == torch.bfloat16)
         inputs = _random(shape, kv_shape, kv_shape, shape)
         # The backward recomputes the scores: five products where the forward has two.
         inference, training = _both(

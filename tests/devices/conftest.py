@@ -8,6 +8,13 @@ from fusewire.ops.attention import flex
 GPU = ["cuda"] * torch.cuda.is_available()
 
 
+@pytest.fixture(autouse=True)
+def exact_recurrent_layers():
+    """Where there is a GPU: unless it is told not to, cuDNN rounds their factors to ten bits."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 @pytest.fixture(params=["cpu", *GPU])
 def device(request):
     return request.param

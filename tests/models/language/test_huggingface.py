@@ -72,7 +72,30 @@ MODELS = {
             "high_freq_factor": 2.0,
         },
     ),
+    "llama with angles slower beyond its context": lambda: llama(
+        rope_parameters={"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
+    ),
+    "llama by YaRN": lambda: llama(head_dim=16, rope_parameters=yarn()),
+    "llama by YaRN, told everything": lambda: llama(
+        head_dim=16,
+        rope_parameters=yarn(
+            beta_fast=6.0, beta_slow=0.5, truncate=False, mscale=0.7, mscale_all_dim=0.4
+        ),
+    ),
+    "llama by YaRN with scores of its own size": lambda: llama(
+        head_dim=16, rope_parameters=yarn(attention_factor=1.3, factor=2.0)
+    ),
 }
+
+
+def yarn(**options):
+    return {
+        "rope_type": "yarn",
+        "rope_theta": 1e2,
+        "factor": 8.0,
+        "original_max_position_embeddings": 16,
+        **options,
+    }
 
 
 def random_model(name: str):
@@ -134,6 +157,6 @@ def test_what_ours_cannot_do_is_refused() -> None:
         from_huggingface(described | {"activation_function": "relu"}, {})
     with pytest.raises(InputError, match=r"lacks 'wte\.weight'"):
         from_huggingface(described, {})
-    scaled = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
-    with pytest.raises(InputError, match="rope_type must be 'default', 'linear' or 'llama3' here"):
+    scaled = {"rope_type": "longrope", "rope_theta": 1e4, "factor": 2.0}
+    with pytest.raises(InputError, match=r"rope_type must be 'default', .* has 'longrope'"):
         from_huggingface(llama().config.to_dict() | {"rope_parameters": scaled}, {})

@@ -181,3 +181,23 @@ def test_bad_tensors_are_told():
     ]:
         with pytest.raises(error, match=words):
             call()
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pytorchs_layers_learn_whether_to_keep_what_gradients_need(training, monkeypatch):
+    """cuDNN's have none unless they are told to train, which must drop nothing where we do not."""
+    told = []
+
+    def spy(rows, states, weights, biased, layers, dropout, trained, *rest):
+        told.append((dropout, trained))
+        return torch.gru(rows, states, weights, biased, layers, dropout, trained, *rest)
+
+    monkeypatch.setitem(composed.TORCHS_LAYERS, "gru", spy)
+    options = Options("gru", dropout=0.5, training=training)
+    weights = [LayerWeights(torch.ones(9, 3), torch.ones(9, 3)) for _ in range(2)]
+    states = [torch.zeros(2, 1, 3)]
+    composed.stack(options, torch.ones(4, 3), [], states, weights)
+    with torch.no_grad():
+        composed.stack(options, torch.ones(4, 3), [], states, weights)
+    dropped = 0.5 if training else 0.0
+    assert told == [(dropped, True), (dropped, training)]

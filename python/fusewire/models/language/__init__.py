@@ -23,7 +23,11 @@ from fusewire.models.language.recurrent_layers import RecurrentState, unbounded_
 from fusewire.models.language.sampling import Sampling
 from fusewire.models.language.subwords import Subwords
 from fusewire.models.language.transformer import Transformer
-from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
+from fusewire.models.language.transformer_config import (
+    RotaryScaling,
+    TransformerConfig,
+    YarnScaling,
+)
 from fusewire.models.language.word_vectors import WordVectors
 
 __all__ = [
@@ -46,6 +50,7 @@ __all__ = [
     "Transformer",
     "TransformerConfig",
     "WordVectors",
+    "YarnScaling",
     "add_lora",
     "beam_search",
     "from_huggingface",

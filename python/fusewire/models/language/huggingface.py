@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,11 @@ from torch import Tensor
 from fusewire.errors import InputError
 from fusewire.models.language.saving import fill, read_description, read_weights
 from fusewire.models.language.transformer import Transformer
-from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
+from fusewire.models.language.transformer_config import (
+    RotaryScaling,
+    TransformerConfig,
+    YarnScaling,
+)
 
 
 def load_huggingface(folder: str | Path) -> Transformer:
@@ -106,13 +111,14 @@ def _llama_config(described: Mapping[str, Any]) -> TransformerConfig:
         tied=described.get("tie_word_embeddings", False),
         norm_epsilon=described["rms_norm_eps"],
         rotary_base=rope.get("rope_theta", described.get("rope_theta", 10_000.0)),
-        rotary_scaling=_rotary_scaling(rope),
+        rotary_scaling=_rotary_scaling(rope, described["max_position_embeddings"]),
     )
 
 
-def _rotary_scaling(rope: Mapping[str, Any]) -> RotaryScaling | None:
+def _rotary_scaling(rope: Mapping[str, Any], context: int) -> RotaryScaling | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
+    # Dynamic scaling begins where the context of ours ends.
+    if kind in ("default", "dynamic"):
         return None
     if kind == "linear":
         return RotaryScaling(rope["factor"])
@@ -123,9 +129,32 @@ def _rotary_scaling(rope: Mapping[str, Any]) -> RotaryScaling | None:
             rope["low_freq_factor"],
             rope["high_freq_factor"],
         )
+    if kind == "yarn":
+        learnt = rope.get("original_max_position_embeddings") or context
+        factor = rope.get("factor") or context / learnt
+        return YarnScaling(
+            factor,
+            learnt,
+            rope.get("beta_slow") or 1.0,
+            rope.get("beta_fast") or 32.0,
+            _magnitude(rope, factor),
+            rope.get("truncate", True),
+        )
     raise InputError(
-        f"rope_type must be 'default', 'linear' or 'llama3' here, but the model has {kind!r}"
+        "rope_type must be 'default', 'dynamic', 'linear', 'llama3' or 'yarn' here, but the model "
+        f"has {kind!r}"
     )
+
+
+def _magnitude(rope: Mapping[str, Any], factor: float) -> float:
+    """What YaRN multiplies queries and keys by: 1 + 0.1 ln(factor), or a ratio of two such."""
+    if rope.get("attention_factor") is not None:
+        return float(rope["attention_factor"])
+    above, below = float(rope.get("mscale") or 0.0), float(rope.get("mscale_all_dim") or 0.0)
+    if not (above and below):
+        above, below = 1.0, 0.0
+    growth = 0.1 * math.log(max(factor, 1.0))
+    return (growth * above + 1) / (growth * below + 1)
 
 
 def _gpt2_weights(weights: Mapping[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:

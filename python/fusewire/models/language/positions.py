@@ -7,7 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from fusewire.models.language.transformer_config import RotaryScaling, TransformerConfig
+from fusewire.models.language.transformer_config import (
+    RotaryScaling,
+    TransformerConfig,
+    YarnScaling,
+)
 
 
 class AddedPositions(nn.Module):
@@ -53,8 +57,9 @@ class RotaryPositions(nn.Module):
             config.context, config.width_of_head, config.rotary_base, config.rotary_scaling
         )
         angles = torch.cat([angles, angles], dim=-1)
-        self.register_buffer("cosines", angles.cos().float(), persistent=False)
-        self.register_buffer("sines", angles.sin().float(), persistent=False)
+        magnitude = 1.0 if config.rotary_scaling is None else config.rotary_scaling.magnitude
+        self.register_buffer("cosines", (magnitude * angles.cos()).float(), persistent=False)
+        self.register_buffer("sines", (magnitude * angles.sin()).float(), persistent=False)
 
     cosines: Tensor
     sines: Tensor
@@ -77,10 +82,26 @@ def _angles(context: int, width: int, base: float, scaling: RotaryScaling | None
     exponents = torch.arange(width // 2, dtype=torch.float64) / (width // 2)
     frequencies = torch.exp(-math.log(base) * exponents)
     if scaling is not None:
-        kept = torch.zeros_like(frequencies)
-        if scaling.learnt_context is not None:
-            turns = scaling.learnt_context * frequencies / (2 * math.pi)
-            between = scaling.fast_turns - scaling.slow_turns
-            kept = ((turns - scaling.slow_turns) / between).clamp(0.0, 1.0)
+        kept = _kept(frequencies, base, scaling)
         frequencies = frequencies * (kept + (1 - kept) / scaling.factor)
     return torch.arange(context, dtype=torch.float64)[:, None] * frequencies
+
+
+def _kept(frequencies: Tensor, base: float, scaling: RotaryScaling) -> Tensor:
+    """How much of each frequency stays as it is, from 0 to 1."""
+    if scaling.learnt_context is None:
+        return torch.zeros_like(frequencies)
+    ends = scaling.slow_turns, scaling.fast_turns
+    if not isinstance(scaling, YarnScaling):
+        turns = scaling.learnt_context * frequencies / (2 * math.pi)
+        return ((turns - ends[0]) / (ends[1] - ends[0])).clamp(0.0, 1.0)
+    angles = len(frequencies)
+    last, first = (
+        angles * math.log(scaling.learnt_context / (2 * math.pi * turns)) / math.log(base)
+        for turns in ends
+    )
+    if scaling.whole_angles:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * angles - 1)
+    width = last - first or 1e-3
+    return 1 - ((torch.arange(angles, dtype=torch.float64) - first) / width).clamp(0.0, 1.0)

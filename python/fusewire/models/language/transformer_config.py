@@ -18,12 +18,14 @@ class RotaryScaling:
             2023), a number only those that turn seldom in so many tokens (Llama 3.1).
         slow_turns: angles that turn less often are divided by the whole factor.
         fast_turns: angles that turn more often stay; between the two lies a straight line.
+        magnitude: what cosines and sines are multiplied by; scores grow by its square.
     """
 
     factor: float
     learnt_context: int | None = None
     slow_turns: float = 1.0
     fast_turns: float = 4.0
+    magnitude: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.factor > 0.0:
@@ -32,6 +34,26 @@ class RotaryScaling:
             raise InputError(
                 "slow_turns of rotary_scaling must be less than fast_turns, got "
                 f"{self.slow_turns} and {self.fast_turns}"
+            )
+
+
+@dataclass(frozen=True)
+class YarnScaling(RotaryScaling):
+    """The same with a line that is straight from angle to angle, not in turns (Peng et al. 2023).
+
+    Attributes:
+        whole_angles: whether it begins and ends at whole numbers of angles, outside the others.
+    """
+
+    fast_turns: float = 32.0
+    whole_angles: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.slow_turns > 0.0 or self.learnt_context is None:
+            raise InputError(
+                "YaRN needs learnt_context and slow_turns above 0, got "
+                f"{self.learnt_context} and {self.slow_turns}"
             )
 
 
@@ -77,7 +99,7 @@ class TransformerConfig:
     tied: bool = True
     norm_epsilon: float = 1e-5
     rotary_base: float = 10_000.0
-    rotary_scaling: RotaryScaling | None = None
+    rotary_scaling: RotaryScaling | YarnScaling | None = None
 
     def __post_init__(self) -> None:
         sizes = ("context", "layers", "heads", "embed_dim", "kv_heads", "head_dim")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._functorch import config as functorch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from fusewire.ops import dispatcher
@@ -220,7 +221,9 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> Any:
-        with torch._dynamo.config.patch(recompile_limit=_KINDS):
+        # What a backward pass may overwrite is gone when whoever kept the graph comes again.
+        kept = functorch.patch(donated_buffer=False)
+        with torch._dynamo.config.patch(recompile_limit=_KINDS), kept:
             return _compile(function)(*arguments, **options)
 
     return run

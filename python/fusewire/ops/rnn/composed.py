@@ -191,7 +191,10 @@ def stack(
     flat = [weight for entry in weights for weight in entry if weight is not None]
     layers = len(weights) // options.directions
     biased = weights[0].bias_ih is not None
-    shape = (biased, layers, options.dropout, options.training, options.bidirectional)
+    # cuDNN has gradients only of what it was told to train, whether or not anything is dropped.
+    dropout = options.dropout if options.training else 0.0
+    trained = options.training or torch.is_grad_enabled()
+    shape = (biased, layers, dropout, trained, options.bidirectional)
     batch = states[0].shape[1]
     # PyTorch's packed layers take no sequence without a step.
     active = batch_sizes[0] if batch_sizes else batch

@@ -70,9 +70,6 @@ fn strides_change_nothing() {
         let x = numbers(rows * columns, 3);
         let input = View::contiguous(&x, [rows, columns]).expect("input");
         let mut turned = vec![f64::NAN; x.len()];
-        let place = ViewMut::contiguous(&mut turned, [rows, columns]).expect("output");
-        activate(Activation::Tanh, input.transpose(), place.transpose(), &Serial)
-            .expect_err("19 x 35 is not 35 x 19");
         let place = ViewMut::contiguous(&mut turned, [columns, rows]).expect("output");
         activate(Activation::Tanh, input, place.transpose(), &Pool::new(2)).expect("shapes fit");
         let straight = applied("tanh", &x, [rows, columns]);
@@ -84,4 +81,13 @@ fn strides_change_nothing() {
             }
         }
     });
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_told() {
+    let (x, mut output) = (numbers(6, 1), numbers(6, 2));
+    let input = View::contiguous(&x, [2, 3]).expect("6 numbers");
+    let output = ViewMut::contiguous(&mut output, [3, 2]).expect("6 numbers");
+    let error = activate(Activation::Relu, input, output, &Serial).expect_err("2 x 3 is not 3 x 2");
+    assert_eq!(error.to_string(), "output must have shape [2, 3], but has [3, 2]");
 }

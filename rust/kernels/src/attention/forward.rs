@@ -270,7 +270,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for QueryBlock<'_, E> {
             let first = segment.keys.start - first_key;
             first + keys.start..first + keys.end
         };
-        let chain = chain::<E>(depth, reach.keys);
+        let chain = chain::<E>(depth, &reach);
         let ahead = &mut self.ahead;
         ahead.write(&mut self.output);
         let depths = depth * E::Factor::DEPTH + value_dim;

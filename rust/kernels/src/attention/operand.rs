@@ -2,6 +2,8 @@
 
 use fusewire_simd::{Element, Factor, Kernel, Storage};
 
+use super::decode::MOST_QUERIES;
+use super::reach::Reach;
 use crate::Result;
 use crate::gemm::{copy_columns, copy_rows, factors};
 use crate::scratch::Scratch;
@@ -144,9 +146,10 @@ const FEW_KEYS: usize = 256;
 /// chain would be much of the error, the more so the fewer keys there are for errors to average over.
 /// Sums of what was rounded to 16 bits are precise enough as they are.
 #[inline(always)]
-pub(super) fn chain<E: Element>(depth: usize, keys: usize) -> usize {
-    match keys {
+pub(super) fn chain<E: Element>(depth: usize, reach: &Reach) -> usize {
+    match reach.keys {
         _ if !E::IS_REAL => depth,
+        _ if reach.queries <= MOST_QUERIES => 8,
         0..=32 => 8,
         33..=FEW_KEYS if depth <= 32 => 8,
         33..=FEW_KEYS => 16,
@@ -156,8 +159,9 @@ pub(super) fn chain<E: Element>(depth: usize, keys: usize) -> usize {
 
 /// The same for the sums that gradients are.
 #[inline(always)]
-pub(super) fn gradient_chain<E: Element>(keys: usize) -> usize {
-    if E::IS_REAL && keys <= FEW_KEYS { 16 } else { usize::MAX }
+pub(super) fn gradient_chain<E: Element>(reach: &Reach) -> usize {
+    let few = reach.keys <= FEW_KEYS || reach.queries <= MOST_QUERIES;
+    if E::IS_REAL && few { 16 } else { usize::MAX }
 }
 
 /// The factors that hold numbers of a depth.

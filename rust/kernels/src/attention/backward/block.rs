@@ -279,7 +279,7 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
         let mut c = step.powers.view_mut(keys.clone(), columns.clone())?;
         let written = step.ground == Ground::Written;
         let start = if written && step.bends.is_none() { Start::Accumulate } else { Start::Zero };
-        let chain = chain::<E>(a.columns(), self.head.reach.keys);
+        let chain = chain::<E>(a.columns(), &self.head.reach);
         multiply_in_chains::<E, _, _>(isa, a, b, c.reborrow(), start, chain, self.ahead);
         let mut scale = E::Real::from_f64(score.scale);
         if let Some(bends) = &mut step.bends {
@@ -311,7 +311,7 @@ impl<E: Element<Real: Elementary>> Block<'_, '_, E> {
             let a = self.value.slice(0, step.keys(group));
             let b = packed.upstream.slice(1, columns.clone());
             let c = step.slopes.view_mut(keys.clone(), columns.clone())?;
-            let chain = chain::<E>(a.columns(), self.head.reach.keys);
+            let chain = chain::<E>(a.columns(), &self.head.reach);
             multiply_in_chains::<E, _, _>(isa, a, b, c, Start::Zero, chain, self.ahead);
         }
         let first_key = step.segment.keys.start + keys.start;

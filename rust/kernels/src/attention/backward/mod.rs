@@ -289,7 +289,7 @@ impl<E: Element<Real: Elementary>> Kernel<E> for KeyBlock<'_, E> {
                     query: query_rows.view()?,
                     upstream: upstream_rows.view()?,
                     key: key_rows.view()?,
-                    chain: gradient_chain::<E>(seen.reach.keys),
+                    chain: gradient_chain::<E>(&seen.reach),
                     query_gradient: query_gradient.view_mut()?.slice(0, 0..queries.len()),
                     key_gradient: key_gradient.view_mut()?,
                     value_gradient: value_gradient.view_mut()?,

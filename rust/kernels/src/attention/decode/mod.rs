@@ -27,7 +27,7 @@ use crate::view::{View, ViewMut, count};
 use crate::{Error, Result};
 
 /// Queries up to which reading keys and values costs more than computing with them.
-const MOST_QUERIES: usize = 8;
+pub(super) const MOST_QUERIES: usize = 8;
 /// Keys from which on that is so: fewer wait in the nearest caches.
 const LEAST_KEYS: usize = 128;
 /// Keys of a part: long enough that merging costs nothing, short enough to keep many threads busy.
