@@ -7,13 +7,19 @@ use crate::view::{View, ViewMut};
 
 /// Rows that a thread computes at a time.
 const ROWS: usize = 32;
-/// Numbers that are computed at a time, in the nearest cache.
+/// Numbers that are gathered at a time, in the nearest cache.
 const BUFFER: usize = 512;
 /// Vectors that are computed side by side.
 const VECTORS: usize = 4;
 
-/// A function of `N` numbers.
-pub(crate) trait Pointwise<T, const N: usize>: Copy + Send + Sync {
+/// What is chosen when a call is made: computes a number of the target from one of each source.
+pub(super) trait Function<E: Element, const N: usize>: Copy + Send + Sync {
+    /// All slices are equally long.
+    fn compute<I: Storage<E>>(self, isa: I, sources: [&[E]; N], target: &mut [E]);
+}
+
+/// A function of `N` numbers that a loop is compiled for.
+pub(super) trait Pointwise<T, const N: usize>: Copy {
     /// The results for vectors of numbers.
     fn of<I: Lanes<T>>(self, isa: I, numbers: [I::Vector; N]) -> I::Vector
     where
@@ -22,7 +28,7 @@ pub(crate) trait Pointwise<T, const N: usize>: Copy + Send + Sync {
 
 /// Writes `function` of the numbers of `sources` to `output`; all are equally large.
 pub(super) fn map<E: Element, const N: usize>(
-    function: impl Pointwise<E::Real, N>,
+    function: impl Function<E, N>,
     sources: [View<'_, E, 2>; N],
     output: ViewMut<'_, E, 2>,
     team: &dyn Team,
@@ -41,91 +47,99 @@ struct Map<'a, E, F, const N: usize> {
     output: ViewMut<'a, E, 2>,
 }
 
-impl<E: Element, F: Pointwise<E::Real, N>, const N: usize> Kernel<E> for Map<'_, E, F, N> {
+impl<E: Element, F: Function<E, N>, const N: usize> Kernel<E> for Map<'_, E, F, N> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
         let Self { function, sources, mut output } = self;
         let columns = output.columns();
-        let mut buffers = [[E::Real::default(); BUFFER]; N];
+        // For what does not lie side by side.
+        let (mut gathered, mut results) = ([[E::default(); BUFFER]; N], [E::default(); BUFFER]);
         for row in 0..output.rows() {
             for first in (0..columns).step_by(BUFFER) {
                 let count = BUFFER.min(columns - first);
-                for (source, buffer) in sources.iter().zip(&mut buffers) {
-                    read(isa, *source, [row, first], &mut buffer[..count]);
+                let mut pieces: [&[E]; N] = [&[]; N];
+                for ((piece, source), buffer) in pieces.iter_mut().zip(&sources).zip(&mut gathered)
+                {
+                    *piece = if source.has_unit_columns() {
+                        &source.row(row)[first..first + count]
+                    } else {
+                        for (column, number) in buffer[..count].iter_mut().enumerate() {
+                            *number = source.get([row, first + column]);
+                        }
+                        &buffer[..count]
+                    };
                 }
-                let numbers = buffers.each_mut().map(|buffer| &mut buffer[..count]);
-                isa.vectorize::<E::Real, _>(Compute { function, numbers });
-                write(isa, &buffers[0][..count], &mut output, [row, first]);
+                let lies = output.has_unit_columns();
+                let target = if lies {
+                    &mut output.row_mut(row)[first..first + count]
+                } else {
+                    &mut results[..count]
+                };
+                function.compute(isa, pieces, target);
+                for column in if lies { 0..0 } else { 0..count } {
+                    output.set([row, first + column], results[column]);
+                }
             }
         }
     }
 }
 
-/// Reads the numbers of a row from a column on.
-#[inline(always)]
-fn read<E: Element, I: Storage<E>>(
-    isa: I,
-    source: View<'_, E, 2>,
-    [row, first]: [usize; 2],
-    numbers: &mut [E::Real],
-) {
-    if source.has_unit_columns() {
-        let source = source.row(row)[first..].chunks(I::LANES);
-        for (source, numbers) in source.zip(numbers.chunks_mut(I::LANES)) {
-            isa.store_first(numbers, isa.read_first(source));
+/// Computes a function of numbers; all slices are equally long.
+pub(super) struct Compute<'a, E, F, const N: usize> {
+    pub(super) function: F,
+    pub(super) sources: [&'a [E]; N],
+    pub(super) target: &'a mut [E],
+}
+
+impl<E: Element, F: Pointwise<E::Real, N>, const N: usize> Kernel<E> for Compute<'_, E, F, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<I: Storage<E>>(self, isa: I) {
+        let Self { function, sources, target } = self;
+        let (abreast, step) = (Abreast::<I, VECTORS>(isa), VECTORS * I::LANES);
+        let count = target.len();
+        assert!(sources.iter().all(|source| source.len() == count));
+        let whole = count - count % step;
+        for first in (0..whole).step_by(step) {
+            let mut vectors = [abreast.zero(); N];
+            for (vector, source) in vectors.iter_mut().zip(&sources) {
+                for index in 0..VECTORS {
+                    vector[index] = isa.read(&source[first + index * I::LANES..]);
+                }
+            }
+            let results = function.of(abreast, vectors);
+            for index in 0..VECTORS {
+                isa.write(&mut target[first + index * I::LANES..], results[index]);
+            }
         }
-    } else {
-        for (column, number) in numbers.iter_mut().enumerate() {
-            *number = source.get([row, first + column]).to_real();
+        for first in (whole..count).step_by(I::LANES) {
+            let mut vectors = [isa.zero(); N];
+            for (vector, source) in vectors.iter_mut().zip(&sources) {
+                *vector = isa.read_first(&source[first..]);
+            }
+            isa.write_first(&mut target[first..], function.of(isa, vectors));
         }
     }
 }
 
-/// Writes numbers into a row from a column on.
-#[inline(always)]
-fn write<E: Element, I: Storage<E>>(
-    isa: I,
-    numbers: &[E::Real],
-    target: &mut ViewMut<'_, E, 2>,
-    [row, first]: [usize; 2],
-) {
-    if target.has_unit_columns() {
-        let target = target.row_mut(row)[first..].chunks_mut(I::LANES);
-        for (numbers, target) in numbers.chunks(I::LANES).zip(target) {
-            isa.write_first(target, isa.load_first(numbers));
-        }
-    } else {
-        for (column, &number) in numbers.iter().enumerate() {
-            target.set([row, first + column], E::from_real(number));
-        }
-    }
+/// Computes a function of numbers in their place.
+pub(super) struct InPlace<'a, T, F> {
+    pub(super) function: F,
+    pub(super) numbers: &'a mut [T],
 }
 
-/// Computes a function of numbers in the place of the first of them.
-pub(crate) struct Compute<'a, T, F, const N: usize> {
-    /// The function.
-    pub(crate) function: F,
-    /// What it is applied to, `N` slices of equal length.
-    pub(crate) numbers: [&'a mut [T]; N],
-}
-
-impl<T: Real, F: Pointwise<T, N>, const N: usize> Kernel<T> for Compute<'_, T, F, N> {
+impl<T: Real, F: Pointwise<T, 1>> Kernel<T> for InPlace<'_, T, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<I: Storage<T>>(self, isa: I) {
-        let Self { function, numbers } = self;
         let isa = Abreast::<I, VECTORS>(isa);
-        let count = numbers[0].len();
-        for first in (0..count).step_by(VECTORS * I::LANES) {
-            let places = first..count.min(first + VECTORS * I::LANES);
-            let mut vectors = [isa.zero(); N];
-            for (vector, numbers) in vectors.iter_mut().zip(&numbers) {
-                *vector = isa.load_first(&numbers[places.clone()]);
-            }
-            isa.store_first(&mut numbers[0][places], function.of(isa, vectors));
+        for numbers in self.numbers.chunks_mut(VECTORS * I::LANES) {
+            let x = isa.load_first(numbers);
+            isa.store_first(numbers, self.function.of(isa, [x]));
         }
     }
 }

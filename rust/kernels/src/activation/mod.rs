@@ -1,16 +1,14 @@
 //! Activations, by themselves and behind linear layers.
 
 mod elementwise;
+mod functions;
 
 use std::str::FromStr;
 
-use fusewire_simd::{Element, Lanes};
+use fusewire_simd::{Element, Storage};
 
-pub(crate) use self::elementwise::{Compute, Pointwise};
-use crate::math::{
-    Elementary, gelu, gelu_derivative, gelu_tanh, gelu_tanh_derivative, relu, sigmoid, silu,
-    silu_derivative, tanh,
-};
+use self::elementwise::{Compute, Function, InPlace};
+use crate::math::Elementary;
 use crate::parallel::Team;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
@@ -76,18 +74,38 @@ impl Activation {
     }
 }
 
-impl<T: Elementary> Pointwise<T, 1> for Activation {
-    #[inline(always)]
-    fn of<I: Lanes<T>>(self, isa: I, [x]: [I::Vector; 1]) -> I::Vector {
-        match self {
-            Self::Identity => x,
-            Self::Gelu => gelu(isa, x),
-            Self::GeluTanh => gelu_tanh(isa, x),
-            Self::Relu => relu(isa, x),
-            Self::Sigmoid => sigmoid(isa, x),
-            Self::Silu => silu(isa, x),
-            Self::Tanh => tanh(isa, x),
+/// Runs a block that is compiled for each activation by itself, with `$function` its type's value:
+/// a loop that asked for each vector what to compute would keep nothing in registers.
+macro_rules! for_function {
+    ($activation:expr, $function:ident => $block:expr) => {
+        match $activation {
+            Activation::Identity => for_function!(@ functions::Identity, $function, $block),
+            Activation::Gelu => for_function!(@ functions::Gelu, $function, $block),
+            Activation::GeluTanh => for_function!(@ functions::GeluTanh, $function, $block),
+            Activation::Relu => for_function!(@ functions::Relu, $function, $block),
+            Activation::Sigmoid => for_function!(@ functions::Sigmoid, $function, $block),
+            Activation::Silu => for_function!(@ functions::Silu, $function, $block),
+            Activation::Tanh => for_function!(@ functions::Tanh, $function, $block),
         }
+    };
+    (@ $value:expr, $function:ident, $block:expr) => {{
+        let $function = $value;
+        $block
+    }};
+}
+
+impl Activation {
+    /// Applies the activation to numbers in their place.
+    #[inline(always)]
+    pub(crate) fn apply<T: Elementary, I: Storage<T>>(self, isa: I, numbers: &mut [T]) {
+        for_function!(self, function => isa.vectorize(InPlace { function, numbers }));
+    }
+}
+
+impl<E: Element<Real: Elementary>> Function<E, 1> for Activation {
+    #[inline(always)]
+    fn compute<I: Storage<E>>(self, isa: I, sources: [&[E]; 1], target: &mut [E]) {
+        for_function!(self, function => isa.vectorize(Compute { function, sources, target }));
     }
 }
 
@@ -96,20 +114,10 @@ impl<T: Elementary> Pointwise<T, 1> for Activation {
 #[derive(Clone, Copy)]
 struct Derivative(Activation);
 
-impl<T: Elementary> Pointwise<T, 2> for Derivative {
+impl<E: Element<Real: Elementary>> Function<E, 2> for Derivative {
     #[inline(always)]
-    fn of<I: Lanes<T>>(self, isa: I, [saved, grad_output]: [I::Vector; 2]) -> I::Vector {
-        let one = isa.splat(T::ONE);
-        match self.0 {
-            Activation::Identity => grad_output,
-            Activation::Gelu => isa.mul(grad_output, gelu_derivative(isa, saved)),
-            Activation::GeluTanh => isa.mul(grad_output, gelu_tanh_derivative(isa, saved)),
-            // Selected, not multiplied: an infinite gradient of a closed gate is 0.
-            Activation::Relu => isa.select(isa.less(isa.zero(), saved), grad_output, isa.zero()),
-            Activation::Sigmoid => isa.mul(grad_output, isa.mul(saved, isa.sub(one, saved))),
-            Activation::Silu => isa.mul(grad_output, silu_derivative(isa, saved)),
-            Activation::Tanh => isa.mul(grad_output, isa.neg_mul_add(saved, saved, one)),
-        }
+    fn compute<I: Storage<E>>(self, isa: I, sources: [&[E]; 2], target: &mut [E]) {
+        for_function!(self.0, function => isa.vectorize(Compute { function, sources, target }));
     }
 }
 

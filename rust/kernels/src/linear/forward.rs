@@ -2,7 +2,7 @@
 
 use fusewire_simd::{Element, Storage};
 
-use crate::activation::{Activation, Compute, activate};
+use crate::activation::{Activation, activate};
 use crate::gemm::{ColumnEpilogue, Matmul, NoEpilogue, Start, matmul};
 use crate::math::Elementary;
 use crate::parallel::Team;
@@ -113,7 +113,7 @@ impl<T: Elementary> ColumnEpilogue<T> for AddBiasAndActivate<T> {
             }
         }
         if self.activation != Activation::Identity {
-            isa.vectorize(Compute { function: self.activation, numbers: [sums] });
+            self.activation.apply(isa, sums);
         }
     }
 }
