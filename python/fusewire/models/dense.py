@@ -14,6 +14,7 @@ from fusewire.ops.linear.rivalry import products_gain
 _OURS = products_gain()
 _FEW_ROWS = 8  # as text is generated; with more, a faster product counts more than a cheaper call
 _MANY = 16_384  # numbers from which a faster activation counts more than a cheaper call
+_PYTORCHS = ("relu", "sigmoid")  # of any size
 
 
 def dense(
@@ -48,8 +49,8 @@ def dense(
 def activated(input: Tensor, activation: Activation) -> Tensor:
     """`fusewire.ops.activation.activate`, but PyTorch's operators where they are the faster ones.
 
-    They are for few numbers, whose calls cost more than they do, and for ReLU, which costs what it
-    takes to read them.
+    They are for few numbers, whose calls cost more than they do, for ReLU, which costs what it
+    takes to read them, and for the sigmoid, where what a faster one wins goes into the call.
 
     Args:
         input: Any shape.
@@ -63,7 +64,7 @@ def activated(input: Tensor, activation: Activation) -> Tensor:
         >>> activated(torch.tensor([-1.0, 2.0]), "relu").tolist()
         [0.0, 2.0]
     """
-    theirs = activation == "relu" or input.numel() < _MANY
+    theirs = activation in _PYTORCHS or input.numel() < _MANY
     return (pytorchs.activate if theirs else activate)(input, activation)
 
 
