@@ -119,3 +119,13 @@ def test_the_number_of_threads_changes_no_bit():
 def test_an_unknown_activation_is_told(requires_grad):
     with pytest.raises(ValueError, match="activation must be"):
         activate(numbers(3).detach().requires_grad_(requires_grad), "swish")
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_and_sparse_tensors_run_pytorchs_own():
+    rows = [numbers(size, 4).detach() for size in (3, 2)]
+    nested = activate(torch.nested.nested_tensor(rows), "gelu")
+    for got, row in zip(nested.unbind(), rows, strict=True):
+        torch.testing.assert_close(got, activate(row, "gelu"))
+    sparse = activate(rows[0].to_sparse(), "relu")
+    torch.testing.assert_close(sparse.to_dense(), activate(rows[0], "relu"))

@@ -72,6 +72,8 @@ def _rows(operand: torch.Tensor) -> torch.Tensor:
 
 def activate(input: torch.Tensor, activation: str) -> torch.Tensor:
     """See :func:`fusewire.ops.activation.activate`."""
+    if input.is_nested:
+        return composed.activate(input, activation)
     if _TAKES_TENSORS and input.layout is torch.strided and dispatcher.is_direct(input):
         direct = _past_dispatcher(input, activation)
         if direct is not None:
