@@ -133,6 +133,65 @@ def test_parametrizations(norm):
         torch.testing.assert_close(model(x), before[0], rtol=1e-4, atol=2e-6)
 
 
+NORMED = [
+    (torch.nn.LSTM, (6, 8), "weight_hh_l0"),
+    (torch.nn.GRUCell, (6, 8), "weight_hh"),
+    (torch.nn.Linear, (6, 8), "weight"),
+]
+
+
+@pytest.mark.parametrize(("kind", "sizes", "name"), NORMED)
+def test_a_parametrization_of_a_fused_module_survives_its_undoing(kind, sizes, name):
+    module, x = kind(*sizes), torch.randn(5, 6)
+    fw.fuse(module, linear=True)
+    parametrizations.weight_norm(module, name)
+    expected = tree_leaves(module(x))
+    report = fw.fuse(module, linear=True, undo=True)
+    assert report.changed == {"": f"{kind.__name__} as before"}
+    assert isinstance(module, kind)
+    assert parametrize.is_parametrized(module, name)
+    torch.testing.assert_close(tree_leaves(module(x)), expected, rtol=1e-4, atol=2e-6)
+    parametrize.remove_parametrizations(module, name)
+    assert type(module) is kind
+    torch.testing.assert_close(tree_leaves(module(x)), expected, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize(("kind", "sizes", "name"), NORMED)
+def test_a_parametrization_that_a_fused_module_lost_stays_away(kind, sizes, name):
+    module, x = kind(*sizes), torch.randn(5, 6)
+    parametrizations.weight_norm(module, name)
+    expected = tree_leaves(module(x))
+    fw.fuse(module, linear=True)
+    parametrize.remove_parametrizations(module, name)
+    report = fw.fuse(module, linear=True, undo=True)
+    assert report.changed == {"": f"{kind.__name__} as before"}
+    assert type(module) is kind
+    torch.testing.assert_close(tree_leaves(module(x)), expected, rtol=1e-4, atol=2e-6)
+
+
+def test_weights_that_are_put_in_place_by_hand():
+    layer, x = torch.nn.LSTM(6, 8), torch.randn(5, 6)
+    raw = torch.nn.Parameter(layer.weight_hh_l0.detach())
+    fw.fuse(layer)
+    del layer.weight_hh_l0
+    layer.weight_hh_l0 = raw * 0.5
+    layer._flat_weights = [getattr(layer, name) for name in layer._flat_weights_names]
+    layer(x)[0].sum().backward()
+    assert raw.grad.abs().sum() > 0
+    halved = [
+        weight * 2 if weight is layer.weight_hh_l0 else weight for weight in layer.all_weights[0]
+    ]
+    layer._flat_weights = halved
+    assert layer.weight_hh_l0 is halved[1]
+
+
+def test_what_is_no_model_is_told():
+    with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, but is list"):
+        fw.fuse([torch.nn.LSTM(2, 2)])
+    with pytest.raises(TypeError, match=r"linear must be True, False or None.* 'yes' and False"):
+        fw.fuse(torch.nn.Linear(2, 2), linear="yes")
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype):
     model, x = Model().to(dtype), torch.randn(4, 5, 6, dtype=dtype)

@@ -45,6 +45,7 @@ class _Origin:
     """What a module was before."""
 
     kind: type
+    """Its class, without what PyTorch makes of it for parametrizations: these come and go."""
     lent: frozenset[str]
     """Attributes that our class has and that it had not."""
 
@@ -72,6 +73,9 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
         The names of the modules that were changed, and of those left alone with the reason: classes
         derived from the above, compiled and quantised ones, and where `forward` was replaced.
 
+    Raises:
+        TypeError: If `model` is no module, or `linear` or `undo` no bool.
+
     Example:
         >>> import torch
         >>> import fusewire as fw
@@ -83,6 +87,12 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
         >>> print(fw.fuse(model, undo=True))
         0: GRU as before
     """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, but is {type(model).__name__}")
+    if not (linear is None or isinstance(linear, bool)) or not isinstance(undo, bool):
+        raise TypeError(
+            f"linear must be True, False or None, and undo a bool, but are {linear!r} and {undo!r}"
+        )
     report = Fusion()
     if linear is None:
         linear = products_gain()
@@ -91,8 +101,7 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
             _fuse_attention(name, module, report, undo)
         if undo:
             if _ORIGIN in vars(module):
-                _restore(module)
-                report.changed[name] = f"{_kind(module).__name__} as before"
+                report.changed[name] = f"{_restore(module).__name__} as before"
             continue
         kind = _kind(module)
         family = _family(module)
@@ -173,16 +182,12 @@ def _obstacle(module: torch.nn.Module, kind: type, family: type) -> str | None:
 def _replace_class(module: torch.nn.Module, kind: type) -> None:
     ours = (CLASSES | LINEAR_CLASSES)[kind]
     lent = _attributes_beyond(ours, kind, module)
-    if parametrize.is_parametrized(module):
-        # PyTorch made a class for this module whose properties compute the parameters.
-        computed = {n: value for n, value in vars(type(module)).items() if n not in _OF_CLASSES}
-        ours = type(type(module).__name__, (ours,), computed)
     own = vars(module)
     for name in _CACHES:
         own.pop(name, None)
-    own[_ORIGIN] = _Origin(type(module), frozenset(lent))
+    own[_ORIGIN] = _Origin(kind, frozenset(lent))
     own.update(lent)
-    module.__class__ = ours
+    _become(module, ours)
     if isinstance(module, nn.Recurrent):
         module.flatten_parameters()
 
@@ -199,12 +204,23 @@ def _attributes_beyond(ours: Any, kind: Any, module: torch.nn.Module) -> dict[st
 _OF_CLASSES = ("__dict__", "__weakref__")
 
 
-def _restore(module: torch.nn.Module) -> None:
+def _become(module: torch.nn.Module, kind: type) -> None:
+    """Gives a module another class, beneath its parametrizations."""
+    if parametrize.is_parametrized(module):
+        # PyTorch made a class for this module whose properties compute the parameters.
+        computed = {n: value for n, value in vars(type(module)).items() if n not in _OF_CLASSES}
+        kind = type(f"Parametrized{kind.__name__}", (kind,), computed)
+    module.__class__ = kind
+
+
+def _restore(module: torch.nn.Module) -> type:
+    """Makes a module what it was; returns its class."""
     own = vars(module)
-    origin = own.pop(_ORIGIN)
+    origin: _Origin = own.pop(_ORIGIN)
     for name in origin.lent:
         own.pop(name, None)
-    module.__class__ = origin.kind
+    _become(module, origin.kind)
     if isinstance(module, torch.nn.RNNBase):
         module._flat_weights_names = [name for names in module._all_weights for name in names]
         module._init_flat_weights()
+    return origin.kind

@@ -198,6 +198,13 @@ class Recurrent(torch.nn.Module):
     def _flat_weights(self) -> list[torch.Tensor]:
         return [getattr(self, name) for name in self._flat_weights_names]
 
+    @_flat_weights.setter
+    def _flat_weights(self, weights: list[torch.Tensor]) -> None:
+        # What drops weights tells `torch.nn`'s layers of those that it has put in place already.
+        for name, weight in zip(self._flat_weights_names, weights, strict=True):
+            if weight is not getattr(self, name):
+                setattr(self, name, weight)
+
     def flatten_parameters(self) -> None:
         """Puts the parameters side by side on a GPU, where cuDNN wants them so."""
         if self._torchs is not None and self._is_plain:
