@@ -1,8 +1,11 @@
 """PyTorch's own attention with our kernels in its place."""
 
+import ctypes
 import itertools
 import math
+import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -236,6 +239,66 @@ def test_many_threads_may_enable_it():
         thread.join()
     assert not wrong
     assert not is_replaced()
+
+
+def overwrite_what_is_free():
+    library = ctypes.PyDLL(None)  # Keeps the interpreter.
+    library.malloc.restype = ctypes.c_void_p
+    blocks = [(library.malloc(size), size) for size in range(16, 257, 16) for _ in range(64)]
+    for block, size in blocks:
+        library.memset(ctypes.c_void_p(block), 0xFF, ctypes.c_size_t(size))
+    for block, _ in blocks:
+        library.free(ctypes.c_void_p(block))
+
+
+def test_it_may_end_while_a_thread_waits_to_enter_it():
+    x = torch.randn(1, 2, 9, 8)
+    value = x[..., :5]
+    expected = attention(x, x, value)
+    calling, results, interval = threading.Event(), [], sys.getswitchinterval()
+
+    def work():
+        calling.set()
+        results.append(attention(x, x, value))
+
+    fw.enable()
+    thread = threading.Thread(target=work)
+    sys.setswitchinterval(100)  # From now on a thread gives the interpreter away by itself only.
+    try:
+        thread.start()
+        calling.wait()
+        until = time.perf_counter() + 0.1
+        while time.perf_counter() < until:
+            pass  # The call stands before our kernel now, and waits for this thread.
+        fw.disable()
+        overwrite_what_is_free()
+    finally:
+        sys.setswitchinterval(interval)
+    thread.join()
+    close(results[0], expected, torch.float32)
+
+
+def test_gradients_are_never_without_a_kernel(monkeypatch):
+    """While one thread registers kernels one by one, another one may call."""
+    x = torch.randn(1, 2, 9, 8, requires_grad=True)
+    register, destroy = torch.library.Library.impl, torch.library.Library._destroy
+    seen = []
+
+    def then_called(change):
+        def changed(*arguments, **options):
+            change(*arguments, **options)
+            seen.append(torch.autograd.grad(attention(x, x, x[..., :5]).sum(), x)[0])
+
+        return changed
+
+    expected = torch.autograd.grad(attention(x, x, x[..., :5]).sum(), x)[0]
+    monkeypatch.setattr(torch.library.Library, "impl", then_called(register))
+    monkeypatch.setattr(torch.library.Library, "_destroy", then_called(destroy))
+    with fw.enabled():
+        pass
+    assert len(seen) > 2
+    for each in seen:
+        close(each, expected, torch.float32)
 
 
 @pytest.mark.parametrize("hidden", [-1e9, -3e30, -math.inf])

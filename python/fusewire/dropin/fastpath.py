@@ -29,12 +29,22 @@ class _Projections(NamedTuple):
     out_bias: torch.Tensor
 
 
+REPLACED = [
+    (f"aten::{name}", key)
+    for key in ("CPU", "NestedTensorCPU")
+    for name in ("_native_multi_head_attention", "_transformer_encoder_layer_fwd")
+]
+"""The operators that have implementations of ours, and for what."""
+
+
 def replace(library: torch.library.Library) -> None:
     """Registers our implementations with a library of the namespace `aten`."""
-    for key in ("CPU", "NestedTensorCPU"):
-        original = torch.library.get_kernel("aten::_native_multi_head_attention", key)
-        library.impl("_native_multi_head_attention", _Attention(original), key, with_keyset=True)
-        library.impl("_transformer_encoder_layer_fwd", _encoder_layer, key)
+    for name, key in REPLACED:
+        if name.endswith("attention"):
+            original = torch.library.get_kernel(name, key)
+            library.impl(name, _Attention(original), key, with_keyset=True)
+        else:
+            library.impl(name, _encoder_layer, key)
 
 
 class _Attention:

@@ -9,6 +9,7 @@ composed of matrix products, which is replaced here. Everything else of PyTorch 
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,7 +25,11 @@ _COMPOSED = torch.ops.aten._scaled_dot_product_attention_math.default
 
 _lock = threading.RLock()
 _owners: set[object] = set()
-_replacements: torch.library.Library | None = None
+_libraries: list[torch.library.Library] = []
+_retired: deque[object] = deque(maxlen=20_000)
+"""Kernels that were taken away, for threads that wait for the interpreter in order to enter one.
+
+So many that whoever waits has had it long before the first is forgotten."""
 
 
 def enable() -> None:
@@ -35,6 +40,10 @@ def enable() -> None:
     `torch.nn.MultiheadAttention` and `torch.nn.TransformerEncoderLayer`. PyTorch's autograd,
     autocast and `torch.compile` go on as before; so do other devices, and what is asked to run
     without fused kernels (``sdpa_kernel(SDPBackend.MATH)``). A second call changes nothing.
+
+    Other threads had better not call PyTorch's attention in the moment in which it is replaced or
+    given back: PyTorch's dispatcher does not guard its tables against that, so that such a call may
+    fail, or the process with it. Enable it once, before there are threads.
 
     Raises:
         RuntimeError: If PyTorch is older than 2.10.
@@ -63,7 +72,8 @@ def enabled() -> Iterator[None]:
     """Like :func:`enable`, for the length of a `with` block.
 
     Blocks may be nested and may overlap in threads: the last one to end gives PyTorch its attention
-    back, but where :func:`enable` was called before.
+    back, but where :func:`enable` was called before. Where threads come and go, call that once, for
+    what is told there of calls in the moment of a change.
 
     Example:
         >>> import torch
@@ -112,18 +122,22 @@ def _release(owner: object) -> None:
 
 def _settle() -> None:
     """Makes PyTorch's dispatcher what the owners want it to be."""
-    global _replacements
-    if _owners and _replacements is None:
+    if _owners and not _libraries:
         attach(torch)
         _native.replace_sdpa(True)
-        library = torch.library.Library("aten", "IMPL")
-        for key in ("CPU", "AutogradCPU"):
-            library.impl("_scaled_dot_product_attention_math", _composed_attention, key)
-        fastpath.replace(library)
-        _replacements = library
-    elif not _owners and _replacements is not None:
-        _replacements._destroy()
-        _replacements = None
+        # Other threads may call between any two of these lines. Without the kernel that has
+        # gradients the other one would have none, so it comes first and goes last.
+        for key in ("AutogradCPU", "CPU"):
+            library = torch.library.Library("aten", "IMPL")
+            library.impl(_COMPOSED.name(), _composed_attention, key)
+            _libraries.append(library)
+        fastpath.replace(_libraries[-1])
+    elif not _owners and _libraries:
+        replaced = [(_COMPOSED.name(), "AutogradCPU"), (_COMPOSED.name(), "CPU")]
+        replaced += fastpath.REPLACED
+        _retired.extend(torch.library.get_kernel(name, key) for name, key in replaced)
+        while _libraries:
+            _libraries.pop()._destroy()
         _native.replace_sdpa(False)
 
 
