@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,8 @@ import torch
 
 from fusewire.cli import main
 from fusewire.data.text import ContiguousStreams
+from fusewire.errors import InputError
+from fusewire.training.adversarial.collapse import CollapseWarning
 
 TEXT = "It was the best of times, it was the worst of times.\n" * 30
 QUICK = ["--steps", "3", "--batch", "2", "--context", "16"]
@@ -121,6 +124,23 @@ def test_a_gan_is_trained_and_sampled(image_file: Path, capfd: pytest.CaptureFix
     assert "--prompt is for language models" in refusal(
         capfd, "sample", "runs/gan-1", "--prompt", "A"
     )
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_warnings_are_told_while_a_command_runs(
+    failing: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def warn_and_go_on(_: object) -> int:
+        warnings.warn("the generator may have\ncollapsed", CollapseWarning, stacklevel=2)
+        told = capfd.readouterr().err
+        assert told == "fusewire: warning: the generator may have collapsed\n"
+        if failing:
+            raise InputError("training diverged")
+        return 0
+
+    monkeypatch.setattr("fusewire.cli.train.run", warn_and_go_on)
+    assert main(["train", "gan"]) == (2 if failing else 0)
+    assert capfd.readouterr().err == ("fusewire: training diverged\n" if failing else "")
 
 
 def test_text_is_written_where_asked(language_run: Path) -> None:

@@ -28,8 +28,8 @@ def pixels(*shape: int) -> np.ndarray:
 def test_embedded_samples() -> None:
     images = load_images(FASHION_IMAGES)
     assert images.pixels.shape == (2000, 1, 28, 28)
-    assert images.labels is not None
-    assert np.bincount(images.labels).tolist() == [200] * 10
+    assert images.classes is not None
+    assert np.bincount(images.classes.labels).tolist() == [200] * 10
     text = JARGON_TEXT.read_text(encoding="ascii")
     assert len(text) > 1_000_000
     folder = FASHION_IMAGES.parent.parent
@@ -53,7 +53,7 @@ def test_idx(
     assert images.pixels.shape == expected
     assert images.shape == expected[1:]
     assert images.pixels.sum() == array.sum()
-    assert images.labels is None
+    assert images.classes is None
     assert images.fingerprint == load_images(path).fingerprint
 
 
@@ -65,8 +65,8 @@ def test_npz_finds_the_images(tmp_path: Path, dtype: type) -> None:
     np.savez(tmp_path / "a.npz", targets=np.arange(4), some_name=stored)
     images = load_images(tmp_path / "a.npz")
     assert np.array_equal(images.pixels[:, 0], array)
-    assert images.labels is not None
-    assert images.labels.tolist() == [0, 1, 2, 3]
+    assert images.classes is not None
+    assert images.classes.labels.tolist() == [0, 1, 2, 3]
 
 
 def test_npz_with_training_and_test_images(tmp_path: Path) -> None:
@@ -202,12 +202,13 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     for name in ("cat/1.png", "cat/2.png", "ant/old/9.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (6, 4)).save(tmp_path / name)
-    labels = load_images(tmp_path).labels
-    assert labels is not None
-    assert labels.tolist() == [0, 1, 1]
-    assert load_images(tmp_path / "cat").labels is None
+    classes = load_images(tmp_path).classes
+    assert classes is not None
+    assert classes.labels.tolist() == [0, 1, 1]
+    assert classes.names == ("ant", "cat")
+    assert load_images(tmp_path / "cat").classes is None
     Image.new("L", (6, 4)).save(tmp_path / "none.png")
-    assert load_images(tmp_path).labels is None
+    assert load_images(tmp_path).classes is None
 
 
 def test_folders_named_like_pictures_are_searched(tmp_path: Path) -> None:

@@ -133,10 +133,7 @@ def test_nothing_usable(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint in"):
         load_checkpoint(tmp_path / "missing", {"model": Tied()})
     (save(tmp_path, 1, Tied()) / "model.safetensors").unlink()
-    with (
-        pytest.warns(CheckpointWarning),
-        pytest.raises(InputError, match=r"every checkpoint in .* is damaged"),
-    ):
+    with pytest.raises(InputError, match=r"every checkpoint in .* is damaged: .*step-1 is damaged"):
         load_checkpoint(tmp_path, {"model": Tied()})
 
 

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     _open_output()
     try:
-        # Held back, so that a refusal is one line even where a warning came before it.
-        with warnings.catch_warnings(record=True) as held:
+        with warnings.catch_warnings():
             warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _warn
             code = _run(arguments)
             sys.stdout.flush()
     except ToldError:
@@ -62,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if failure.errno == errno.EPIPE:
             return 141
         return _refuse(f"cannot write the output: {failure.strerror}; make room")
-    for warning in held:
-        _say(f"warning: {warning.message}")
     return code
 
 
@@ -85,10 +83,15 @@ def _run(arguments: Sequence[str] | None) -> int:
     return code
 
 
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    # At once: a run of hours may be stopped for it, or end in another way.
+    _say(f"warning: {message}")
+
+
 def _refuse(reason: str) -> int:
     _say(reason)
     return 2
 
 
 def _say(message: str) -> None:
-    print("fusewire:", " ".join(message.split()), file=sys.stderr)
+    print("fusewire:", " ".join(message.split()), file=sys.stderr, flush=True)

@@ -155,7 +155,9 @@ class Sample:
     show: Annotated[Literal["interpolation", "classes", "film"] | None, hint("samples")] = None
     """Instead of samples: ways between them, each class in its row, or the training as a GIF
     (GANs)."""
-    count: Annotated[int | None, hint("1 text, 100 samples, or 10 rows or columns")] = None
+    count: Annotated[int | None, hint("1 text, 100 samples, 10 clips, or 10 rows or columns")] = (
+        None
+    )
     """Texts or samples to draw."""
     seed: int = 0
     """The same seed gives the same samples."""

@@ -74,7 +74,8 @@ def _sample_gan(command: Sample) -> None:
     if command.show is None:
         print(samples.sample(command.run, command.out, seed=command.seed, **count))
         return
-    suffix = ".gif" if command.show == "film" else samples.suffix_of(command.run)
+    form = samples.format_of(command.run)
+    suffix = ".gif" if command.show == "film" else samples.suffix_of(form)
     out = command.out or command.run / f"{command.show}-{command.seed}{suffix}"
     if command.show == "film":
         print(pictures.film(command.run, out))
@@ -82,6 +83,7 @@ def _sample_gan(command: Sample) -> None:
         print(pictures.interpolation(command.run, out, seed=command.seed, **count))
     else:
         print(pictures.class_rows(command.run, out, seed=command.seed, **count))
+        print("  rows:", ", ".join(form.class_names))
 
 
 def _refuse_options(command: Sample, names: tuple[str, ...], of: str, kind: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.classes import Classes, number_classes
 from fusewire.data.files import classes_of_folders, read_regular_file
 from fusewire.errors import InputError
 
@@ -24,13 +25,13 @@ class Clips:
 
     Attributes:
         waves: float32 from -1 to 1, (clips, 1, length).
-        labels: one class number per clip, when the names of the files tell it.
+        classes: of each clip, when the names of the files or their folders tell it.
         rate: numbers per second.
         fingerprint: hash of the waves.
     """
 
     waves: NDArray[np.float32]
-    labels: NDArray[np.int64] | None
+    classes: Classes | None
     rate: int
     fingerprint: str
 
@@ -40,7 +41,7 @@ def load_clips(folder: Path, length: int) -> Clips:
 
     Several channels are averaged. A recording is cut at the end, or filled with silence, to
     `length`. Where every name begins with a number and an underscore, as `7_jackson_32.wav`, that
-    number is the label; else the subfolders are the classes, where every file is in one and there
+    number is the class; else the subfolders are the classes, where every file is in one and there
     are several.
 
     Args:
@@ -67,14 +68,14 @@ def load_clips(folder: Path, length: int) -> Clips:
         raise InputError(f"rates differ: {first} has {a} Hz, {second} has {b} Hz; make them equal")
     numbers = [re.match(r"(\d+)_", path.name) for path in paths]
     told = [int(number[1]) for number in numbers if number]
-    labels = classes_of_folders(folder, paths)
+    classes = classes_of_folders(folder, paths)
     if len(told) == len(paths):
-        labels = np.array(told, np.int64)
+        classes = number_classes(told)
     digest = hashlib.sha256(repr((waves.shape, told)).encode())
     digest.update(waves.data)
     return Clips(
         waves=waves,
-        labels=labels,
+        classes=classes,
         rate=next(iter(rates)),
         fingerprint=f"sha256:{digest.hexdigest()}",
     )

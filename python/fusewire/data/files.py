@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fusewire.data.classes import Classes, number_classes
 from fusewire.errors import InputError
 
 
@@ -35,10 +33,10 @@ def require_regular(path: Path) -> None:
         raise InputError(f"{path} is not a file but a pipe or a device; save its content to a file")
 
 
-def classes_of_folders(folder: Path, paths: Sequence[Path]) -> NDArray[np.int64] | None:
-    """The number of each file's subfolder, where every file is in one and there are several."""
+def classes_of_folders(folder: Path, paths: Sequence[Path]) -> Classes | None:
+    """The subfolder of each file as its class, where every file is in one and there are several."""
     inside = [path.relative_to(folder).parts for path in paths]
-    names = sorted({parts[0] for parts in inside if len(parts) > 1})
-    if len(names) < 2 or any(len(parts) == 1 for parts in inside):
+    told = [parts[0] for parts in inside if len(parts) > 1]
+    if len(set(told)) < 2 or len(told) < len(paths):
         return None
-    return np.array([names.index(parts[0]) for parts in inside], np.int64)
+    return number_classes(told)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.classes import Classes, number_classes
 from fusewire.data.files import classes_of_folders, read_regular_file
 from fusewire.errors import InputError
 
@@ -35,13 +36,13 @@ class Images:
 
     Attributes:
         pixels: uint8, (images, channels, height, width); 1 channel is grey, 3 are red, green, blue.
-        labels: one class number per image, when the source had them.
+        classes: of each image, when the source tells them.
         source: where they came from, for messages.
         fingerprint: hash of the pixels and their shape.
     """
 
     pixels: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    classes: Classes | None
     source: str
     fingerprint: str
 
@@ -82,11 +83,11 @@ def load_images(path: Path, size: tuple[int, int] | None = None) -> Images:
     """
     try:
         if path.is_dir():
-            pixels, labels = _read_folder(path, size)
+            pixels, classes = _read_folder(path, size)
         else:
             if size is not None:
                 raise InputError(f"size is for folders of pictures, and {path} is a file")
-            pixels, labels = _read_file(path)
+            pixels, classes = _read_file(path)
     except FileNotFoundError:
         raise InputError(
             f"{path} does not exist; expected an IDX file, an .npz or a folder of pictures"
@@ -100,10 +101,10 @@ def load_images(path: Path, size: tuple[int, int] | None = None) -> Images:
     pixels = np.ascontiguousarray(pixels)
     digest = hashlib.sha256(repr(pixels.shape).encode())
     digest.update(pixels.data)
-    return Images(pixels, labels, str(path), f"sha256:{digest.hexdigest()}")
+    return Images(pixels, classes, str(path), f"sha256:{digest.hexdigest()}")
 
 
-def _read_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+def _read_file(path: Path) -> tuple[NDArray[np.uint8], Classes | None]:
     content = read_regular_file(path)
     if not content:
         raise InputError(f"{path} is empty")
@@ -115,14 +116,15 @@ def _read_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]
             f"{path}: expected an IDX file of images (3 or 4 dimensions), got {array.ndim}"
         )
     labels_path = path.with_name(path.name.replace("images-idx3", "labels-idx1"))
-    labels = None
+    classes = None
     if labels_path != path and labels_path.exists():
-        labels = _read_idx(labels_path, labels_path.read_bytes()).astype(np.int64)
+        labels = _read_idx(labels_path, labels_path.read_bytes())
         if labels.shape != (len(array),):
             raise InputError(
                 f"{labels_path} holds {labels.size} labels, but {path} holds {len(array)} images"
             )
-    return _channels_first(array, str(path)), labels
+        classes = number_classes(labels)
+    return _channels_first(array, str(path)), classes
 
 
 def _read_idx(path: Path, content: bytes) -> NDArray[np.uint8]:
@@ -153,7 +155,7 @@ def _read_idx(path: Path, content: bytes) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
 
 
-def _read_npz(path: Path, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+def _read_npz(path: Path, content: bytes) -> tuple[NDArray[np.uint8], Classes | None]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             members = {name: archive[name] for name in archive.files}
@@ -181,12 +183,13 @@ def _read_npz(path: Path, content: bytes) -> tuple[NDArray[np.uint8], NDArray[np
     if np.issubdtype(array.dtype, np.complexfloating) or array.dtype.kind not in "buif":
         raise InputError(f"{path}: expected pixels as numbers, but {name} holds {array.dtype}")
     labels = [
-        other.astype(np.int64)
+        other
         for other in arrays.values()
         if other.shape == (len(array),) and other.dtype.kind in "iu"
     ]
     where = f"{path}, array {name}"
-    return _channels_first(_to_bytes(array, where), where), labels[0] if labels else None
+    classes = number_classes(labels[0]) if labels else None
+    return _channels_first(_to_bytes(array, where), where), classes
 
 
 def _to_bytes(array: NDArray[Any], where: str) -> NDArray[np.uint8]:
@@ -216,7 +219,7 @@ def _channels_first(array: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
 
 def _read_folder(
     folder: Path, size: tuple[int, int] | None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+) -> tuple[NDArray[np.uint8], Classes | None]:
     paths = sorted(
         path for path in folder.rglob("*") if path.suffix.lower() in _FORMATS and not path.is_dir()
     )

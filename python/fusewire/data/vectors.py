@@ -16,6 +16,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.data.classes import Classes, number_classes
 from fusewire.data.files import read_regular_file
 from fusewire.errors import InputError
 
@@ -57,13 +58,14 @@ def grid(side: int = 5) -> Mixture:
 
 def load_vectors(
     path: Path, label_column: str | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64] | None]:
+) -> tuple[NDArray[np.float32], Classes | None]:
     """Reads vectors of one size, (vectors, size), and their classes where the file has them.
 
     - An `.npy` file of one array.
     - An `.npz` archive with one array of two dimensions; one whole number per vector beside it is
       taken as its class.
-    - A `.csv` file with one vector per line; a first line of names is left out.
+    - A `.csv` file with one vector per line; a first line without any number is one of names, and
+      left out.
 
     Args:
         path: The file.
@@ -80,7 +82,7 @@ def load_vectors(
             raise InputError(f"{path}: a label column is one of a .csv file")
         read = partial(_read_labelled_csv, column=label_column)
     try:
-        array, labels = read(read_regular_file(path))
+        array, classes = read(read_regular_file(path))
     except OSError as failure:
         raise InputError(f"cannot read {path}: {failure.strerror or failure}") from failure
     except (ValueError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error) as bad:
@@ -92,10 +94,10 @@ def load_vectors(
     vectors = array.astype(np.float32)
     if not np.isfinite(vectors).all():
         raise InputError(f"{path}: expected finite numbers")
-    return vectors, labels
+    return vectors, classes
 
 
-_Read: TypeAlias = tuple[object, NDArray[np.int64] | None]
+_Read: TypeAlias = tuple[object, Classes | None]
 
 
 def _read_npy(content: bytes) -> _Read:
@@ -111,43 +113,73 @@ def _read_npz(content: bytes) -> _Read:
     if len(vectors) != 1:
         raise ValueError(f"expected one array of two dimensions, got {len(vectors)}")
     labels = [
-        array.astype(np.int64)
+        array
         for array in arrays
         if array.shape == vectors[0].shape[:1] and array.dtype.kind in "iu"
     ]
-    return vectors[0], labels[0] if labels else None
+    return vectors[0], number_classes(labels[0]) if labels else None
 
 
 def _read_csv(content: bytes) -> _Read:
     lines = content.decode("utf-8-sig").splitlines()
-    try:
-        [float(number) for number in (lines or [""])[0].split(",")]
-    except ValueError:
-        lines = lines[1:]
-    if not lines:
+    named = bool(lines) and not any(map(_is_number, lines[0].split(",")))
+    if len(lines) == named:
         raise ValueError("expected a vector on each line")
-    return np.loadtxt(lines, np.float32, delimiter=",", ndmin=2), None
+    try:
+        return np.loadtxt(lines[named:], np.float32, delimiter=",", ndmin=2), None
+    except ValueError:
+        rows = [_Row(number, line.split(",")) for number, line in enumerate(lines, 1) if line]
+        _require_numbers(rows[named:])
+        raise
 
 
 def _read_labelled_csv(content: bytes, column: str) -> _Read:
-    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"))) if row]
-    names = [name.strip() for name in rows[0]] if rows else []
+    rows = _rows(content)
+    names = [name.strip() for name in rows[0].fields] if rows else []
     if names.count(column) != 1:
         raise ValueError(f"expected one column called {column}, got {', '.join(names)}")
     if len(rows) == 1:
         raise ValueError("expected a vector on each line")
-    if wrong := next((row for row in rows if len(row) != len(names)), None):
-        raise ValueError(f"expected {len(names)} fields on each line, got {','.join(wrong)}")
+    if wrong := next((row for row in rows if len(row.fields) != len(names)), None):
+        raise ValueError(f"expected {len(names)} fields on each line, got {wrong}")
     place = names.index(column)
-    told = [row.pop(place).strip() for row in rows[1:]]
-    return np.array(rows[1:]).astype(np.float32), _classes(told)
+    told = [row.fields.pop(place).strip() for row in rows[1:]]
+    _require_numbers(rows[1:])
+    return np.array([row.fields for row in rows[1:]]).astype(np.float32), _classes(told)
 
 
-def _classes(told: list[str]) -> NDArray[np.int64]:
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    fields: list[str]
+
+    def __str__(self) -> str:
+        return f"{','.join(self.fields)} on line {self.line}"
+
+
+def _rows(content: bytes) -> list[_Row]:
+    reader = csv.reader(io.StringIO(content.decode("utf-8-sig")))
+    return [_Row(reader.line_num, fields) for fields in reader if fields]
+
+
+def _require_numbers(rows: list[_Row]) -> None:
+    if wrong := next((row for row in rows if not all(map(_is_number, row.fields))), None):
+        raise ValueError(f"expected numbers, got {wrong}")
+
+
+def _is_number(field: str) -> bool:
     try:
-        return np.unique([int(word) for word in told], return_inverse=True)[1].astype(np.int64)
+        float(field)
     except ValueError:
-        return np.unique(told, return_inverse=True)[1].astype(np.int64)
+        return False
+    return True
+
+
+def _classes(told: list[str]) -> Classes:
+    try:
+        return number_classes([int(word) for word in told])
+    except ValueError:
+        return number_classes(told)
 
 
 _READERS: dict[str, Callable[[bytes], _Read]] = {".npz": _read_npz, ".csv": _read_csv}

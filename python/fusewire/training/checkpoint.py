@@ -145,6 +145,7 @@ def load_checkpoint(
     steps = checkpoint_steps(folder)
     if not steps:
         raise InputError(f"no checkpoint in {folder}: the run ended before it saved one")
+    damaged: list[str] = []
     for step in reversed(steps):
         path = folder / f"step-{step}"
         try:
@@ -152,13 +153,11 @@ def load_checkpoint(
             break
         # What reading hostile JSON can raise; lists nested too deeply end in RecursionError.
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as damage:
-            warnings.warn(
-                f"checkpoint {path} is damaged ({damage}), going back to the one before",
-                CheckpointWarning,
-                stacklevel=2,
-            )
+            damaged.append(f"checkpoint {path} is damaged ({damage})")
     else:
-        raise InputError(f"every checkpoint in {folder} is damaged")
+        raise InputError(f"every checkpoint in {folder} is damaged: {damaged[0]}")
+    for each in damaged:
+        warnings.warn(f"{each}, going back to {path.name}", CheckpointWarning, stacklevel=2)
 
     rest = json.loads(files[_STATE])
     # Nothing is changed before everything has been found.

@@ -109,20 +109,21 @@ def plot_points(points: NDArray[np.float32], path: Path) -> None:
     _write(figure, path)
 
 
-def plot_spectrograms(clips: NDArray[np.float32], rate: int, path: Path) -> None:
+def plot_spectrograms(clips: NDArray[np.float32], rate: int, path: Path, columns: int = 5) -> None:
     """Draws the spectrogram of each clip, louder is brighter.
 
     Args:
         clips: (clips, numbers).
         rate: numbers per second.
         path: the PNG to write.
+        columns: how many stand beside each other.
 
     Raises:
         InputError: the PNG cannot be written.
     """
     from matplotlib.figure import Figure
 
-    columns = min(5, len(clips))
+    columns = min(columns, len(clips))
     rows = -(-len(clips) // columns)
     figure = Figure(figsize=(2 * columns, 1.8 * rows), dpi=120, layout="constrained")
     window = max(2, min(256, clips.shape[1] // 2))

@@ -31,8 +31,9 @@ def cloud() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def fashion() -> tuple[torch.Tensor, torch.Tensor]:
     images = load_images(FASHION_IMAGES)
-    assert images.labels is not None
-    return torch.from_numpy(images.pixels / np.float32(255)), torch.from_numpy(images.labels)
+    assert images.classes is not None
+    labels = torch.from_numpy(images.classes.labels)
+    return torch.from_numpy(images.pixels / np.float32(255)), labels
 
 
 def test_frechet_distance_of_gaussians(cloud: torch.Tensor) -> None:

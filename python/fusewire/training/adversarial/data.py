@@ -10,11 +10,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from fusewire.data.audio import load_clips
+from fusewire.data.classes import Classes
 from fusewire.data.images import load_images
 from fusewire.data.samples import FASHION_IMAGES, JARGON_TEXT
 from fusewire.data.vectors import fingerprint, grid, load_vectors, ring
@@ -82,6 +82,8 @@ class SampleFormat:
         medium: how a sample is shown to a person.
         shape: of one sample, channels first.
         classes: how many there are; 0 when the data have no labels.
+        class_names: what the data call them, in the order of the numbers that networks are told;
+            none where they have no labels, and in runs made before names were kept.
         rate: numbers of sound per second; 0 for what is no sound.
         low: the least number that stands for a pixel; the largest is 1.
     """
@@ -91,6 +93,7 @@ class SampleFormat:
     classes: int = 0
     rate: int = 0
     low: float = 0.0
+    class_names: tuple[str, ...] = ()
 
     def require_classes(self) -> int:
         """The number of classes.
@@ -155,8 +158,8 @@ def load_samples(config: DataConfig, head: HeadKind) -> Samples:
 def _images(config: DataConfig) -> Samples:
     images = load_images(config.path or FASHION_IMAGES, config.size)
     form = SampleFormat("images", images.shape)
-    return _with_labels(
-        Samples(form, torch.tensor(images.pixels), None, images.fingerprint), images.labels
+    return _with_classes(
+        Samples(form, torch.tensor(images.pixels), None, images.fingerprint), images.classes
     )
 
 
@@ -165,28 +168,27 @@ def _audio(config: DataConfig) -> Samples:
     clips = load_clips(config.path, config.length or _CLIP_LENGTH)
     form = SampleFormat("audio", clips.waves.shape[1:], rate=clips.rate)
     waves = torch.from_numpy(clips.waves)
-    return _with_labels(Samples(form, waves, None, clips.fingerprint), clips.labels)
+    return _with_classes(Samples(form, waves, None, clips.fingerprint), clips.classes)
 
 
-def _with_labels(samples: Samples, labels: NDArray[np.int64] | None) -> Samples:
-    if labels is None:
+def _with_classes(samples: Samples, classes: Classes | None) -> Samples:
+    if classes is None:
         return samples
-    if not 0 <= labels.min() <= labels.max() < _MOST_CLASSES:
-        raise InputError(
-            f"labels must be from 0 to {_MOST_CLASSES - 1}, got {labels.min()} to {labels.max()}"
-        )
+    names = classes.names
+    if len(names) > _MOST_CLASSES:
+        raise InputError(f"there may be {_MOST_CLASSES} classes, and the labels tell {len(names)}")
     return dataclasses.replace(
         samples,
-        format=dataclasses.replace(samples.format, classes=int(labels.max()) + 1),
-        labels=torch.from_numpy(labels),
-        fingerprint=f"{samples.fingerprint}, labels {fingerprint(labels)}",
+        format=dataclasses.replace(samples.format, classes=len(names), class_names=names),
+        labels=torch.from_numpy(classes.labels),
+        fingerprint=f"{samples.fingerprint}, labels {fingerprint(classes.labels)}",
     )
 
 
 def _vectors(config: DataConfig) -> Samples:
     assert config.path is not None
-    vectors, labels = load_vectors(config.path, config.label_column)
-    return _with_labels(_numbers(vectors, "vectors"), labels)
+    vectors, classes = load_vectors(config.path, config.label_column)
+    return _with_classes(_numbers(vectors, "vectors"), classes)
 
 
 def _numbers(vectors: np.ndarray, medium: Literal["vectors", "points"]) -> Samples:

@@ -24,6 +24,7 @@ from fusewire.training.adversarial.samples import (
     PREVIEW,
     draw,
     natural,
+    preview_count,
     preview_path,
     write_samples,
 )
@@ -152,7 +153,7 @@ def _train(
 def _show(config: GanConfig, run: RunDirectory, data: Samples, players: Players, step: int) -> None:
     drawn = draw(players.average, PREVIEW, seed=0)
     path = preview_path(run, data.format)
-    shown = natural(drawn, data.format)
+    shown = natural(drawn[: preview_count(data.format)], data.format)
     write_samples(shown, data.format, path)
     if config.frames:
         frame = run.path / "frames" / f"step-{step:09d}{path.suffix}"

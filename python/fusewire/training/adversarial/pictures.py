@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from fusewire.errors import InputError
-from fusewire.training.adversarial.samples import TrainedGenerator, write_samples
+from fusewire.training.adversarial.samples import TrainedGenerator, require_suffix, write_samples
 from fusewire.training.devices import memory_refusals
 from fusewire.training.durable import replace_file_or_refuse
 from fusewire.training.settings import require_counts, require_seed
@@ -36,11 +36,13 @@ def interpolation(path: Path, output: Path, count: int = _SIDE, seed: int = 0) -
         The file.
 
     Raises:
-        InputError: the directory is no such run or is damaged, or the file cannot be written.
+        InputError: the directory is no such run or is damaged, or the file cannot be written or
+            is called as such files are not.
     """
     require_counts(count=count)
     require_seed(seed)
     trained = TrainedGenerator.open(path)
+    trained.require_name(output)
     source = torch.Generator().manual_seed(seed)
     first, last = (trained.network.noise(count, source) for _ in range(2))
     parts = torch.linspace(0, 1, count)
@@ -67,11 +69,12 @@ def class_rows(path: Path, output: Path, count: int = _SIDE, seed: int = 0) -> P
 
     Raises:
         InputError: the directory is no such run or is damaged, its generator knows no classes, or
-            the file cannot be written.
+            the file cannot be written or is called as such files are not.
     """
     require_counts(count=count)
     require_seed(seed)
     trained = TrainedGenerator.open(path)
+    trained.require_name(output)
     classes = trained.network.classes
     if not classes:
         raise InputError(f"{path} was trained without classes; set conditioning when training")
@@ -92,8 +95,9 @@ def film(path: Path, output: Path) -> Path:
         The file.
 
     Raises:
-        InputError: the run kept none, or the file cannot be written.
+        InputError: the run kept none, or the file cannot be written or is called otherwise.
     """
+    require_suffix(output, ".gif")
     kept = sorted((path / "frames").glob("step-*.png"))
     if not kept:
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +38,8 @@ FORMAT = "format.json"
 PREVIEW = 100
 """Samples in a picture of them."""
 
+_CLIPS = 10  # which take a person half a minute to hear
+
 _SUFFIXES = {
     "images": ".png",
     "audio": ".wav",
@@ -44,7 +47,7 @@ _SUFFIXES = {
     "points": ".png",
     "words": ".txt",
 }
-_CLIPS_IN_FILE = 10
+_PARTS = 500  # samples that are made at a time
 _SECONDS_BETWEEN_CLIPS = 0.2
 
 
@@ -81,7 +84,8 @@ class TrainedGenerator:
         Args:
             count: how many.
             seed: the same seed gives the same samples.
-            labels: classes to generate, (count,); by default each in turn, where there are any.
+            labels: classes to generate, (count,), as places in the format's `class_names`; by
+                default each in turn, where there are any.
 
         Returns:
             (count, *shape): bytes for images, numbers for sound and vectors, and for words the
@@ -100,19 +104,41 @@ class TrainedGenerator:
 
     def decode(self, noise: Tensor, labels: Tensor | None = None) -> NDArray[np.generic]:
         """Makes samples of chosen noise, (samples, noise_size); see `draw` for the result."""
-        with torch.inference_mode():
-            return natural(self.network(noise, labels), self.form)
+        return natural(_make(self.network, noise, labels), self.form)
+
+    def require_name(self, output: Path) -> None:
+        """Refuses a file whose name ends in another way than those that hold such samples.
+
+        Raises:
+            InputError: it does.
+        """
+        require_suffix(output, suffix_of(self.form))
 
 
 def draw(network: Generator, count: int, seed: int, labels: Tensor | None = None) -> Tensor:
-    """Draws samples as the network gives them, (count, *shape), on the CPU."""
+    """Draws samples as the network gives them, (count, *shape), on the CPU.
+
+    Args:
+        network: the generator.
+        count: how many.
+        seed: of the noise.
+        labels: classes to generate, (count,); by default each in turn, where there are any.
+    """
     source = torch.Generator().manual_seed(seed)  # leaves the streams of the run alone
     noise = network.noise(count, source)
     if network.classes and labels is None:
         labels = torch.arange(count) % network.classes
+    return _make(network, noise, labels if network.classes else None)
+
+
+def _make(network: Generator, noise: Tensor, labels: Tensor | None) -> Tensor:
+    parts = torch.split(noise, _PARTS)
+    told: Sequence[Tensor | None] = [None] * len(parts)
+    if labels is not None:
+        told = torch.split(labels.to(noise.device), _PARTS)
     with torch.inference_mode():
-        drawn: Tensor = network(noise, None if labels is None else labels.to(noise.device))
-    return drawn.cpu()
+        made = [network(*part).cpu() for part in zip(parts, told, strict=True)]
+    return torch.cat(made)
 
 
 def natural(drawn: Tensor, form: SampleFormat) -> NDArray[np.generic]:
@@ -127,12 +153,36 @@ def natural(drawn: Tensor, form: SampleFormat) -> NDArray[np.generic]:
 
 def preview_path(run: RunDirectory, form: SampleFormat) -> Path:
     """The file in a run directory that shows its samples."""
-    return run.path / f"samples{_SUFFIXES[form.medium]}"
+    return run.path / f"samples{suffix_of(form)}"
 
 
-def suffix_of(path: Path) -> str:
-    """How the names of files end that hold samples of the run in this directory."""
-    return _SUFFIXES[_read_format(RunDirectory.open(path, KIND).path / FORMAT).medium]
+def preview_count(form: SampleFormat) -> int:
+    """How many samples a person is shown where no number was asked for."""
+    return _CLIPS if form.medium == "audio" else PREVIEW
+
+
+def require_suffix(path: Path, suffix: str) -> None:
+    """Refuses a file whose name does not end as its content asks for.
+
+    Raises:
+        InputError: it does not.
+    """
+    if path.suffix.lower() != suffix:
+        raise InputError(f"{path}: expected a name that ends in {suffix}")
+
+
+def format_of(path: Path) -> SampleFormat:
+    """What a sample of the run in this directory is.
+
+    Raises:
+        InputError: the directory is no such run or is damaged.
+    """
+    return _read_format(RunDirectory.open(path, KIND).path / FORMAT)
+
+
+def suffix_of(form: SampleFormat) -> str:
+    """How the names of files end that hold such samples."""
+    return _SUFFIXES[form.medium]
 
 
 def write_samples(
@@ -141,13 +191,13 @@ def write_samples(
     """Writes samples so that a person can look at them or listen.
 
     Images become a grid, points a plot, words lines, vectors an array; sound becomes a WAV file of
-    the first ten clips one after another, and a PNG of their spectrograms beside it.
+    all clips one after another, and a PNG of the first hundred's spectrograms beside it.
 
     Args:
         samples: as `TrainedGenerator.draw` gives them.
         form: what they are.
         path: the file; an older one is replaced.
-        columns: of a grid; by default about as many as rows.
+        columns: of a grid of images or spectrograms; by default about as many as rows, and five.
 
     Raises:
         InputError: the file cannot be written.
@@ -160,11 +210,11 @@ def write_samples(
         lines = "\n".join(spell(samples.astype(np.int64))) + "\n"
         replace_file_or_refuse(path, lines.encode())
     elif form.medium == "audio":
-        clips = samples.astype(np.float32)[:_CLIPS_IN_FILE, 0]
+        clips = samples.astype(np.float32)[:, 0]
         pause = np.zeros(int(_SECONDS_BETWEEN_CLIPS * form.rate), np.float32)
         joined = np.concatenate([part for clip in clips for part in (clip, pause)])
         replace_file_or_refuse(path, wav_bytes(joined, form.rate))
-        plot_spectrograms(clips, form.rate, path.with_suffix(".png"))
+        plot_spectrograms(clips[:PREVIEW], form.rate, path.with_suffix(".png"), columns or 5)
     else:
         content = io.BytesIO()
         np.save(content, samples)
@@ -172,13 +222,13 @@ def write_samples(
 
 
 @memory_refusals()
-def sample(path: Path, output: Path | None = None, count: int = PREVIEW, seed: int = 0) -> Path:
+def sample(path: Path, output: Path | None = None, count: int | None = None, seed: int = 0) -> Path:
     """Draws samples from a trained generator and writes them to a file.
 
     Args:
         path: the run directory.
         output: the file to write; by default `RUN/samples-SEED` with the suffix of its kind.
-        count: how many.
+        count: how many; by default ten of sound, a hundred of anything else.
         seed: the same seed gives the same samples.
 
     Returns:
@@ -188,11 +238,11 @@ def sample(path: Path, output: Path | None = None, count: int = PREVIEW, seed: i
         InputError: the directory is no such run, is damaged, or the file cannot be written.
     """
     generator = TrainedGenerator.open(path)
-    suffix = _SUFFIXES[generator.form.medium]
-    output = output or path / f"samples-{seed}{suffix}"
-    if output.suffix.lower() != suffix:
-        raise InputError(f"{output}: expected a name that ends in {suffix}")
-    write_samples(generator.draw(count, seed), generator.form, output)
+    form = generator.form
+    output = output or path / f"samples-{seed}{suffix_of(form)}"
+    generator.require_name(output)
+    count = preview_count(form) if count is None else count
+    write_samples(generator.draw(count, seed), form, output)
     return output
 
 

@@ -31,7 +31,6 @@ from fusewire.training.run_directory import RunDirectory
 from fusewire.training.settings import require_counts, require_seed
 
 _MIXTURES = {"ring8": ring(), "grid25": grid()}
-_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,10 @@ def evaluate(
     """Scores the generator of a run against the data that it was trained on.
 
     Images and sound with labels are compared in the features of a classifier trained on the same
-    data; points of a known mixture are counted by mode; words are looked up. Without labels, the
-    numbers of a sample themselves are its features. The histogram of classes is always told by the
-    classifier.
+    data; points of a known mixture are counted by mode; words are looked up. Without labels, and
+    where all are equal, the numbers of a sample themselves are its features. The histogram of
+    classes is always told by the classifier. A generator of classes is asked for those of the real
+    samples that it is compared with.
 
     Args:
         path: the run directory.
@@ -98,11 +98,14 @@ def evaluate_samples(
     asked: Features | None = None,
 ) -> Evaluation:
     """See `evaluate`; for data that have been read already."""
-    fake = _draw(trained, count, seed)
     chosen = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:count]
     real = samples.at(chosen)
+    # Classes as often as among the real samples: else a generator is blamed for what was asked.
+    labels = None if samples.labels is None else samples.labels[chosen]
+    asked_for = None if labels is None else labels[torch.arange(count) % len(labels)]
+    fake = draw(trained.network, count, seed, asked_for)
     classifier = None
-    if samples.labels is not None:
+    if samples.labels is not None and samples.format.classes > 1:
         classifier = train_features(
             _all(samples), samples.labels, seed=seed, keep=keep, rate=samples.format.rate
         )
@@ -110,9 +113,13 @@ def evaluate_samples(
     seen_real, seen_fake = features.features(real), features.features(fake)
     scores = compare(seen_real, seen_fake)
     conditions = _conditions(data, features, seen_real, seen_fake)
-    if classifier is not None and samples.labels is not None:
+    if trained.network.classes:
+        conditions["classes asked for"] = "those of the real samples"
+    if samples.format.classes == 1:
+        conditions["classes"] = "one, so that there is nothing to tell apart"
+    if classifier is not None and labels is not None:
         scores["class_divergence"] = class_divergence(
-            samples.labels[chosen], classifier.classes(fake), samples.format.classes
+            labels, classifier.classes(fake), samples.format.classes
         )
         if features is not classifier:
             conditions["classes"] = str(classifier)
@@ -196,8 +203,9 @@ def show_neighbours(path: Path, output: Path, count: int = 10, seed: int = 0) ->
     require_counts(count=count)
     config = RunDirectory.open(path, KIND).config(GanConfig)
     trained = TrainedGenerator.open(path)
+    trained.require_name(output)
     real = _all(load_samples(config.data, config.model.head))
-    fake = _draw(trained, count, seed)
+    fake = draw(trained.network, count, seed)
     indices, distances = nearest(fake, real)
     shown = torch.cat((fake, real[indices]))
     write_samples(trained.natural(shown), trained.form, output, columns=count)
@@ -209,19 +217,13 @@ def _evaluate_words(
     trained: TrainedGenerator, samples: Samples, count: int, seed: int
 ) -> Evaluation:
     known = set(spell(samples.stored.numpy()))
-    made = spell(_draw(trained, count, seed).argmax(1).numpy())
+    made = spell(draw(trained.network, count, seed).argmax(1).numpy())
     scores = {
         "real_words": float(np.mean([word in known for word in made])),
         "different_words": len(set(made)) / len(made),
     }
     conditions = {"known words": str(len(known)), "generated samples": str(count)}
     return Evaluation(scores, conditions)
-
-
-def _draw(trained: TrainedGenerator, count: int, seed: int) -> Tensor:
-    sizes = [min(_BATCH, count - first) for first in range(0, count, _BATCH)]
-    parts = [draw(trained.network, size, seed + index) for index, size in enumerate(sizes)]
-    return torch.cat(parts)
 
 
 def _all(samples: Samples) -> Tensor:
