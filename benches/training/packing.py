@@ -50,7 +50,7 @@ def _language(kind: str, text: Path) -> tuple[nn.Module, Loss, Loss]:
     if kind == "masked":
         training, config = masked.TRAINING, recipes.encoder(text, context=CONTEXT)
     config = dataclasses.replace(config, documents="lines")
-    processes, material = Processes("cpu"), training.load(config)
+    processes, material = Processes("cpu"), training.load(config, None)
     task = material.task(config, processes)
     model = training.build(config, material.vocabulary)
     rows = slice(0, config.batch)
@@ -78,7 +78,7 @@ def _classifier(steps: int) -> tuple[nn.Module, Loss, Loss]:
     config = dataclasses.replace(
         recipes.classifier(folder, "encoder", most_tokens=CONTEXT), dropout=0.0, steps=steps
     )
-    processes, material = Processes("cpu"), classifier.TRAINING.load(config)
+    processes, material = Processes("cpu"), classifier.TRAINING.load(config, None)
     model = classifier.TRAINING.build(config, material.vocabulary)
 
     def loss(packed: bool) -> Loss:

@@ -114,7 +114,7 @@ def train(task: str, model: str, steps: int, folder: Path) -> dict[str, Any]:
 def _with_another_source(out: Path) -> float:
     """The part of answers that stay right when the encoder has read another source."""
     config, model, vocabulary = seq2seq.TRAINING.open(out)
-    material = seq2seq.TRAINING.load(config)
+    material = seq2seq.TRAINING.load(config, None)
     pairs = material.task(config, seq2seq.Processes("cpu"))._measured[:64]
     tokenizer = vocabulary.tokenizer
     shuffled = [pairs[place][0] for place in np.roll(np.arange(len(pairs)), 1)]

@@ -19,7 +19,7 @@ import numpy as np
 import fusewire as fw
 from benches.training.record import Record
 from fusewire.data.judgements import load_analogies, load_judgements
-from fusewire.data.token_files import text_pieces
+from fusewire.data.token_files import TextPieces
 from fusewire.data.vocabulary import Vocabulary, sentences
 from fusewire.models.language import Subwords, WordVectors
 from fusewire.ops.embeddings import WordTables
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, help="read only so many, to try it out")
     arguments = parser.parse_args()
     record = Record(arguments.out)
-    text = list(sentences(text_pieces(arguments.text)))[: arguments.sentences]
+    text = list(sentences(TextPieces(arguments.text)))[: arguments.sentences]
     data = Path(gensim.__file__).parent / "test" / "test_data"
     for objective in ("skip-gram", "cbow"):
         for subwords in (None, Subwords(buckets=200_000)):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fusewire.data.tokenizers import make_tokenizer, tokenizer_from_json
@@ -49,3 +51,19 @@ def test_damage_and_small_vocabularies_are_refused() -> None:
         tokenizer_from_json('{"kind": "bpe", "learnt": {"model": 3}}')
     with pytest.raises(InputError, match="vocab_size must be at least 256 for bpe, got 100"):
         make_tokenizer("bpe", [TEXT], vocab_size=100)
+
+
+# Not Unigram, whose sums of probabilities the library takes in the order of a hash table.
+@pytest.mark.parametrize("kind", ["words", "bpe", "wordpiece"])
+def test_the_same_text_gives_the_same_tokenizer(kind: str) -> None:
+    # Many pairs that come equally often, whose order nothing but their numbers decides.
+    text = " ".join(f"{a}{b}{c}{b}" for a in "abcdefgh" for b in "ijklmnop" for c in "qrstuvwx")
+    learnt = {make_tokenizer(kind, [text], vocab_size=300).to_json() for _ in range(4)}
+    assert len(learnt) == 1
+
+
+def test_signs_of_wordpiece_in_a_text_are_text() -> None:
+    tokenizer = make_tokenizer("wordpiece", [TEXT + " ## ##e"], vocab_size=300)
+    described = json.loads(tokenizer.to_json())["learnt"]
+    assert [token["content"] for token in described["added_tokens"]] == ["<unk>"]
+    assert len(tokenizer.encode("##e")) == 3

@@ -9,7 +9,7 @@ import pytest
 
 from fusewire.data import token_files
 from fusewire.data.text import RandomWindows
-from fusewire.data.token_files import open_tokens, text_pieces, write_tokens
+from fusewire.data.token_files import TextPieces, open_tokens, write_tokens
 from fusewire.data.tokenizers import ByteTokenizer, CharacterTokenizer
 from fusewire.errors import InputError
 
@@ -23,7 +23,7 @@ def test_a_folder_becomes_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (folder / "deep" / "c.txt").write_text("last")
     (folder / "ignored.md").write_text("no")
     whole = "first\nsecond line\nthird é\nlast"
-    assert "".join(text_pieces(folder)) == whole
+    assert "".join(TextPieces(folder)) == whole
 
     written = write_tokens(folder, ByteTokenizer(), tmp_path / "it.tokens")
     assert ByteTokenizer().decode(written.tokens) == whole
@@ -59,10 +59,10 @@ def test_damage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         open_tokens(tmp_path / "absent.tokens")
     with pytest.raises(InputError, match=r"holds no \.txt files"):
-        list(text_pieces(_empty(tmp_path)))
+        list(TextPieces(_empty(tmp_path)))
     (tmp_path / "latin.txt").write_bytes(b"\xe9")
     with pytest.raises(InputError, match="is not UTF-8"):
-        list(text_pieces(tmp_path / "latin.txt"))
+        list(TextPieces(tmp_path / "latin.txt"))
 
 
 def _empty(tmp_path: Path) -> Path:

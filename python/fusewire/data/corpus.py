@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusewire.data.text import read_text
-from fusewire.data.token_files import is_token_file, open_tokens, text_pieces
+from fusewire.data.token_files import TextPieces, is_token_file, open_tokens
 from fusewire.data.tokenizers import Tokenizer, TokenizerKind, Tokens, make_tokenizer
 from fusewire.errors import InputError
 
@@ -93,7 +93,7 @@ def read_texts(path: Path) -> str:
     """
     if not path.is_dir():
         return read_text(path)
-    text = "".join(text_pieces(path))
+    text = "".join(TextPieces(path))
     if not text.strip():
         raise InputError(f"{path} is empty; give texts with something to learn")
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -44,19 +44,19 @@ class SubwordTokenizer:
     def learn(cls, kind: SubwordKind, pieces: Iterable[str], vocab_size: int) -> SubwordTokenizer:
         """Learns a vocabulary of at most ``vocab_size`` tokens from the pieces of a text.
 
+        Words, BPE and WordPiece are the same whenever they are learnt from the same text. Of
+        Unigram's, pieces that are about equally probable may change places.
+
         Raises:
             InputError: there is room for no vocabulary.
         """
         if vocab_size < 2 or (kind == "bpe" and vocab_size < 256):
             least = 256 if kind == "bpe" else 2
             raise InputError(f"vocab_size must be at least {least} for {kind}, got {vocab_size}")
+        if kind == "wordpiece":
+            return cls(kind, _learn_wordpiece(pieces, vocab_size))
         learnt, trainer = _parts(kind, vocab_size)
-        lines = (
-            piece[start : start + _LINE]
-            for piece in pieces
-            for start in range(0, len(piece), _LINE)
-        )
-        learnt.train_from_iterator(lines, trainer)
+        learnt.train_from_iterator(_lines(pieces), trainer)
         return cls(kind, learnt)
 
     @property
@@ -105,6 +105,33 @@ class SubwordTokenizer:
             return cls(kind, Learnt.from_str(json.dumps(learnt)))
         except Exception as damage:  # the library raises bare exceptions
             raise ValueError(f"expected what tokenizers writes: {damage}") from damage
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    for piece in pieces:
+        for start in range(0, len(piece), _LINE):
+            yield piece[start : start + _LINE]
+
+
+def _learn_wordpiece(pieces: Iterable[str], vocab_size: int) -> Learnt:
+    """The same vocabulary whenever it is learnt from the same text.
+
+    The library numbers the letters inside words (``##a``) in the order in which a hash table with a
+    random seed holds the words; numbers decide which of two pairs that come equally often becomes
+    a token. So the letters are found first, by learning nothing else, and numbered as special
+    tokens, which come in the order given; special they are only while learning.
+    """
+    found, trainer = _parts("wordpiece", 2)
+    found.train_from_iterator(_lines(pieces), trainer)
+    inside = sorted(token for token in found.get_vocab() if token.startswith("##"))
+    learnt, trainer = _parts("wordpiece", vocab_size)
+    trainer.special_tokens = [_UNKNOWN, *inside]
+    learnt.train_from_iterator(_lines(pieces), trainer)
+    described = json.loads(learnt.to_str())
+    described["added_tokens"] = [
+        token for token in described["added_tokens"] if token["content"] == _UNKNOWN
+    ]
+    return Learnt.from_str(json.dumps(described))
 
 
 def _parts(kind: SubwordKind, vocab_size: int) -> tuple[Learnt, Any]:

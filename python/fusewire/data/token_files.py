@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -59,31 +59,41 @@ def text_files(path: Path) -> list[Path]:
     return files
 
 
-def text_pieces(path: Path) -> Iterator[str]:
+@dataclass(frozen=True)
+class TextPieces(Iterable[str]):
     """The text of a file, or of all ``*.txt`` in a folder and below, in the order of their names.
 
-    Pieces end at the ends of lines where they can.
+    Pieces end at the ends of lines where they can, and are read anew each time they are asked for.
 
-    Raises:
-        InputError: there is no text, or it cannot be read.
+    Attributes:
+        path: the file or folder.
     """
-    for file in text_files(path):
-        try:
-            require_regular(file)
-            with file.open(encoding="utf-8-sig") as lines:
-                while piece := lines.read(_PIECE):
-                    yield piece + lines.readline()
-        except OSError as failure:
-            raise InputError(f"cannot read {file}: {failure.strerror or failure}") from failure
-        except UnicodeDecodeError as failure:
-            raise InputError(f"{file} is not UTF-8 text: {failure}") from failure
+
+    path: Path
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the pieces.
+
+        Raises:
+            InputError: there is no text, or it cannot be read.
+        """
+        for file in text_files(self.path):
+            try:
+                require_regular(file)
+                with file.open(encoding="utf-8-sig") as lines:
+                    while piece := lines.read(_PIECE):
+                        yield piece + lines.readline()
+            except OSError as failure:
+                raise InputError(f"cannot read {file}: {failure.strerror or failure}") from failure
+            except UnicodeDecodeError as failure:
+                raise InputError(f"{file} is not UTF-8 text: {failure}") from failure
 
 
 def write_tokens(path: Path, tokenizer: Tokenizer, out: Path) -> TokenFile:
     """Tokenizes a text file or folder of any size into a file.
 
     Args:
-        path: what `text_pieces` reads.
+        path: what `TextPieces` reads.
         tokenizer: of the ids.
         out: the file to write, whose name ends in ``.tokens``.
 
@@ -100,7 +110,7 @@ def write_tokens(path: Path, tokenizer: Tokenizer, out: Path) -> TokenFile:
     try:
         with out.open("wb") as file:
             file.write(b" " * _HEADER)
-            for piece in text_pieces(path):
+            for piece in TextPieces(path):
                 ids = tokenizer.encode(piece).astype(kind)
                 file.write(ids.tobytes())
                 hashed.update(piece.encode("utf-8"))

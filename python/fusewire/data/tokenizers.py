@@ -149,7 +149,8 @@ def make_tokenizer(kind: TokenizerKind, pieces: Iterable[str], vocab_size: int =
 
     Args:
         kind: what a token is.
-        pieces: of the text from which characters, words and parts of words are learnt.
+        pieces: of the text from which characters, words and parts of words are learnt; they may be
+            asked for twice.
         vocab_size: most tokens of those that are learnt.
 
     Raises:
@@ -162,6 +163,21 @@ def make_tokenizer(kind: TokenizerKind, pieces: Iterable[str], vocab_size: int =
     from fusewire.data.subword_tokenizers import SubwordTokenizer  # only these need the library
 
     return SubwordTokenizer.learn(kind, pieces, vocab_size)
+
+
+def tokenizer_of_texts(
+    wanted: Tokenizer | TokenizerKind, texts: Iterable[str], vocab_size: int = 8192
+) -> Tokenizer:
+    """A tokenizer as it is, or what of its kind is learnt from texts.
+
+    Args:
+        wanted: what makes the tokens, or what it is to be made for the texts.
+        texts: to learn from, a line's end between them.
+        vocab_size: most tokens of what is learnt.
+    """
+    if not isinstance(wanted, str):
+        return wanted
+    return make_tokenizer(wanted, ["\n".join(texts)], vocab_size)
 
 
 def tokenizer_from_json(content: str) -> Tokenizer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusewire.data.token_files import text_pieces, write_tokens
+from fusewire.data.token_files import TextPieces, write_tokens
 from fusewire.data.tokenizers import TokenizerKind, make_tokenizer
 
 
@@ -23,5 +23,5 @@ def tokenize(path: Path, out: Path, kind: TokenizerKind = "bytes", vocab_size: i
     Raises:
         InputError: the text cannot be read, or the file not be written.
     """
-    tokenizer = make_tokenizer(kind, text_pieces(path), vocab_size)
+    tokenizer = make_tokenizer(kind, TextPieces(path), vocab_size)
     return len(write_tokens(path, tokenizer, out).tokens)

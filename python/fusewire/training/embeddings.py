@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fusewire.data.samples import JARGON_TEXT
-from fusewire.data.token_files import text_pieces
+from fusewire.data.token_files import TextPieces
 from fusewire.data.vocabulary import Vocabulary, sentences
 from fusewire.errors import InputError
 from fusewire.models.language import Subwords, WordVectors
@@ -113,11 +113,11 @@ class Text:
     def __init__(self, config: EmbeddingsConfig) -> None:
         path = config.data or JARGON_TEXT
         hashed = hashlib.sha256()
-        for piece in text_pieces(path):
+        for piece in TextPieces(path):
             hashed.update(piece.encode("utf-8"))
         self.fingerprint = hashed.hexdigest()
-        self.vocabulary = Vocabulary.of(sentences(text_pieces(path)), config.least_count)
-        self._words, self._ends = self.vocabulary.encode(sentences(text_pieces(path)))
+        self.vocabulary = Vocabulary.of(sentences(TextPieces(path)), config.least_count)
+        self._words, self._ends = self.vocabulary.encode(sentences(TextPieces(path)))
         wanted = np.arange(0, len(self._words), config.words_per_step)
         firsts = np.unique(np.searchsorted(self._ends, wanted))
         self._cuts = np.append(firsts[firsts < len(self._ends) - 1], len(self._ends) - 1)

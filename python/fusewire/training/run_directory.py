@@ -174,14 +174,14 @@ class RunDirectory:
             raise _unwritable(self.path, failure) from failure
 
     def require_same_data(self, data_fingerprint: str) -> None:
-        """Refuses to continue a run on other data than it began with.
+        """Refuses to continue or measure a run on other data than it began with.
 
         Raises:
             InputError: the fingerprints differ.
         """
         if data_fingerprint != self.data_fingerprint:
             raise InputError(
-                f"the data has changed since {self.path} was started; resume with the same data, "
+                f"the data has changed since {self.path} was started; give it the same data again, "
                 "or start a new run"
             )
 

@@ -61,7 +61,7 @@ def make(text_file: Path, model: str, **changes: Any) -> tuple[Kind[Any], Any]:
 @pytest.mark.parametrize("model", MODELS)
 def test_packed_training_is_padded_training(model: str, text_file: Path) -> None:
     kind, config = make(text_file, model)
-    processes, material = Processes("cpu"), kind.load(config)
+    processes, material = Processes("cpu"), kind.load(config, None)
     task = material.task(config, processes)
     learner = kind.build_learner(config, material.vocabulary, processes, new=True)
     twin = copy.deepcopy(learner.model)

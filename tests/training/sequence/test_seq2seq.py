@@ -100,7 +100,7 @@ def test_a_resumed_run_equals_one_that_never_stopped(
 
 def test_padding_is_no_target(data: Path) -> None:
     config = make_config(data)
-    material = TRAINING.load(config)
+    material = TRAINING.load(config, None)
     learner = TRAINING.build_learner(config, material.vocabulary, Processes("cpu"), new=True)
     task = material.task(config, Processes("cpu"))
     model = learner.model.eval()
@@ -128,7 +128,7 @@ def test_the_loss_does_not_depend_on_the_batch(
     ]
     (tmp_path / "pairs.jsonl").write_text("\n".join(rows))
     config = make_config(tmp_path / "pairs.jsonl", "luong", most_tokens=16)
-    material = TRAINING.load(config)
+    material = TRAINING.load(config, None)
     learner = TRAINING.build_learner(config, material.vocabulary, Processes("cpu"), new=True)
     task, losses = material.task(config, Processes("cpu")), []
     for size in (1, 3, 16):

@@ -21,7 +21,7 @@ from torchmetrics.functional.classification import (
 )
 
 from fusewire.data.labelled import Labelled, load_known, load_labelled
-from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
+from fusewire.data.tokenizers import Tokenizer, TokenizerKind, tokenizer_of_texts
 from fusewire.errors import InputError
 from fusewire.models.language import (
     Bag,
@@ -44,7 +44,7 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.learner import SequenceLearner
-from fusewire.training.sequence.pretrained import embed_with, open_pretrained, tokenizer_of
+from fusewire.training.sequence.pretrained import embed_with, open_pretrained, tokenizer_for
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_between, require_counts
@@ -271,21 +271,22 @@ def evaluate(
     """
     config, model, vocabulary = TRAINING.open(path)
     if data is None:
-        texts = load_labelled(config.data, config.validation).validation
+        found = load_labelled(config.data, config.validation)
+        RunDirectory.open(path).require_same_data(found.fingerprint)
+        texts = found.validation
     else:
         texts = load_known(data, vocabulary.classes)
     encoded = encode(texts, vocabulary.tokenizer, config.most_tokens)
     return _measure(model, encoded, torch.device("cpu"), batch)
 
 
-def _load(config: ClassifierRunConfig) -> Material[ClassifierRunConfig]:
+def _load(
+    config: ClassifierRunConfig, saved: Tokenizer | None = None
+) -> Material[ClassifierRunConfig]:
     data = load_labelled(config.data, config.validation, config.labels)
-    if config.start is not None:
-        tokenizer = tokenizer_of(config.start)
-    else:
-        # Of all texts, however few have labels: words without a label are words nevertheless.
-        whole = "\n".join(data.texts)
-        tokenizer = make_tokenizer(config.tokenizer, [whole], config.vocab_size)
+    wanted = tokenizer_for(saved, config.start, config.tokenizer)
+    # Of all texts, however few have labels: words without a label are words nevertheless.
+    tokenizer = tokenizer_of_texts(wanted, data.texts, config.vocab_size)
 
     def task(config: ClassifierRunConfig, processes: Processes) -> ClassifierTask:
         return ClassifierTask(config, data, tokenizer, processes)

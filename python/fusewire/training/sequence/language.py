@@ -26,7 +26,7 @@ from fusewire.data.documents import (
 from fusewire.data.packed import PackedDocuments, consecutive
 from fusewire.data.samples import JARGON_TEXT
 from fusewire.data.text import ContiguousStreams, RandomWindows, segments
-from fusewire.data.tokenizers import Tokens
+from fusewire.data.tokenizers import Tokenizer, Tokens
 from fusewire.errors import InputError
 from fusewire.models.language import (
     Recurrent,
@@ -41,7 +41,7 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
 from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
-from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_of
+from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_for
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.sequence.writing import stream_text, write_texts
 from fusewire.training.session import Appearance
@@ -109,9 +109,14 @@ class LanguageTask(ScheduledTask):
         return {"samples": run.sample_text_path}
 
 
-def corpus_of(config: LanguageConfig) -> Corpus | DocumentCorpus:
-    """Reads the text that a run learns from, as tokens."""
-    tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
+def corpus_of(config: LanguageConfig, saved: Tokenizer | None) -> Corpus | DocumentCorpus:
+    """Reads the text that a run learns from, as tokens.
+
+    Args:
+        config: the run.
+        saved: its tokenizer, where it was begun before.
+    """
+    tokenizer = tokenizer_for(saved, config.start, config.tokenizer)
     path = config.data or JARGON_TEXT
     if config.documents is not None:
         return load_documents(path, config.documents, tokenizer, config.vocab_size)
@@ -129,8 +134,8 @@ def _build(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModel:
     return build_model(config.model, vocabulary.tokenizer.vocab_size)
 
 
-def _load(config: LanguageConfig) -> Material[LanguageConfig]:
-    corpus = corpus_of(config)
+def _load(config: LanguageConfig, saved: Tokenizer | None = None) -> Material[LanguageConfig]:
+    corpus = corpus_of(config, saved)
 
     def task(config: LanguageConfig, processes: Processes) -> LanguageTask:
         return LanguageTask(config, corpus, processes)
@@ -219,7 +224,9 @@ def evaluate(
     tokenizer = vocabulary.tokenizer
     held: Tokens | Documents
     if data is None:
-        held = corpus_of(config).validation
+        corpus = corpus_of(config, tokenizer)
+        RunDirectory.open(path).require_same_data(corpus.fingerprint)
+        held = corpus.validation
     elif config.documents is not None:
         held = tokenize_documents(tokenizer, read_documents(data, config.documents))
     else:

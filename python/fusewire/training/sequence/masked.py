@@ -33,7 +33,7 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
-from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_of
+from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_for
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_between, require_counts
@@ -179,28 +179,28 @@ def evaluate(path: Path, data: Path | None = None, batch: int = 16) -> dict[str,
     tokenizer = vocabulary.tokenizer
     held: Tokens | Documents
     if data is None:
-        held = _corpus_of(config, tokenizer).validation
+        corpus = _corpus_of(config, tokenizer)
+        RunDirectory.open(path).require_same_data(corpus.fingerprint)
+        held = corpus.validation
     elif config.documents is not None:
         held = tokenize_documents(tokenizer, read_documents(data, config.documents))
     else:
-        corpus = load_corpus(data, tokenizer, config.context)
-        held = np.concatenate([corpus.train, corpus.validation])
+        whole = load_corpus(data, tokenizer, config.context)
+        held = np.concatenate([whole.train, whole.validation])
     batches = _masked(config, tokenizer, held, _MEASURED_ROWS, seed=0)
     return _measure(model, batches, torch.device("cpu"), batch)
 
 
-def _corpus_of(
-    config: MaskedConfig, tokenizer: TokenizerKind | Tokenizer
-) -> Corpus | DocumentCorpus:
+def _corpus_of(config: MaskedConfig, saved: Tokenizer | None) -> Corpus | DocumentCorpus:
+    tokenizer = tokenizer_for(saved, config.start, config.tokenizer)
     path = config.data or JARGON_TEXT
     if config.documents is not None:
         return load_documents(path, config.documents, tokenizer, config.vocab_size)
     return load_corpus(path, tokenizer, config.context, config.vocab_size)
 
 
-def _load(config: MaskedConfig) -> Material[MaskedConfig]:
-    tokenizer = config.tokenizer if config.start is None else tokenizer_of(config.start)
-    corpus = _corpus_of(config, tokenizer)
+def _load(config: MaskedConfig, saved: Tokenizer | None = None) -> Material[MaskedConfig]:
+    corpus = _corpus_of(config, saved)
 
     def task(config: MaskedConfig, processes: Processes) -> MaskedTask:
         return MaskedTask(config, corpus, processes)

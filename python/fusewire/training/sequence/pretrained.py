@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from fusewire.data.tokenizers import Tokenizer, load_tokenizer
+from fusewire.data.tokenizers import Tokenizer, TokenizerKind, load_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import WordVectors
 from fusewire.training.run_directory import RunDirectory
@@ -57,6 +57,24 @@ def tokenizer_of(path: Path) -> Tokenizer:
         InputError: the path is no run with one.
     """
     return load_tokenizer(RunDirectory.open(path).path / "tokenizer.json")
+
+
+def tokenizer_for(
+    saved: Tokenizer | None, start: Path | None, kind: TokenizerKind
+) -> Tokenizer | TokenizerKind:
+    """What makes a run's tokens.
+
+    Args:
+        saved: the run's own tokenizer, where it was begun before.
+        start: the run that a new one goes on from.
+        kind: what is to be learnt where there is neither.
+
+    Raises:
+        InputError: the run to start from has no tokenizer.
+    """
+    if saved is not None:
+        return saved
+    return kind if start is None else tokenizer_of(start)
 
 
 def start_from(path: Path, model: nn.Module) -> None:

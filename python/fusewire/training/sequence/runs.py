@@ -70,7 +70,8 @@ class Kind(Generic[Config]):
     Attributes:
         name: what run directories call it.
         config: its configuration's dataclass.
-        load: reads the data.
+        load: reads the data; with the tokenizer of a run that has one already, instead of learning
+            or fetching it again.
         build: makes a freshly initialised model.
         begin: puts pre-trained weights into a new model, where the configuration names some.
         appearance: how a run looks to a person.
@@ -79,7 +80,7 @@ class Kind(Generic[Config]):
 
     name: str
     config: type[Config]
-    load: Callable[[Config], Material[Config]]
+    load: Callable[[Config, Tokenizer | None], Material[Config]]
     build: Callable[[Config, Vocabulary], Any]
     begin: Callable[[Config, Any, Vocabulary], None]
     appearance: Callable[[Config], Appearance]
@@ -106,7 +107,7 @@ class Kind(Generic[Config]):
         """
         processes = Processes(config.device)
         path = agree_on_path(processes, path)
-        material = self.load(config)
+        material = self.load(config, None)
         learner = self.build_learner(config, material.vocabulary, processes, new=True)
         with new_run(processes, path, self.name, config, material.fingerprint) as run:
             processes.by_main(lambda: _write_vocabulary(run.path, material.vocabulary))
@@ -132,7 +133,8 @@ class Kind(Generic[Config]):
         if steps is not None:
             config = dataclasses.replace(config, steps=steps)
         processes = Processes(config.device)
-        material = self.load(config)
+        # Learnt again, a tokenizer may be another one, and what it was fetched from may be gone.
+        material = self.load(config, _read_vocabulary(run.path).tokenizer)
         run.require_same_data(material.fingerprint)
         learner = self.build_learner(config, material.vocabulary, processes, new=False)
         done = restore(learner, run, config)

@@ -17,7 +17,7 @@ from fusewire.data.batch import IGNORED
 from fusewire.data.corpus import load_corpus
 from fusewire.data.labelled import load_pairs
 from fusewire.data.masking import NoisyWindows, PairBatch, make_pairs
-from fusewire.data.tokenizers import Tokenizer, TokenizerKind, make_tokenizer
+from fusewire.data.tokenizers import Tokenizer, TokenizerKind, tokenizer_of_texts
 from fusewire.errors import InputError
 from fusewire.models.language import (
     EncoderDecoder,
@@ -33,7 +33,7 @@ from fusewire.training.plots import plot_matrix
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
-from fusewire.training.sequence.pretrained import start_from, tokenizer_of
+from fusewire.training.sequence.pretrained import start_from, tokenizer_for
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_counts
@@ -304,6 +304,8 @@ def evaluate(path: Path, data: Path | None = None) -> dict[str, float]:
     if config.learns != "pairs" and data is None:
         raise InputError(f"{path} learnt from noise; give --data with pairs")
     found = load_pairs(data or config.data)
+    if data is None:
+        RunDirectory.open(path).require_same_data(found.fingerprint)
     rows = found.validation if data is None else (*found.train, *found.validation)
     pairs = _encode(rows, vocabulary.tokenizer, config.most_tokens)
     nothing = PairSource(pairs, 1, 0, Special.behind(vocabulary.tokenizer))
@@ -311,13 +313,13 @@ def evaluate(path: Path, data: Path | None = None) -> dict[str, float]:
     return task.validate(model)
 
 
-def _load(config: Seq2SeqConfig) -> Material[Seq2SeqConfig]:
-    start = None if config.start is None else tokenizer_of(config.start)
+def _load(config: Seq2SeqConfig, saved: Tokenizer | None = None) -> Material[Seq2SeqConfig]:
+    wanted = tokenizer_for(saved, config.start, config.tokenizer)
     if config.learns == "denoising":
-        return _load_noise(config, start)
+        return _load_noise(config, wanted)
     found = load_pairs(config.data)
-    whole = "\n".join(text for pair in (*found.train, *found.validation) for text in pair)
-    tokenizer = start or make_tokenizer(config.tokenizer, [whole], config.vocab_size)
+    texts = [text for pair in (*found.train, *found.validation) for text in pair]
+    tokenizer = tokenizer_of_texts(wanted, texts, config.vocab_size)
     special = Special.behind(tokenizer)
     train, measured = (
         _encode(rows, tokenizer, config.most_tokens) for rows in (found.train, found.validation)
@@ -330,9 +332,11 @@ def _load(config: Seq2SeqConfig) -> Material[Seq2SeqConfig]:
     return Material(Vocabulary(tokenizer), found.fingerprint, task)
 
 
-def _load_noise(config: Seq2SeqConfig, start: Tokenizer | None) -> Material[Seq2SeqConfig]:
-    length, kind = config.most_tokens, start or config.tokenizer
-    corpus = load_corpus(config.data, kind, length, config.vocab_size)
+def _load_noise(
+    config: Seq2SeqConfig, wanted: Tokenizer | TokenizerKind
+) -> Material[Seq2SeqConfig]:
+    length = config.most_tokens
+    corpus = load_corpus(config.data, wanted, length, config.vocab_size)
     tokenizer = corpus.tokenizer
 
     def task(config: Seq2SeqConfig, processes: Processes) -> Seq2SeqTask:
