@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from fusewire.dropin.flash_attn.padded import attend, attend_padded, check
+from fusewire.dropin.flash_attn.padded import (
+    attend,
+    attend_padded,
+    check,
+    check_fit,
+    check_types,
+    length_first,
+    score_options,
+)
+from fusewire.dropin.flash_attn.pages import WHOLE, check_table, check_within, known_pages
 from fusewire.ops.attention import paged_attention
 
 _FEW = 8
@@ -60,11 +67,14 @@ def flash_attn_with_kvcache(
         return_softmax_lse: Whether to return the logarithms too.
 
     Returns:
-        ``(batch, query_len, heads, value_dim)``; asked for, also ``(batch, heads, query_len)``.
+        ``(batch, query_len, heads, value_dim)``, contiguous; asked for, also the logarithms
+        ``(batch, heads, query_len)``.
 
     Raises:
+        TypeError: If an operand is no tensor or of another type than q, or an option no number.
         ValueError: If new keys come without values or lengths, or the cache has no room for them;
-            if there is a rotation and there are no new keys.
+            if there is a rotation and there are no new keys; if shapes do not fit together; on the
+            CPU also if a length, a place or a page in use does not exist. The cache is as it was.
 
     Example:
         >>> import torch
@@ -77,52 +87,77 @@ def flash_attn_with_kvcache(
         tensor(8.)
     """
     with torch.no_grad():
-        check("(batch, length, heads, dim)", q=q, k_cache=k_cache, v_cache=v_cache)
-        batch = q.shape[0]
+        check("(batch, length, heads, dim)", q=q)
+        batch, query_len, heads, _ = q.shape
         cache = _Cache(k_cache, v_cache, batch, cache_batch_idx, block_table)
+        check_fit(q, k_cache=k_cache, v_cache=v_cache)
+        options = score_options(
+            batch,
+            heads,
+            softmax_scale=softmax_scale,
+            causal=causal,
+            window_size=window_size,
+            softcap=softcap,
+            alibi_slopes=alibi_slopes,
+        )
+        if (k is None) != (v is None) or (k is not None and cache_seqlens is None):
+            raise ValueError("new keys need values and cache_seqlens beside them, and values keys")
+        if k is not None and v is not None:
+            cache.check_new(k=k, v=v)
         held = _lengths(cache_seqlens, cache.room, batch, q.device)
-        first = torch.zeros_like(held) if cache_leftpad is None else cache_leftpad.long()
-        if k is not None and (v is None or cache_seqlens is None):
-            raise ValueError("new keys need values and cache_seqlens beside them")
+        first = torch.zeros_like(held)
+        if cache_leftpad is not None:
+            first = _whole("cache_leftpad", cache_leftpad, batch)
+            check_within("cache_leftpad", first, held)
         if rotary_cos is not None or rotary_sin is not None:
             if k is None or rotary_cos is None or rotary_sin is None:
                 raise ValueError("a rotation needs rotary_cos, rotary_sin and new keys")
-            turn = _Rotation(rotary_cos, rotary_sin, rotary_interleaved)
-            moves = causal or tuple(window_size) != (-1, -1)
+            turn = _Rotation(rotary_cos, rotary_sin, rotary_interleaved, q.shape[-1])
+            moves = causal or options["window"] != (-1, -1)
             q = turn(q, held - first, moves)
             k = turn(k, held - first, moves=True)
         if k is not None and v is not None:
-            check("(batch, new_len, kv_heads, dim)", k=k, v=v)
             cache.append(k, v, held)
             held = held + k.shape[1]
-        score: dict[str, Any] = {
-            "softmax_scale": softmax_scale,
-            "causal": causal,
-            "window_size": window_size,
-            "softcap": softcap,
-            "alibi_slopes": alibi_slopes,
-            "return_lse": return_softmax_lse,
-        }
-        if block_table is not None and cache_leftpad is None and q.shape[1] <= _FEW:
+        if block_table is not None and cache_leftpad is None and query_len <= _FEW:
             pages = (k_cache, v_cache, block_table.int(), held)
-            output, lse = attend(paged_attention, q.transpose(1, 2), *pages, **score)
-            output = output.transpose(1, 2)
+            output, lse = attend(
+                paged_attention, q.transpose(1, 2), *pages, return_lse=return_softmax_lse, **options
+            )
+            output = length_first(output)
         else:
-            keys, values = cache.rows(first if cache_leftpad is not None else None)
-            output, lse = attend_padded(q, keys, values, key_lengths=held - first, **score)
+            keys, values = cache.rows(first if cache_leftpad is not None else None, held)
+            output, lse = attend_padded(
+                q, keys, values, key_lengths=held - first, return_lse=return_softmax_lse, **options
+            )
     return output if lse is None else (output, lse)
+
+
+def _whole(name: str, given: torch.Tensor, batch: int) -> torch.Tensor:
+    """A number for each row of the batch."""
+    if not isinstance(given, torch.Tensor):
+        raise TypeError(f"{name} must be a PyTorch tensor, but is {type(given).__name__}")
+    if given.shape != (batch,) or given.dtype not in WHOLE:
+        told = f"{list(given.shape)} and {given.dtype}"
+        raise ValueError(f"{name} must be {batch} whole numbers, but are {told}")
+    return given.long()
 
 
 def _lengths(
     given: int | torch.Tensor | None, room: int, batch: int, device: torch.device
 ) -> torch.Tensor:
     """The lengths of all rows, ``(batch)``."""
-    if isinstance(given, torch.Tensor):
-        if given.shape != (batch,) or given.is_floating_point():
-            told = f"{list(given.shape)} and {given.dtype}"
-            raise ValueError(f"cache_seqlens must be {batch} whole numbers, but are {told}")
-        return given.long()
-    return torch.full((batch,), room if given is None else given, device=device)
+    if given is None:
+        return torch.full((batch,), room, device=device)
+    if not isinstance(given, torch.Tensor):
+        if not hasattr(given, "__index__"):
+            raise TypeError(
+                f"cache_seqlens must be a whole number or a PyTorch tensor, but is {given!r}"
+            )
+        given = torch.full((batch,), given, device=device)
+    lengths = _whole("cache_seqlens", given, batch)
+    check_within("cache_seqlens", lengths, room)
+    return lengths
 
 
 class _Cache:
@@ -136,39 +171,61 @@ class _Cache:
         places: torch.Tensor | None,
         pages: torch.Tensor | None,
     ) -> None:
+        form = "(cache rows, cache_len, kv_heads, dim)"
+        check(form if pages is None else "(pages, page_len, kv_heads, dim)", k_cache=keys)
         self.keys, self.values = keys, values
-        self._places = None if places is None else places.long()
-        self._pages = None if pages is None else pages.long()
+        self._places, self._pages = None, pages
         self._batch = batch
-        self.room = keys.shape[1] * (1 if self._pages is None else self._pages.shape[1])
+        self.room = keys.shape[1]
+        if pages is not None:
+            if places is not None:
+                raise ValueError("cache_batch_idx says nothing where block_table is given")
+            check_table(pages, batch)
+            self.room *= pages.shape[1]
+        elif places is not None:
+            self._places = _whole("cache_batch_idx", places, batch)
+            check_within("cache_batch_idx", self._places, len(keys) - 1)
+        elif len(keys) != batch:
+            raise ValueError(
+                f"k_cache must have {batch} rows like q, or cache_batch_idx say which are meant, "
+                f"but has {len(keys)}"
+            )
+
+    def check_new(self, k: torch.Tensor, v: torch.Tensor) -> None:
+        """Raises if new keys and values do not fit."""
+        check("(batch, new_len, kv_heads, dim)", k=k, v=v)
+        check_types(self.keys, k=k, v=v)  # The cache is of the type of q.
+        for name, new, kept in (("k", k, self.keys), ("v", v, self.values)):
+            expected = [self._batch, k.shape[1], *kept.shape[2:]]
+            if list(new.shape) != expected:
+                raise ValueError(f"{name} must have shape {expected}, but has {list(new.shape)}")
 
     def append(self, keys: torch.Tensor, values: torch.Tensor, held: torch.Tensor) -> None:
         """Writes new keys and values behind those that are held."""
-        for name, new, kept in (("k", keys, self.keys), ("v", values, self.values)):
-            if len(new) != self._batch or new.shape[2:] != kept.shape[2:]:
-                expected = [self._batch, keys.shape[1], *kept.shape[2:]]
-                raise ValueError(f"{name} must have shape {expected}, but has {list(new.shape)}")
-        positions = held[:, None] + torch.arange(keys.shape[1], device=held.device)
+        count = keys.shape[1]
+        positions = held[:, None] + torch.arange(count, device=held.device)
         if positions.numel() and int(positions.max()) >= self.room:
             raise ValueError(
                 f"the cache has room for {self.room} keys, but {int(positions.max()) + 1} are asked"
             )
         if self._pages is not None:
             page_len = self.keys.shape[1]
-            rows, positions = self._pages.gather(1, positions // page_len), positions % page_len
+            pages = known_pages(self._pages, held + count, self.keys)
+            rows, positions = pages.gather(1, positions // page_len), positions % page_len
         elif self._places is not None:
             rows = self._places[:, None]
         else:
             rows = torch.arange(self._batch, device=held.device)[:, None]
-        self.keys[rows, positions] = keys.to(self.keys.dtype)
-        self.values[rows, positions] = values.to(self.values.dtype)
+        self.keys[rows, positions] = keys
+        self.values[rows, positions] = values
 
-    def rows(self, first: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def rows(
+        self, first: torch.Tensor | None, held: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of each row of the batch, from `first` on."""
         keys, values = self.keys, self.values
         if self._pages is not None:
-            # What the table says beyond a row's length means nothing.
-            pages = self._pages.clamp(0, len(keys) - 1)
+            pages = known_pages(self._pages, held, keys)
             keys, values = keys[pages].flatten(1, 2), values[pages].flatten(1, 2)
         elif self._places is not None:
             keys, values = keys[self._places], values[self._places]
@@ -183,7 +240,18 @@ class _Cache:
 class _Rotation:
     """Rotary position embedding."""
 
-    def __init__(self, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool) -> None:
+    def __init__(
+        self, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool, head_dim: int
+    ) -> None:
+        check("(positions, rotary_dim / 2)", rotary_cos=cos, rotary_sin=sin)
+        if sin.shape != cos.shape:
+            told = f"{list(sin.shape)} and {list(cos.shape)}"
+            raise ValueError(f"rotary_sin must have the shape of rotary_cos, but they have {told}")
+        if 2 * cos.shape[1] > head_dim:
+            raise ValueError(
+                f"rotary_cos must have at most {head_dim // 2} columns for a head_dim of "
+                f"{head_dim}, but has {cos.shape[1]}"
+            )
         self._cos, self._sin, self._interleaved = cos, sin, interleaved
 
     def __call__(self, x: torch.Tensor, first: torch.Tensor, moves: bool) -> torch.Tensor:

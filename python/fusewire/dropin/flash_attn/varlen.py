@@ -9,9 +9,11 @@ from fusewire.dropin.flash_attn.padded import (
     Probabilities,
     attend,
     check,
-    check_types,
+    check_fit,
+    score_options,
     unpacked,
 )
+from fusewire.dropin.flash_attn.pages import check_table, known_pages
 from fusewire.ops.attention import varlen_attention
 
 
@@ -66,30 +68,45 @@ def flash_attn_varlen_func(
         >>> flash_attn_varlen_func(q, q, q, starts, starts, 4, 4, causal=True).shape
         torch.Size([7, 2, 4])
     """
+    check("(batch + 1)", cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
     if block_table is not None:
-        k, v = (_of_pages(pages, block_table, cu_seqlens_k) for pages in (k, v))
+        k, v = _of_pages(k, v, block_table, cu_seqlens_k)
     check("(total, heads, head_dim)", q=q, k=k, v=v)
-    check_types(q, k=k, v=v)
-    output, lse = attend(
-        varlen_attention,
-        *(q, k, v, cu_seqlens_q, cu_seqlens_k),
-        dropout_p=dropout_p,
+    check_fit(q, k=k, v=v)
+    options = score_options(
+        len(cu_seqlens_q) - 1,
+        q.shape[1],
         softmax_scale=softmax_scale,
         causal=causal,
         window_size=window_size,
         softcap=softcap,
         alibi_slopes=alibi_slopes,
-        return_lse=return_attn_probs,
-        **GROUPED,
+        dropout_p=dropout_p,
+    )
+    operands = (q, k, v, cu_seqlens_q, cu_seqlens_k)
+    output, lse = attend(
+        varlen_attention, *operands, return_lse=return_attn_probs, **GROUPED, **options
     )
     return output if lse is None else (output, lse, q.new_empty(0))
 
 
-def _of_pages(pages: torch.Tensor, block_table: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-    """The rows of all sequences, behind each other."""
-    # What the table says beyond a sequence's length means nothing.
-    rows = pages[block_table.long().clamp(0, len(pages) - 1)].flatten(1, 2)
-    return rows[torch.arange(rows.shape[1], device=rows.device) < starts.diff()[:, None]]
+def _of_pages(
+    k: torch.Tensor, v: torch.Tensor, block_table: torch.Tensor, starts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The keys and values of all sequences, behind each other."""
+    check("(pages, page_len, kv_heads, head_dim)", k=k, v=v)
+    lengths = starts.diff()
+    check_table(block_table, len(lengths))
+    room = block_table.shape[1] * k.shape[1]
+    longest = int(lengths.max()) if len(lengths) else 0
+    if longest > room:
+        raise ValueError(
+            f"block_table has room for {room} keys of each sequence, but cu_seqlens_k has one of "
+            f"{longest}"
+        )
+    table = known_pages(block_table, lengths, k)
+    held = torch.arange(room, device=k.device) < lengths[:, None]
+    return k[table].flatten(1, 2)[held], v[table].flatten(1, 2)[held]
 
 
 def flash_attn_varlen_qkvpacked_func(
