@@ -6,7 +6,10 @@ import os
 import sys
 from contextlib import suppress
 from types import ModuleType
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fusewire import _native
 
@@ -33,6 +36,29 @@ def is_tensor(operand: object) -> TypeGuard[torch.Tensor]:
         with suppress(RuntimeError):
             attach(torch)
     return isinstance(operand, torch.Tensor)
+
+
+def check_array(operand: Any, name: str) -> NDArray[Any]:
+    """The operand, if it is an array all of whose numbers count.
+
+    Raises:
+        TypeError: If it is something else.
+    """
+    if type(operand) is np.ndarray:
+        return operand
+    if isinstance(operand, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name} must be a plain array, but is a masked one; pass its data, and what is masked "
+            "as a mask or as lengths"
+        )
+    if not isinstance(operand, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, but is {type(operand).__name__}")
+    return operand
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are floating, those of `ml_dtypes`' bfloat16 too."""
+    return np.issubdtype(dtype, np.floating) or dtype.name == "bfloat16"
 
 
 def attach(torch: ModuleType) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_dtypes import bfloat16
@@ -97,7 +98,10 @@ def test_not_a_number_and_infinity_go_through():
 @pytest.mark.parametrize(
     ("error", "words", "call"),
     [
-        (ValueError, "activation must be", lambda: activate(np.zeros(3), "swish")),
+        (ValueError, "activation must be 'gelu', .* or 'tanh'", lambda: activate(np.zeros(3), "x")),
+        (ValueError, "activation must be .* but is None", lambda: activate(np.zeros(3), None)),
+        (ValueError, "activation must be .* is None", lambda: activate(torch.zeros(3), None)),
+        (TypeError, "a plain array", lambda: activate(np.ma.zeros(3), "relu")),
         (TypeError, "input must be float32, float64", lambda: activate(np.arange(3), "relu")),
         (TypeError, "input .* byte order", lambda: activate(np.zeros(3, ">f8"), "relu")),
         (TypeError, "input must be .* but is list", lambda: activate([1.0], "relu")),

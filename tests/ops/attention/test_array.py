@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ml_dtypes import bfloat16
 
 import fusewire as fw
 from fusewire.ops.attention import reference, scaled_dot_product_attention_backward
@@ -236,9 +237,41 @@ ones = np.ones((1, 2, 4, 8), np.float32)
         ((ones, ones, ones), {"key_lengths": np.array([5])}, ValueError, ["key_lengths", "5"]),
         ((ones, ones, ones), {"key_lengths": np.ones(3, int)}, ValueError, ["key_lengths", "[3]"]),
         ((ones, ones, ones), {"query_lengths": np.ones(1)}, TypeError, ["query_lengths"]),
+        ((ones, ones, ones), {"dropout_p": 0.1, "seed": 1.5}, ValueError, ["seed", "1.5"]),
+        ((ones, ones, ones), {"dropout_p": 0.1, "seed": 2**64}, ValueError, ["seed", str(2**64)]),
+        ((np.ma.array(ones), ones, ones), {}, TypeError, ["query", "plain array", "masked"]),
+        ((ones, ones, np.ma.array(ones)), {}, TypeError, ["value", "plain array", "masked"]),
+        ((ones, ones, ones, np.ma.ones((4, 4), bool)), {}, TypeError, ["attn_mask", "masked"]),
+        ((ones, ones, ones), {"sinks": np.ma.ones(2)}, TypeError, ["sinks", "masked"]),
     ],
 )
 def test_bad_input_is_told(arguments, options, kind, words):
     with pytest.raises(kind) as raised:
         fw.scaled_dot_product_attention(*arguments, **options)
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+@pytest.mark.parametrize("leading", [(2,), (), (3, 2)])
+def test_logarithms_of_another_shape_are_refused(leading):
+    x = np.ones((*leading, 3, 5, 8))
+    output, lse = fw.scaled_dot_product_attention(x, x, x, return_lse=True)
+    assert lse.shape == (*leading, 3, 5)
+    scaled_dot_product_attention_backward(x, x, x, x, output, lse, grad_lse=lse)
+    for wrong in (lse.T, lse[..., :4], lse.reshape(-1)):
+        with pytest.raises(ValueError, match=r"^lse must have shape .*3, 5\], but has"):
+            scaled_dot_product_attention_backward(x, x, x, x, output, wrong)
+        with pytest.raises(ValueError, match=r"^grad_lse must have shape .*3, 5\], but has"):
+            scaled_dot_product_attention_backward(x, x, x, x, output, lse, grad_lse=wrong)
+    with pytest.raises(TypeError, match="lse must be a NumPy array, but is list"):
+        scaled_dot_product_attention_backward(x, x, x, x, output, lse.tolist())
+    with pytest.raises(TypeError, match=r"as in \('query',\), but is 'query'"):
+        scaled_dot_product_attention_backward(x, x, x, x, output, lse, of="query")
+
+
+def test_a_mask_in_bfloat16_beside_operands_in_float32():
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 8)).astype(np.float32)
+    mask = np.array([0, -1, 2, -np.inf, 0.5], bfloat16)[None]
+    np.testing.assert_array_equal(
+        fw.scaled_dot_product_attention(x, x, x, mask),
+        fw.scaled_dot_product_attention(x, x, x, mask.astype(np.float32)),
+    )

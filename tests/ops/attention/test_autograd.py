@@ -387,3 +387,10 @@ def test_a_key_that_is_alone_leaves_scores_without_gradients(dtype, mask):
 
     _, of_query, of_key, _, *of_bias = results(function, sources + bias)
     assert not any(gradient.any() for gradient in (of_query, of_key, *of_bias))
+
+
+@pytest.mark.parametrize("seed", [1.5, 2**64, "1"])
+def test_what_is_no_seed_is_told(seed):
+    x = torch.ones(1, 2, 4, 8)
+    with pytest.raises(ValueError, match=f"seed must be a whole number .*, but is {seed!r}"):
+        fw.scaled_dot_product_attention(x, x, x, dropout_p=0.5, seed=seed)

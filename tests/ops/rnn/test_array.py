@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import fusewire as fw
 from fusewire.ops.rnn import gru_backward, lstm_backward, reference, rnn_backward
@@ -140,6 +141,35 @@ def test_lengths_are_those_of_shorter_sequences():
         )
         np.testing.assert_array_equal(output[:length, index], alone)
         np.testing.assert_array_equal(final[0][:, index], alone_final[0])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sixteen_bits_are_computed_in_float32_and_rounded_once(kind, dtype):
+    rng = np.random.default_rng(0)
+    gates, states = GATES[kind], 2 if kind == "lstm" else 1
+
+    def numbers(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    def wide(arrays):
+        return [array.astype(np.float32) for array in arrays]
+
+    x, state = numbers(5, 2, 3), [numbers(1, 2, 4) for _ in range(states)]
+    weights = [numbers(gates * 4, 3), numbers(gates * 4, 4), numbers(gates * 4), numbers(gates * 4)]
+    output, final = call(kind, x, state, [weights])
+    exact_output, exact_final = call(kind, *wide([x]), wide(state), [wide(weights)])
+    gradients = call_backward(kind, output, state, x, state, [weights])
+    exact = call_backward(
+        kind, *wide([output]), wide(state), *wide([x]), wide(state), [wide(weights)]
+    )
+    for actual, expected in zip(
+        [output, *final, *gradients], [exact_output, *exact_final, *exact], strict=True
+    ):
+        assert actual.dtype == dtype
+        np.testing.assert_array_equal(actual, expected.astype(dtype))
+    with pytest.raises(TypeError, match=f"must be {np.dtype(dtype)} like the input, but one is f"):
+        call(kind, x, wide(state), [weights])
 
 
 def test_the_number_of_threads_changes_no_bit():

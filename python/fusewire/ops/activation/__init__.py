@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusewire.ops.activation import array
 from fusewire.ops.activation.array import activate_backward
+from fusewire.ops.activation.names import Activation, check_name
 from fusewire.ops.door import is_tensor
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["Activation", "activate", "activate_backward"]
-
-Activation = Literal["gelu", "gelu_tanh", "relu", "sigmoid", "silu", "tanh"]
 
 
 @overload
@@ -55,6 +54,7 @@ def activate(input: Any, activation: Activation) -> Any:
     if is_tensor(input):
         from fusewire.ops.activation import autograd
 
+        check_name(activation)
         return autograd.activate(input, activation)
     if isinstance(input, np.ndarray):
         return array.activate(input, activation)

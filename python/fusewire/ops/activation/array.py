@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
+from fusewire.ops.activation.names import check_name
+from fusewire.ops.door import check_array
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 
 
 def activate(input: NDArray[_Real], activation: str) -> NDArray[_Real]:
     """See :func:`fusewire.ops.activation.activate`."""
+    check_name(activation)
     return _native.activate(_rows(input, "input"), activation).reshape(input.shape)
 
 
@@ -42,6 +45,7 @@ def activate_backward(
         >>> activate_backward(np.array([1.0, 1.0]), np.array([0.0, 2.0]), "relu")
         array([0., 1.])
     """
+    check_name(activation)
     gradient, kept = _rows(grad_output, "grad_output"), _rows(saved, "saved")
     if grad_output.shape != saved.shape:
         raise ValueError(
@@ -53,8 +57,7 @@ def activate_backward(
 
 def _rows(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Any shape as ``(rows, size)``."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
+    array = check_array(array, name)
     if array.ndim == 0:
         return array.reshape(1, 1)
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
-from fusewire.ops.attention.options import Options, check_heads
+from fusewire.ops.attention.options import Options, check_heads, check_seed
 from fusewire.ops.attention.reference import Extras, summed_to
+from fusewire.ops.door import check_array, is_floating
 
 Array = NDArray[Any]
 
@@ -40,7 +41,7 @@ def attention(
     operands, prepared = _prepare((query, key, value), lead, enable_gqa, extras, options)
     output, lse = _native.attention((*operands, *prepared), options)
     if lead is not None:
-        rows = lead + operands[0].shape[1:3] if lead else query.shape[:-1]
+        rows = _rows(query, operands[0], lead)
         output = output.reshape(*rows, value.shape[-1])
         lse = lse.reshape(rows)
     return (output, lse) if return_lse else output
@@ -57,6 +58,8 @@ def attention_backward(
     """The gradients that `of` names, given those of output and logarithms and both of these."""
     if options.dropout_p and extras.seed is None:
         raise ValueError("seed must be the one of the forward call where dropout_p is not 0")
+    if isinstance(of, str):
+        raise TypeError(f"of must be a tuple of names, as in ({of!r},), but is {of!r}")
     given: dict[str, Array | None] = dict(zip(_PRODUCTS, operands, strict=True))
     given |= zip(_ADDED, extras, strict=False)
     for name in of:
@@ -67,11 +70,11 @@ def attention_backward(
     arrays, prepared = _prepare(operands, lead, enable_gqa, extras, options)
     grad_output, grad_lse, output, lse = results
     if lead is not None:
-        rows = arrays[0].shape[:-1]
+        rows = _rows(operands[0], arrays[0], lead)
         grad_output = _with_one_batch(grad_output, "grad_output", lead)
         output = _with_one_batch(output, "output", lead)
-        lse = lse.reshape(rows)
-        grad_lse = None if grad_lse is None else grad_lse.reshape(rows)
+        lse = _as_rows(lse, "lse", rows, arrays[0])
+        grad_lse = None if grad_lse is None else _as_rows(grad_lse, "grad_lse", rows, arrays[0])
     native = (grad_output, grad_lse, output, lse), (*arrays, *prepared), options
     found: dict[str, Array] = {}
     if not set(_PRODUCTS).isdisjoint(of):
@@ -129,8 +132,7 @@ def _prepare(
 
 
 def _checked(array: Array, name: str, least: int) -> Array:
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
+    array = check_array(array, name)
     if array.ndim < least:
         raise ValueError(
             f"{name} must have at least {least} dimensions, but has shape {list(array.shape)}"
@@ -159,6 +161,18 @@ def _with_one_batch(array: Array, name: str, lead: tuple[int, ...]) -> Array:
     return np.broadcast_to(array, (*lead, *inner)).reshape(math.prod(lead), *inner)
 
 
+def _rows(query: Array, with_one_batch: Array, lead: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the logarithms: a number for each query."""
+    return lead + with_one_batch.shape[1:3] if lead else query.shape[:-1]
+
+
+def _as_rows(numbers: Array, name: str, rows: tuple[int, ...], query: Array) -> Array:
+    """A number for each query, with exactly one batch dimension."""
+    if check_array(numbers, name).shape != rows:
+        raise ValueError(f"{name} must have shape {list(rows)}, but has {list(numbers.shape)}")
+    return numbers.reshape(query.shape[:-1])
+
+
 def _packed(array: Array, name: str) -> Array:
     """``(length, heads, dim)``."""
     if _checked(array, name, 3).ndim > 3:
@@ -170,10 +184,9 @@ def _mask(mask: Array | None, lead: tuple[int, ...] | None, dtype: np.dtype[Any]
     """The mask with four dimensions, of which any may be 1."""
     if mask is None:
         return None
-    if not isinstance(mask, np.ndarray):
-        raise TypeError(f"attn_mask must be a NumPy array, but is {type(mask).__name__}")
+    mask = check_array(mask, "attn_mask")
     if mask.dtype != bool:
-        if mask.dtype != dtype and not np.issubdtype(mask.dtype, np.floating):
+        if mask.dtype != dtype and not is_floating(mask.dtype):
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
         mask = mask.astype(dtype, copy=False)
     if lead is not None and mask.ndim > 3 and len(lead) != 1:
@@ -192,6 +205,8 @@ def per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | 
     """``(heads)`` or ``(batch, heads)`` with two dimensions."""
     if numbers is None:
         return None
+    if isinstance(numbers, np.ndarray):
+        check_array(numbers, name)
     numbers = np.asarray(numbers, dtype)
     if numbers.ndim == 0:
         raise ValueError(f"{name} must have a number for each head, but is one number")
@@ -200,12 +215,17 @@ def per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | 
 
 def as_seed(seed: int | None) -> Array | None:
     """The seed of dropout as an array, where it is given."""
-    return None if seed is None else np.asarray(seed, np.int64)
+    if seed is None:
+        return None
+    check_seed(seed)
+    return np.asarray(seed, np.int64)
 
 
 def _whole(numbers: Array | None, name: str) -> Array | None:
     if numbers is None:
         return None
+    if isinstance(numbers, np.ndarray):
+        check_array(numbers, name)
     numbers = np.asarray(numbers)
     if not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"{name} must be whole numbers, but are {numbers.dtype}")

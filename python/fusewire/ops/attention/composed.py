@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from fusewire.ops.attention.dropout import dropped, kept_scale
-from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options
+from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options, check_seed
 
 
 class Extras(NamedTuple):
@@ -33,6 +33,8 @@ def as_seed(seed: int | torch.Tensor | None, options: Options) -> torch.Tensor |
     """The seed of dropout as a tensor, where it is given and needed."""
     if seed is None or not options.dropout_p:
         return None
+    if not isinstance(seed, torch.Tensor):
+        check_seed(seed)
     return torch.as_tensor(seed, dtype=torch.int64)
 
 

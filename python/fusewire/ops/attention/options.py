@@ -73,6 +73,12 @@ def resolve(
     )
 
 
+def check_seed(seed: object) -> None:
+    """Raises a ValueError where dropout cannot draw by a seed."""
+    if not hasattr(seed, "__index__") or not -(2**63) <= int(seed) < 2**63:
+        raise ValueError(f"seed must be a whole number of 64 bits with its sign, but is {seed!r}")
+
+
 def check_heads(heads: int, kv_heads: int, enable_gqa: bool) -> None:
     """Raises a ValueError where several query heads share one of keys without `enable_gqa`."""
     if heads != kv_heads and not enable_gqa:

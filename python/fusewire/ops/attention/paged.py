@@ -8,7 +8,9 @@ import numpy as np
 
 from fusewire import _native
 from fusewire.ops.attention.options import resolve
-from fusewire.ops.door import is_tensor
+from fusewire.ops.door import check_array, is_tensor
+
+_BLOCKS = ("query", "key_blocks", "value_blocks", "block_table")
 
 
 def paged_attention(
@@ -93,12 +95,13 @@ def paged_attention(
                 extras = composed.Extras(None, *numbers, None, key_lengths)
                 output, lse = autograd.attention(query, key, value, options, True, extras, True)
         except (RuntimeError, AttributeError) as error:
-            names = ("query", "key_blocks", "value_blocks", "block_table")
-            given = dict(zip(names, operands, strict=True), key_lengths=key_lengths)
+            given = dict(zip(_BLOCKS, operands, strict=True), key_lengths=key_lengths)
             raise dispatcher.as_raised(error, **given) from None
     elif isinstance(query, np.ndarray):
         from fusewire.ops.attention import array
 
+        for name, operand in zip(_BLOCKS, operands, strict=True):
+            check_array(operand, name)
         lengths = np.asarray(key_lengths).astype(np.int64, casting="safe", copy=False)
         kind = np.dtype(np.float64 if query.dtype == np.float64 else np.float32)
         arrays = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
+from fusewire.ops.door import check_array
 
 _Real = TypeVar("_Real", np.float32, np.float64)
 
@@ -20,6 +21,7 @@ def linear(
     activation: str | None = None,
 ) -> NDArray[_Real]:
     """See :func:`fusewire.linear`."""
+    _check_weights(weight, bias)
     output = _native.linear(_rows(input, "input"), weight, bias, activation or "identity")
     return output.reshape(*input.shape[:-1], output.shape[1])
 
@@ -58,6 +60,7 @@ def linear_backward(
         >>> grad_input
         array([[3., 4.]])
     """
+    _check_weights(weight, bias)
     grad_input, grad_weight, grad_bias = _native.linear_backward(
         _rows(grad_output, "grad_output"),
         _rows(input, "input"),
@@ -69,10 +72,15 @@ def linear_backward(
     return grad_input.reshape(input.shape), grad_weight, None if bias is None else grad_bias
 
 
+def _check_weights(weight: object, bias: object) -> None:
+    check_array(weight, "weight")
+    if bias is not None:
+        check_array(bias, "bias")
+
+
 def _rows(array: NDArray[Any], name: str) -> NDArray[Any]:
     """``(..., size)`` as ``(rows, size)``."""
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
+    array = check_array(array, name)
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least 1 dimension, but is a single number")
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
+from fusewire.ops.door import check_array, is_floating
 from fusewire.ops.rnn import sequences
 from fusewire.ops.rnn.options import Options
 from fusewire.ops.rnn.steps import StepwiseCall
@@ -210,9 +211,10 @@ def run(
 ) -> tuple[Array, list[Array]]:
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     check_arrays(input, states, weights)
-    if input.dtype == np.float16:
+    narrow = input.dtype
+    if _is_narrow(narrow):
         output, finals = run(options, *_widened(input, states, weights))
-        return output.astype(np.float16), [final.astype(np.float16) for final in finals]
+        return output.astype(narrow), [final.astype(narrow) for final in finals]
     return sequences.run(_Engine(options), options, input, states, weights)
 
 
@@ -230,12 +232,13 @@ def backward(
     """
     check_arrays(input, states, weights)
     check_arrays(grad_output, grad_states, [])
-    if input.dtype == np.float16:
+    narrow = input.dtype
+    if _is_narrow(narrow):
         outer = None if grad_states is None else [g.astype(np.float32) for g in grad_states]
         wide = _widened(input, states, weights)
         grads = backward(options, grad_output.astype(np.float32), outer, *wide)
-        narrow = [tuple(w.astype(np.float16) for w in entry) for entry in grads[2]]
-        return grads[0].astype(np.float16), [g.astype(np.float16) for g in grads[1]], narrow
+        of_weights = [tuple(w.astype(narrow) for w in entry) for entry in grads[2]]
+        return grads[0].astype(narrow), [g.astype(narrow) for g in grads[1]], of_weights
     engine = _Engine(options, keeps=True)
     output, finals = sequences.run(engine, options, input, states, weights)
     for name, gradient, of in [
@@ -303,14 +306,20 @@ def _backward_stack(
     return rows, [np.concatenate(state) for state in zip(*states, strict=True)], weights
 
 
+def _is_narrow(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are float16 or bfloat16, which are computed in float32."""
+    return dtype.itemsize == 2 and is_floating(dtype)
+
+
 def _widened(
     input: Array, states: list[Array] | None, weights: Sequence[Sequence[Any]]
 ) -> tuple[Array, list[Array] | None, list[Sequence[Any]]]:
     """Operands of 16 bits in float32."""
     for operand in [*(states or []), *(weight for entry in weights for weight in entry)]:
-        if operand is not None and operand.dtype != np.float16:
+        if operand is not None and operand.dtype != input.dtype:
             raise TypeError(
-                f"states and weights must be float16 like the input, but one is {operand.dtype}"
+                f"states and weights must be {input.dtype} like the input, but one is "
+                f"{operand.dtype}"
             )
     wide: list[Sequence[Any]] = []
     for entry in weights:
@@ -327,5 +336,4 @@ def check_arrays(input: Any, states: Any, weights: Sequence[Sequence[Any]]) -> N
         ("each weight", weight) for entry in weights for weight in entry if weight is not None
     ]
     for name, array in named:
-        if not isinstance(array, np.ndarray):
-            raise TypeError(f"{name} must be a NumPy array, but is {type(array).__name__}")
+        check_array(array, name)
