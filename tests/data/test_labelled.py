@@ -97,6 +97,20 @@ def test_pairs_with_one_source_stay_together(tmp_path: Path) -> None:
     assert not {source for source, _ in pairs.train} & {source for source, _ in pairs.validation}
 
 
+def test_an_empty_file_among_texts_is_none(tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    folder = write("folders", tmp_path / "all")
+    (folder / "even" / "empty.txt").write_text("\n")
+    (folder / "odd" / "nothing.txt").touch()
+    (tmp_path / "csv").mkdir()
+    assert load_labelled(folder) == load_labelled(write("csv", tmp_path / "csv"))
+
+
+def test_folders_hold_no_pairs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with the columns or keys source and target"):
+        load_pairs(write("folders", tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -105,10 +119,11 @@ def test_pairs_with_one_source_stay_together(tmp_path: Path) -> None:
         ("rows.csv", "text,label\na\n", "expected 2 columns"),
         ("rows.csv", "text,label\na, b,c\n", "line 2: expected 2 columns; .*commas .* quotes"),
         ("rows.csv", "text,label\na,b\nc,\n", "label of 'c' is empty"),
+        ("rows.csv", "text,label\na,b\nc,d\na,d\n", "'a' has two labels, b and d; give it one"),
         ("rows.jsonl", '{"text": "a", "label": null}\n', "line 1: expected an object"),
         ("rows.jsonl", '{"text": "a"}\n', "line 1: expected an object"),
         ("rows.jsonl", "[]\n", "line 1: expected an object"),
-        ("rows.txt", "a\n", "neither a folder nor"),
+        ("rows.txt", "a\n", "is no .csv, .tsv or .jsonl file with"),
     ],
 )
 def test_what_is_no_data_is_refused(name: str, content: str, message: str, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_masks_stay_within_documents() -> None:
         assert batch.boundaries is not None
         chosen = batch.targets[0] != IGNORED
         for start, end in zip(batch.boundaries[:-1], batch.boundaries[1:], strict=True):
-            assert chosen[start:end].sum() == max(1, round(0.15 * (end - start)))
+            assert abs(chosen[start:end].sum() - 0.15 * (end - start)) < 1
         kept = np.where(chosen, batch.targets[0], batch.inputs[0])
         assert set(kept.tolist()) <= set(DOCUMENTS.tokens.tolist())
         np.testing.assert_array_equal(packed.at(step).inputs, batch.inputs)

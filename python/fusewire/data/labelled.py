@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from fusewire.data.text import read_text
+from fusewire.data.text import read_text, read_text_or_nothing
 from fusewire.errors import InputError
 
 _EXPECTED = "; a folder holds a folder of texts or a file of lines for each class"
@@ -49,7 +49,7 @@ def load_labelled(path: Path, validation: float = 0.1, labels: float = 1.0) -> L
         labels: part of the other texts to learn from, chosen by their hash too.
 
     Raises:
-        InputError: there are no such texts, or they have fewer than two labels.
+        InputError: there are no such texts, they have fewer than two labels, or one text has two.
     """
     texts = _labelled(path)
     classes = tuple(sorted(set(texts.values())))
@@ -99,10 +99,17 @@ def load_known(path: Path, classes: tuple[str, ...]) -> tuple[tuple[str, int], .
 
 
 def _labelled(path: Path) -> dict[str, str]:
-    texts = {text: label for text, label in _rows(path, "text", "label") if text.strip()}
-    for text, label in texts.items():
+    rows = _folder(path) if path.is_dir() else _rows(path, "text", "label")
+    texts: dict[str, str] = {}
+    for text, label in rows:
+        if not text.strip():
+            continue
         if not label.strip():
             raise InputError(f"{path}: the label of {text[:40]!r} is empty; give it one")
+        if texts.setdefault(text, label) != label:
+            raise InputError(
+                f"{path}: {text[:40]!r} has two labels, {texts[text]} and {label}; give it one"
+            )
     return texts
 
 
@@ -144,14 +151,14 @@ def load_pairs(path: Path, validation: float = 0.1) -> Pairs:
 
 
 def _rows(path: Path, first: str, second: str) -> Iterator[tuple[str, str]]:
-    if path.is_dir():
-        yield from _folder(path)
-    elif path.suffix in (".jsonl", ".ndjson", ".json"):
+    if path.suffix in (".jsonl", ".ndjson", ".json"):
         yield from _json_lines(path, first, second)
     elif path.suffix in (".csv", ".tsv"):
         yield from _table(path, first, second)
     else:
-        raise InputError(f"{path} is neither a folder nor a .csv, .tsv or .jsonl file")
+        raise InputError(
+            f"{path} is no .csv, .tsv or .jsonl file with the columns or keys {first} and {second}"
+        )
 
 
 def _folder(path: Path) -> Iterator[tuple[str, str]]:
@@ -159,7 +166,7 @@ def _folder(path: Path) -> Iterator[tuple[str, str]]:
     if any(entry.is_dir() for entry in entries):
         for folder in filter(Path.is_dir, entries):
             for file in filter(Path.is_file, _visible(folder)):
-                yield read_text(file), folder.name
+                yield read_text_or_nothing(file), folder.name
         return
     by_name = [entry for entry in entries if entry.suffix == ".txt"]
     if len(by_name) > 1:

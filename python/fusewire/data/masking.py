@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ class Masker:
     Of the chosen tokens 80 % become the mask, 10 % a random token, and 10 % stay as they are
     (Devlin et al. 2019): a model that fills in must also doubt what it sees.
 
+    Of a word that has more than twice the tokens that are chosen in a row, only parts are: nothing
+    would be left to tell it from.
+
     Args:
         begins_word: which tokens a word begins with, (vocab_size); all of them for single tokens.
         fraction: of tokens that are chosen.
@@ -30,17 +34,37 @@ class Masker:
         """The token id that stands for what is missing: the first behind the vocabulary."""
 
     def choose(self, row: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.bool_]:
-        """Whole words in random order until the fraction is reached; at least one token."""
-        words = np.cumsum(self._begins_word[row].astype(np.int64))
-        words = words - words[0]
-        wanted = max(1, round(self._fraction * len(row)))
+        """Whole words in random order until the fraction is reached, which it is on average.
+
+        The last one would exceed it. It is chosen with the probability that makes up for that, so
+        that of a short row there may be none.
+        """
+        wanted = self._fraction * len(row)
+        words = self._words(row, most=max(1, round(wanted)))
         sizes = np.bincount(words)
         order = random.permutation(len(sizes))
         before = np.cumsum(sizes[order]) - sizes[order]
-        chosen = order[(before < wanted) & (before + sizes[order] <= 2 * wanted)]
-        if not len(chosen):  # one word is the whole row
-            return np.arange(len(row)) < wanted
-        return np.isin(words, chosen)
+        return np.isin(words, order[(wanted - before) > random.random() * sizes[order]])
+
+    def choose_in_all(
+        self, rows: Sequence[NDArray[np.int64]], random: np.random.Generator
+    ) -> list[NDArray[np.bool_]]:
+        """What is chosen in each row of a batch; at least one token."""
+        chosen = [self.choose(row, random) for row in rows]
+        if not any(row.any() for row in chosen):
+            row = int(random.integers(len(rows)))
+            chosen[row][random.integers(len(rows[row]))] = True
+        return chosen
+
+    def _words(self, row: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+        """The number of each token's word, from 0; long words are cut into pieces of so many."""
+        begins = self._begins_word[row].copy()
+        begins[0] = True
+        firsts = np.flatnonzero(begins)
+        sizes = np.diff(firsts, append=len(row))
+        within = np.arange(len(row)) - np.repeat(firsts, sizes)
+        begins |= (np.repeat(sizes, sizes) > 2 * most) & (within % most == 0)
+        return np.cumsum(begins) - 1
 
     def masked(
         self, texts: NDArray[np.int64], chosen: NDArray[np.bool_], random: np.random.Generator
@@ -80,7 +104,7 @@ class MaskedWindows:
         random = np.random.default_rng((self._seed, step))
         starts = random.integers(0, len(self._tokens) - self._context + 1, size=self._batch)
         windows = self._tokens[starts[:, None] + np.arange(self._context)].astype(np.int64)
-        chosen = np.stack([self._masker.choose(row, random) for row in windows])
+        chosen = np.stack(self._masker.choose_in_all(windows, random))
         return self._masker.masked(windows, chosen, random)
 
 
@@ -99,6 +123,11 @@ class PairBatch:
     source_lengths: NDArray[np.int64]
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
+
+    @property
+    def predicted(self) -> int:
+        """Tokens to be predicted."""
+        return int(np.count_nonzero(self.targets != IGNORED))
 
 
 def make_pairs(

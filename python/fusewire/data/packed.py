@@ -128,7 +128,7 @@ class MaskedDocuments:
         pieces = self._pieces[self._order.at(step)]
         texts = [self._tokens[first:end].astype(np.int64) for first, end in pieces]
         random = np.random.default_rng((self._seed, step))
-        chosen = np.concatenate([self._masker.choose(text, random) for text in texts])
+        chosen = np.concatenate(self._masker.choose_in_all(texts, random))
         masked = self._masker.masked(np.concatenate(texts)[None], chosen[None], random)
         return dataclasses.replace(masked, boundaries=_boundaries(pieces))
 

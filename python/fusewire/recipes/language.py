@@ -85,6 +85,7 @@ def default(
             begun,
             data=data,
             start=start,
+            embedding=None,  # the run's own has learnt since
             context=min(context, begun.context),
             learning_rate=begun.learning_rate / 10,
         )
@@ -122,7 +123,7 @@ def encoder(data: Path, *, context: int = 128, start: Path | None = None) -> Mas
         begun: MaskedConfig = config_of(start, MaskedConfig)
         rate, context = begun.learning_rate / 10, min(context, begun.context)
         return dataclasses.replace(
-            begun, data=data, start=start, context=context, learning_rate=rate
+            begun, data=data, start=start, embedding=None, context=context, learning_rate=rate
         )
     return MaskedConfig(
         model=_transformer(context),

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -152,6 +153,21 @@ def test_rare_classes_can_weigh_as_much(tmp_path: Path) -> None:
     material = classifier._load(config)
     task = material.task(config, Processes("cpu"))
     assert task._weights[1] > 3 * task._weights[0]
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_a_batch_read_in_parts_is_the_batch(balanced: bool, tmp_path: Path) -> None:
+    rows = [{"text": f"{n} a", "label": "rare" if n % 5 == 0 else "common"} for n in range(100)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = []
+    for parts in (1, 2, 8):
+        config = make_config(
+            tmp_path / "rows.jsonl", model=BAG, balanced=balanced, dropout=0.0, accumulate=parts
+        )
+        classifier.train(config, tmp_path / f"{parts}")
+        logged = read_metrics(tmp_path / f"{parts}" / "metrics.jsonl")
+        found.append([(row["loss"], row["gradient_norm"]) for row in logged])
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=2e-5)
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -36,7 +36,8 @@ def make_config(tmp_path: Path, **changes: object) -> MaskedConfig:
 
 
 def test_a_text_that_repeats_itself_is_learnt(tmp_path: Path) -> None:
-    config = make_config(tmp_path, steps=120, batch=16, validate_every=120, save_every=120)
+    changes = {"steps": 300, "validate_every": 300, "save_every": 300}
+    config = make_config(tmp_path, batch=16, **changes)
     config.data.write_text("abcdef" * 400)
     result = masked.train(config, tmp_path / "run")
     assert result.metrics["validation_accuracy"] > 0.9

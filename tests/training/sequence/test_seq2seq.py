@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusewire.data.batch import IGNORED
 from fusewire.data.masking import make_pairs
+from fusewire.errors import InputError
 from fusewire.models.language import (
     EncoderDecoderConfig,
     RecurrentEncoderDecoderConfig,
@@ -21,6 +21,7 @@ from fusewire.models.language import (
 from fusewire.training.metrics import read_metrics
 from fusewire.training.processes import Processes
 from fusewire.training.sequence import seq2seq
+from fusewire.training.sequence.parts import pair_part_of
 from fusewire.training.sequence.seq2seq import TRAINING, Seq2SeqConfig
 
 HALF = TransformerConfig(context=12, layers=1, heads=2, embed_dim=32)
@@ -110,8 +111,8 @@ def test_padding_is_no_target(data: Path) -> None:
     def summed(part: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, int]:
         sources, targets = zip(*part, strict=True)
         batch = make_pairs(list(sources), list(targets), special.begin, special.end)
-        count = int((batch.targets != IGNORED).sum())
-        return task.loss(model, batch, None)[0].item() * count, count
+        whole = pair_part_of(batch, slice(0, len(part)), torch.device("cpu"))
+        return task.loss(model, whole, None)[0].item() * batch.predicted, batch.predicted
 
     together, alone = summed(pairs), [summed([pair]) for pair in pairs]
     assert together[1] == sum(count for _, count in alone)
@@ -135,6 +136,28 @@ def test_the_loss_does_not_depend_on_the_batch(
         monkeypatch.setattr(seq2seq, "_AT_A_TIME", size)
         losses.append(task.validate(learner.model)["validation_loss"])
     np.testing.assert_allclose(losses, losses[0], rtol=1e-5)
+
+
+def test_a_batch_read_in_parts_is_the_batch(tmp_path: Path) -> None:
+    rows = [{"source": f"{n}", "target": "ab" * (1 + n % 7)} for n in range(100)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = []
+    for parts in (1, 2, 8):
+        config = make_config(tmp_path / "pairs.jsonl", "luong", most_tokens=16, accumulate=parts)
+        seq2seq.train(config, tmp_path / f"{parts}")
+        logged = read_metrics(tmp_path / f"{parts}" / "metrics.jsonl")
+        found.append([(row["loss"], row["gradient_norm"]) for row in logged])
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=2e-5)
+
+
+def test_all_pairs_are_measured_in_the_end(data: Path, tmp_path: Path) -> None:
+    seq2seq.train(make_config(data, measured=2), tmp_path / "run")
+    count = len(data.read_text().split("\n"))
+    assert seq2seq.evaluate(tmp_path / "run")["pairs"] == round(0.1 * count)
+    assert seq2seq.evaluate(tmp_path / "run", data)["pairs"] == count
+    for beams in (-2, 0, 2_000_000):
+        with pytest.raises(InputError, match=f"beams must be .*, got {beams}"):
+            seq2seq.transduce(tmp_path / "run", ["abcd"], beams)
 
 
 def test_noise_is_learnt_and_goes_on_to_pairs(data: Path, tmp_path: Path) -> None:

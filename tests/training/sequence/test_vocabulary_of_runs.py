@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from fusewire.data import corpus, documents, tokenizers
 from fusewire.errors import InputError
@@ -17,8 +19,11 @@ from fusewire.models.language import (
     RecurrentConfig,
     RecurrentEncoderDecoderConfig,
     TransformerConfig,
+    WordVectors,
 )
+from fusewire.recipes import language as recipes
 from fusewire.training.metrics import read_metrics
+from fusewire.training.processes import Processes
 from fusewire.training.sequence import classifier, language, masked, seq2seq
 from fusewire.training.sequence.classifier import ClassifierRunConfig
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
@@ -143,3 +148,19 @@ def test_other_data_are_not_measured_as_the_runs_own(kind: str, folder: Path) ->
     config.data.write_text(changed)
     with pytest.raises(InputError, match="the data has changed since"):
         training.evaluate(folder / "run")
+
+
+@pytest.mark.parametrize("kind", ["language", "masked"])
+def test_more_training_goes_on_from_the_embedding_that_has_learnt(kind: str, folder: Path) -> None:
+    training, configured = RUNS[kind]
+    table = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    WordVectors(["cat", "dog"], table).save(folder / "words.safetensors")
+    first = configured(folder, embedding=folder / "words.safetensors", learning_rate=0.1)
+    training.train(first, folder / "first")
+    more = recipes.encoder if kind == "masked" else recipes.default
+    kinds = () if kind == "masked" else ("lstm",)
+    config = more(folder / "text.txt", *kinds, start=folder / "first")
+    vocabulary = training.TRAINING.load(config, None).vocabulary
+    learner = training.TRAINING.build_learner(config, vocabulary, Processes("cpu"), new=True)
+    _, trained, _ = training.TRAINING.open(folder / "first")
+    torch.testing.assert_close(learner.model.embedding.weight, trained.embedding.weight)

@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from fusewire.data.subword_tokenizers import SubwordKind, SubwordTokenizer
-from fusewire.data.tokenizers import ByteTokenizer, CharacterTokenizer
+from fusewire.data.tokenizers import (
+    ByteTokenizer,
+    CharacterTokenizer,
+    TokenizerKind,
+    make_tokenizer,
+)
 from fusewire.errors import InputError
 from fusewire.models.language import Recurrent, RecurrentConfig
 from fusewire.training.sequence.config import SamplingConfig
@@ -53,6 +58,17 @@ def test_whole_characters_come() -> None:
     assert parts[0] == "> "
     assert "".join(parts) == "> né 世界! "
     assert all("�" not in part for part in parts)
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+@pytest.mark.parametrize("length", range(1, 9))
+def test_what_is_no_whole_character_in_the_end_comes_too(kind: TokenizerKind, length: int) -> None:
+    tokenizer = make_tokenizer(kind, [""], 256)
+    model = Recital(tokenizer.encode("é世界"), 256)
+    sampling = settings(length=length)
+    assert "".join(stream_text(model, tokenizer, sampling)) + "\n" == write_texts(
+        model, tokenizer, sampling
+    )
 
 
 def test_a_stop_string_ends_the_text_and_is_not_shown() -> None:

@@ -119,6 +119,24 @@ class ClassifierRunConfig(TrainingConfig):
             )
 
 
+@dataclass(frozen=True)
+class TextPart:
+    """Texts that a process reads at once.
+
+    Attributes:
+        tokens: token ids, (rows, seq_len) or packed (tokens).
+        lengths: of the texts, (rows).
+        labels: places in the classes, (rows).
+        weight: that of the whole batch's texts, as much as falls to a part of this size: parts may
+            weigh more or less, and each text shall count alike.
+    """
+
+    tokens: Tensor
+    lengths: Tensor
+    labels: Tensor
+    weight: float
+
+
 class ClassifierTask(ScheduledTask):
     """To name the class of a text.
 
@@ -142,23 +160,25 @@ class ClassifierTask(ScheduledTask):
         self._measured = encode(data.validation, tokenizer, config.most_tokens)
         self._order = ShuffledOrder(len(self._train), config.batch, config.seed)
         counts = np.bincount([label for _, label in data.train], minlength=len(data.classes))
-        weights = counts.sum() / np.maximum(counts, 1) / len(counts)
-        self._weights = torch.tensor(weights, dtype=torch.float32, device=processes.device)
+        balanced = counts.sum() / np.maximum(counts, 1) / len(counts)
+        self._weight_of: list[float] = (balanced if config.balanced else counts * 0 + 1.0).tolist()
+        self._weights = torch.tensor(self._weight_of, device=processes.device)
 
-    def batch(self, step: int, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, step: int, rows: slice) -> TextPart:
         """Texts, their lengths, and their labels."""
-        chosen = [self._train[place] for place in self._order.batch(step)[rows]]
-        return collate(chosen, self.processes.device, packed=self._config.packed)
+        whole = [self._train[place] for place in self._order.batch(step)]
+        part = whole[rows]
+        weight = sum(self._weight_of[label] for _, label in whole) * len(part) / len(whole)
+        return TextPart(*collate(part, self.processes.device, packed=self._config.packed), weight)
 
     def loss(
-        self, model: nn.Module, batch: tuple[Tensor, Tensor, Tensor], carried: None
+        self, model: nn.Module, batch: TextPart, carried: None
     ) -> tuple[Tensor, dict[str, Tensor], None]:
         """Nats per text, and the part that is right."""
-        tokens, lengths, labels = batch
-        logits = model(tokens, lengths)
-        weights = self._weights if self._config.balanced else None
-        right = (logits.argmax(-1) == labels).float().mean()
-        return cross_entropy(logits, labels, weights), {"accuracy": right}, carried
+        logits = model(batch.tokens, batch.lengths)
+        right = (logits.argmax(-1) == batch.labels).float().mean()
+        summed = cross_entropy(logits, batch.labels, self._weights, reduction="sum")
+        return summed / batch.weight, {"accuracy": right}, carried
 
     def before_step(self, step: int, learner: SequenceLearner) -> dict[str, float]:
         """Sets each layer's learning rate: 0 while it is frozen."""

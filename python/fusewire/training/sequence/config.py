@@ -23,6 +23,10 @@ Sharding: TypeAlias = Literal["replicate", "split"]
 Precision: TypeAlias = Literal["float32", "bfloat16"]
 
 
+MOST_BEAMS = 1024
+"""More would take memory without end, and find nothing."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How text is drawn from a model.
@@ -61,7 +65,7 @@ class SamplingConfig:
             raise InputError("the prompt is not UTF-8; set the terminal to UTF-8 and try again")
         require_counts(length=self.length, count=self.count)
         require_between(0, math.inf, temperature=self.temperature)
-        require_between(0, 1024, beams=self.beams)
+        require_between(0, MOST_BEAMS, beams=self.beams)
         if self.beams and self.count > self.beams:
             raise InputError(
                 f"count must be at most the number of beams, {self.beams}, got {self.count}"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fusewire.data.batch import IGNORED, Batch
+from fusewire.data.masking import PairBatch
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,35 @@ class Part:
     predicted: float
 
 
+@dataclass(frozen=True)
+class PairPart:
+    """Pairs of texts that a process reads at once.
+
+    Attributes:
+        source: token ids, (rows, source_len).
+        source_lengths: those that are no padding, (rows).
+        inputs: what the decoder reads, (rows, target_len).
+        targets: what is to be predicted at each, or `IGNORED`.
+        predicted: tokens that the whole batch predicts, as many as fall to a part of this size.
+    """
+
+    source: Tensor
+    source_lengths: Tensor
+    inputs: Tensor
+    targets: Tensor
+    predicted: float
+
+
+def pair_part_of(batch: PairBatch, rows: slice, device: torch.device) -> PairPart:
+    """Some of the rows of a batch of pairs."""
+    source, lengths, inputs, targets = (
+        torch.from_numpy(whole[rows]).to(device)
+        for whole in (batch.source, batch.source_lengths, batch.inputs, batch.targets)
+    )
+    share = len(source) / len(batch.source)
+    return PairPart(source, lengths, inputs, targets, batch.predicted * share)
+
+
 def part_of(batch: Batch, rows: slice, count: int, device: torch.device) -> Part:
     """Some of the ``count`` rows of a batch."""
     part = batch.part(rows, count)
@@ -49,7 +79,7 @@ def part_of(batch: Batch, rows: slice, count: int, device: torch.device) -> Part
     )
 
 
-def mean_cross_entropy(logits: Tensor, part: Part) -> Tensor:
+def mean_cross_entropy(logits: Tensor, part: Part | PairPart) -> Tensor:
     """Nats per predicted token of (rows, seq_len, vocab_size)."""
     wanted = part.targets.flatten()
     summed = cross_entropy(logits.flatten(0, 1), wanted, ignore_index=IGNORED, reduction="sum")

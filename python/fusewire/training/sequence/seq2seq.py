@@ -11,9 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from fusewire.data.batch import IGNORED
 from fusewire.data.corpus import load_corpus
 from fusewire.data.labelled import load_pairs
 from fusewire.data.masking import NoisyWindows, PairBatch, make_pairs
@@ -32,11 +30,12 @@ from fusewire.training.order import ShuffledOrder
 from fusewire.training.plots import plot_matrix
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
-from fusewire.training.sequence.config import TrainingConfig
+from fusewire.training.sequence.config import MOST_BEAMS, TrainingConfig
+from fusewire.training.sequence.parts import PairPart, mean_cross_entropy, pair_part_of
 from fusewire.training.sequence.pretrained import start_from, tokenizer_for
 from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
-from fusewire.training.settings import require_counts
+from fusewire.training.settings import require_between, require_counts
 
 KIND = "seq2seq"
 """The kind of run directory that this training fills."""
@@ -60,7 +59,7 @@ class Seq2SeqConfig(TrainingConfig):
         vocab_size: most tokens of a tokenizer that is learnt from the texts.
         most_tokens: longer sources and targets are cut off; in denoising, tokens per text.
         start: a run to go on from, with its tokenizer; ``None`` starts afresh.
-        measured: targets of the validation part that are written out and compared.
+        measured: pairs of the validation part that are measured while training.
     """
 
     model: EncoderDecoderConfig | RecurrentEncoderDecoderConfig
@@ -134,21 +133,19 @@ class Seq2SeqTask(ScheduledTask):
     ) -> None:
         super().__init__(config, processes)
         self._config, self._batches = config, batches
-        self._measured, self._tokenizer = measured[: config.measured], tokenizer
+        self._measured, self._tokenizer = measured, tokenizer
         self._special = Special.behind(tokenizer)
 
-    def batch(self, step: int, rows: slice) -> PairBatch:
+    def batch(self, step: int, rows: slice) -> PairPart:
         """Sources and targets, (rows, ...)."""
-        batch = self._batches.at(step)
-        return PairBatch(
-            batch.source[rows], batch.source_lengths[rows], batch.inputs[rows], batch.targets[rows]
-        )
+        return pair_part_of(self._batches.at(step), rows, self.processes.device)
 
     def loss(
-        self, model: nn.Module, batch: PairBatch, carried: None
+        self, model: nn.Module, batch: PairPart, carried: None
     ) -> tuple[Tensor, dict[str, Tensor], None]:
         """Nats per token of the targets, their end among them."""
-        return self._loss(model, batch, "mean"), {}, carried
+        logits = model(batch.source, batch.inputs, batch.source_lengths)
+        return mean_cross_entropy(logits, batch), {}, carried
 
     @torch.no_grad()
     def validate(self, model: Model) -> dict[str, float]:
@@ -159,8 +156,9 @@ class Seq2SeqTask(ScheduledTask):
             part = self._measured[first : first + _AT_A_TIME]
             sources, targets = [source for source, _ in part], [target for _, target in part]
             batch = make_pairs(sources, targets, self._special.begin, self._special.end)
-            total += self._loss(model, batch, "sum").item()
-            count += int((batch.targets != IGNORED).sum())
+            whole = pair_part_of(batch, slice(0, len(part)), self.processes.device)
+            total += self.loss(model, whole, None)[0].item() * batch.predicted
+            count += batch.predicted
         written = write(model, self._tokenizer, [s for s, _ in self._measured], self._most(), 1)
         right = [
             text == self._tokenizer.decode(target)
@@ -186,17 +184,6 @@ class Seq2SeqTask(ScheduledTask):
 
         self.processes.by_main(show)
         return made
-
-    def _loss(self, model: nn.Module, batch: PairBatch, reduction: str) -> Tensor:
-        device = self.processes.device
-        source, lengths, inputs, targets = (
-            torch.from_numpy(part).to(device)
-            for part in (batch.source, batch.source_lengths, batch.inputs, batch.targets)
-        )
-        logits = model(source, inputs, lengths)
-        return cross_entropy(
-            logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction=reduction
-        )
 
     def _most(self) -> int:
         return self._config.most_tokens
@@ -276,8 +263,10 @@ def transduce(path: Path, texts: Sequence[str], beams: int = 4) -> list[str]:
         beams: kept in the search; 1 takes the likeliest token each time.
 
     Raises:
-        InputError: the path is no run of an encoder-decoder, or a text is empty.
+        InputError: the path is no run of an encoder-decoder, a text is empty, or there are too few
+            or too many beams.
     """
+    require_between(1, MOST_BEAMS, beams=beams)
     config, model, vocabulary = TRAINING.open(path)
     tokenizer = vocabulary.tokenizer
     sources = [tokenizer.encode(text)[: config.most_tokens].astype(np.int64) for text in texts]
@@ -295,7 +284,8 @@ def evaluate(path: Path, data: Path | None = None) -> dict[str, float]:
         data: pairs, all of which are measured; ``None`` means those that the run kept back.
 
     Returns:
-        ``validation_loss`` in nats per token, and ``exact``, the part of targets without a mistake.
+        ``validation_loss`` in nats per token, ``exact``, the part of targets without a mistake, and
+        ``pairs``, how many were measured.
 
     Raises:
         InputError: the path is no run of an encoder-decoder.
@@ -310,7 +300,7 @@ def evaluate(path: Path, data: Path | None = None) -> dict[str, float]:
     pairs = _encode(rows, vocabulary.tokenizer, config.most_tokens)
     nothing = PairSource(pairs, 1, 0, Special.behind(vocabulary.tokenizer))
     task = Seq2SeqTask(config, nothing, pairs, vocabulary.tokenizer, Processes("cpu"))
-    return task.validate(model)
+    return task.validate(model) | {"pairs": len(pairs)}
 
 
 def _load(config: Seq2SeqConfig, saved: Tokenizer | None = None) -> Material[Seq2SeqConfig]:
@@ -327,7 +317,7 @@ def _load(config: Seq2SeqConfig, saved: Tokenizer | None = None) -> Material[Seq
 
     def task(config: Seq2SeqConfig, processes: Processes) -> Seq2SeqTask:
         batches = PairSource(train, config.batch, config.seed, special)
-        return Seq2SeqTask(config, batches, measured, tokenizer, processes)
+        return Seq2SeqTask(config, batches, measured[: config.measured], tokenizer, processes)
 
     return Material(Vocabulary(tokenizer), found.fingerprint, task)
 

@@ -65,10 +65,10 @@ def stream_text(model: Any, tokenizer: Tokenizer, sampling: SamplingConfig) -> I
     prompt = sampling.prompt or tokenizer.start
     ids = encode_prompt(model, tokenizer, prompt)
     yield prompt.lstrip("\n")
-    decode = _incremental(tokenizer, ids)
     held = ""
-    for column in stream(model, ids, sampling.length, sampling.draws(), seed=sampling.seed):
-        held += decode(int(column.item()))
+    columns = stream(model, ids, sampling.length, sampling.draws(), seed=sampling.seed)
+    for new in _incremental(tokenizer, ids, (int(column.item()) for column in columns)):
+        held += new
         kept = cut_at(held, sampling.stop)
         if kept != held:
             yield kept
@@ -125,22 +125,23 @@ def _begun(text: str, stops: tuple[str, ...]) -> int:
     return 0
 
 
-def _incremental(tokenizer: Tokenizer, prompt: Tensor) -> Callable[[int], str]:
-    """Decodes one token after another; what is no whole character yet comes with the next."""
+def _incremental(tokenizer: Tokenizer, prompt: Tensor, tokens: Iterator[int]) -> Iterator[str]:
+    """Decodes one token after another.
+
+    What is no whole character yet comes with the next token, and as U+FFFD where there is none.
+    """
     if isinstance(tokenizer, ByteTokenizer):
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        return lambda token: decoder.decode(bytes([token]))
+        yield from (decoder.decode(bytes([token])) for token in tokens)
+        yield decoder.decode(b"", final=True)
+        return
     whole = _continuing(tokenizer, prompt)
-    tokens: list[int] = []
-    shown = ""
-
-    def decode(token: int) -> str:
-        nonlocal shown
-        tokens.append(token)
-        text = whole(np.array(tokens))
-        if text.endswith("�"):
-            return ""
-        new, shown = text[len(shown) :], text
-        return new
-
-    return decode
+    drawn: list[int] = []
+    text = shown = ""
+    for token in tokens:
+        drawn.append(token)
+        text = whole(np.array(drawn))
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[len(shown) :]
+            shown = text
+    yield text[len(shown) :]
