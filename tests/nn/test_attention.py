@@ -85,6 +85,54 @@ def test_causality_needs_no_reading_of_the_mask():
         ours(x, x, x, need_weights=False, is_causal=True)
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_what_is_appended_lies_behind_all_keys_where_the_mask_goes_unread(batched):
+    layers = pair(batch_first=True, add_bias_kv=True, add_zero_attn=True)
+    query, key, value = inputs(batched=batched)
+    if not batched:  # The last query sees what is appended, the others do not.
+        query, key, value = key[..., :SIZE], query, query
+    mask = torch.triu(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool), 1)
+    check(*layers, [query, key, value], attn_mask=mask, is_causal=True)
+
+
+wide = torch.zeros(1, 1, QUERY_LEN, KEY_LEN, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"key_padding_mask": padding[:1]},
+        {"key_padding_mask": padding[:, :4]},
+        {"key_padding_mask": padding[0]},
+        {"attn_mask": hidden[:1]},
+        {"attn_mask": hidden[:, :4]},
+        {"attn_mask": wide},
+        {"attn_mask": wide[0]},
+        {"attn_mask": hidden.int()},
+        {"query": torch.zeros(BATCH, QUERY_LEN, SIZE + 4, dtype=torch.float64)},
+        {"query": torch.zeros(QUERY_LEN, SIZE, dtype=torch.float64)},
+        {"query": torch.zeros(1, BATCH, QUERY_LEN, SIZE, dtype=torch.float64)},
+        {"key": torch.zeros(1, KEY_LEN, SIZE, dtype=torch.float64)},
+        {"value": torch.zeros(BATCH, 1, SIZE, dtype=torch.float64)},
+    ],
+)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_what_torch_refuses_is_refused_in_its_words(bad, batch_first):
+    operands = dict(zip(("query", "key", "value"), inputs(), strict=True)) | bad
+    if not batch_first:
+        operands |= {
+            name: x.transpose(0, 1) if x.dim() == 3 else x
+            for name, x in operands.items()
+            if not name.endswith("mask")
+        }
+    told = []
+    for layer in pair(batch_first=batch_first):
+        with pytest.raises((AssertionError, RuntimeError)) as raised:
+            layer(**operands, need_weights=False)
+        told.append((raised.type, str(raised.value)))
+    assert told[0] == told[1]
+
+
 def test_weights_are_there_for_who_asks():
     ours, theirs = pair(batch_first=True)
     for mine, true in zip(ours(*inputs()), theirs(*inputs()), strict=True):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch.nn import functional
 
 from fusewire.nn import nested
 from fusewire.nn.symbolic import is_symbolic, recorded
 from fusewire.ops.attention import scaled_dot_product_attention
+from fusewire.ops.dispatcher import is_traced
 
 
 class MultiheadAttention(torch.nn.MultiheadAttention):
@@ -51,7 +54,10 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             attn_mask: ``(query_len, key_len)`` or ``(batch * heads, query_len, key_len)``; bool
                 (True where a query must not attend) or floating (added to the scores).
             average_attn_weights: Whether the weights are averaged over the heads.
-            is_causal: Says that `attn_mask` is causal, which lets it go unread.
+            is_causal: Says that `attn_mask` is causal, which lets it go unread. Then, as in
+                `torch.nn`, what `add_bias_kv` and `add_zero_attn` append lies behind all keys, so
+                that query i sees it only where ``i >= key_len``; with the weights or with
+                `key_padding_mask` the mask is read, and all queries see it.
 
         Returns:
             The output, shaped like `query`, and the weights or None.
@@ -66,7 +72,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             output, _ = self(rows, rows, rows, key_padding_mask=hidden, need_weights=False)
             return nested.unpad(output, exists), None
         said_too_little = is_causal and attn_mask is None
-        if need_weights or said_too_little or query.is_nested or query.dim() not in (2, 3):
+        served = not (need_weights or said_too_little)
+        if not (served and self._fit(query, key, value, key_padding_mask, attn_mask)):
+            # It has weights, and words for what does not fit.
             return super().forward(
                 query,
                 key,
@@ -85,7 +93,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         elif not self.batch_first:
             query, key, value = (operand.transpose(0, 1) for operand in (query, key, value))
         appended = self.bias_k is not None or self.add_zero_attn
-        is_causal = is_causal and key_padding_mask is None and not appended
+        is_causal = is_causal and key_padding_mask is None
         if is_causal:
             attn_mask = None
         mask = self._mask(attn_mask, key_padding_mask, query.shape[0], query.dtype)
@@ -107,6 +115,40 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if not batched:
             return output.squeeze(0), None
         return output if self.batch_first else output.transpose(0, 1), None
+
+    def _fit(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        key_padding_mask: torch.Tensor | None,
+        attn_mask: torch.Tensor | None,
+    ) -> bool:
+        """Whether operands have the shapes that the documentation asks for."""
+        if query.is_nested or key.is_nested or value.is_nested:
+            return False
+        if not query.dim() == key.dim() == value.dim() or query.dim() not in (2, 3):
+            return False
+        if is_traced():
+            return True  # Lengths are recorded there, and none is known.
+        batched = query.dim() == 3
+        time = 1 if batched and self.batch_first else 0
+        query_len, key_len = query.shape[time], key.shape[time]
+        batch = [query.shape[1 - time]] if batched else []
+        if key.shape[:-1] != value.shape[:-1] or (batched and [key.shape[1 - time]] != batch):
+            return False
+        widths = (query.shape[-1], key.shape[-1], value.shape[-1])
+        if widths != (self.embed_dim, self.kdim, self.vdim):
+            return False
+        if key_padding_mask is not None and key_padding_mask.shape != (*batch, key_len):
+            return False
+        if attn_mask is not None:
+            scores = (query_len, key_len)
+            of_heads = (math.prod(batch) * self.num_heads, *scores)
+            if attn_mask.shape not in (scores, of_heads):
+                return False
+        masks = (mask for mask in (key_padding_mask, attn_mask) if mask is not None)
+        return all(mask.dtype == torch.bool or mask.is_floating_point() for mask in masks)
 
     def _project(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
