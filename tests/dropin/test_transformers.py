@@ -324,5 +324,17 @@ def test_what_a_model_depends_on_and_is_not_served_is_refused(monkeypatch):
     assert output.shape == (1, 2, 1, 4)
     with pytest.raises(ValueError, match="does not serve page_table"):
         dropin.attention(layer, x, x, x, None, page_table=x)
-    with pytest.raises(ValueError, match="keeps no weights"):
-        dropin.attention(layer, x, x, x, None, output_attentions=True)
+
+
+@pytest.mark.parametrize("asked", ["call", "configuration"])
+def test_a_model_keeps_no_weights_and_says_so(asked):
+    tokens = torch.tensor([[1, 2, 3]])
+    _, named = models("LlamaForCausalLM", GROUPED)
+    fused = transformers.LlamaForCausalLM(transformers.LlamaConfig(**GROUPED))
+    fw.fuse(fused, linear=False)
+    for model in (named, fused):
+        if asked == "configuration":
+            model.config._output_attentions = True
+        options = {"output_attentions": True} if asked == "call" else {}
+        with pytest.warns(UserWarning, match='keeps no weights; "eager" returns them'):
+            assert model(tokens, **options).attentions == ()

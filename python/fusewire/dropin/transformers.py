@@ -2,7 +2,8 @@
 
 Importing this module registers the name; a model takes it when it is made or by
 ``model.set_attn_implementation("fusewire")``. Its attention then runs our kernels in training and
-generation, with heads of keys and masks as small as they come. Models that do not look attention
+generation, with heads of keys and masks as small as they come. ``output_attentions`` gives an empty
+tuple and a warning, because no weights are kept. Models that do not look attention
 functions up (BLOOM, Falcon, GPT-J) compute as they would without: where they call PyTorch's own
 attention with ``"sdpa"``, ``fw.enable()`` serves them.
 
@@ -23,6 +24,7 @@ import functools
 import importlib
 import inspect
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -86,17 +88,17 @@ def attention(
         **others: What the library hands to every function. The window of a layer is in its mask.
 
     Returns:
-        The output ``(batch, query_len, heads, value_dim)``, and None for the weights.
+        The output ``(batch, query_len, heads, value_dim)``, and None for the weights. Where these
+        are asked for, a model returns an empty tuple, as with ``"sdpa"``, and a warning says so.
 
     Raises:
-        ValueError: If the layer's own attention depends on an argument that is not served, or the
-            weights are asked for.
+        ValueError: If the layer's own attention depends on an argument that is not served.
     """
     for name in _read_by_own_attention(type(module).__module__) & others.keys():
         if others[name] is not None:
             raise ValueError(f'attn_implementation="{NAME}" does not serve {name}')
-    if others.get("output_attentions"):
-        raise ValueError(f'attn_implementation="{NAME}" keeps no weights; "eager" returns them')
+    if others.get("output_attentions") or _wants_weights(module):
+        _tell_of_weights()
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     is_causal = bool(is_causal) and attention_mask is None and query.shape[2] > 1
@@ -131,6 +133,18 @@ def attention(
         # Beside weights whose sum is exp(lse), a sink takes exp(sink) of what they share.
         output = output * torch.sigmoid(lse[..., None] - sinks)
     return output.transpose(1, 2).contiguous(), None
+
+
+def _wants_weights(module: torch.nn.Module) -> bool:
+    """Whether the model's configuration asks for the weights in every call."""
+    return bool(getattr(getattr(module, "config", None), "output_attentions", False))
+
+
+def _tell_of_weights() -> None:
+    if not torch.compiler.is_compiling():
+        warnings.warn(
+            f'attn_implementation="{NAME}" keeps no weights; "eager" returns them', stacklevel=3
+        )
 
 
 def _with_keys(mask: torch.Tensor | None, indices: torch.Tensor, keys: int) -> torch.Tensor:
