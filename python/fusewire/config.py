@@ -8,6 +8,8 @@ that a file edited by hand fails with the name of the field.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import numbers
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -59,6 +61,69 @@ def config_from_json(kind: type[Config], value: JSON, where: str = "config") -> 
         InputError: a field is missing, unknown or of the wrong type.
     """
     return typing.cast(Config, _decode(kind, value, where))
+
+
+def require_declared(config: object) -> None:
+    """Refuses values that the fields of a dataclass are not declared to hold: names, whole numbers.
+
+    What Python's types promise, nobody checks where a configuration is written in Python.
+
+    Args:
+        config: the dataclass, as its `__post_init__` finds it.
+
+    Raises:
+        InputError: a name is none of a literal's, or a number is not whole; the field is named.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Shape:
+        ...     kind: typing.Literal["round", "square"]
+        >>> require_declared(Shape("flat"))
+        Traceback (most recent call last):
+        fusewire.errors.InputError: kind must be 'round' or 'square', got 'flat'
+    """
+    kind: Any = type(config)
+    for name, expected in _hints_of(kind).items():
+        require_like(expected, **{name: getattr(config, name)})
+
+
+def require_like(expected: Any, **values: object) -> None:
+    """Refuses values of another type than the one they are declared with; see `require_declared`.
+
+    Args:
+        expected: a type such as `Literal["round", "square"]` or `int | None`.
+        values: by name.
+    """
+    for name, value in values.items():
+        if wanted := _unlike(expected, value):
+            raise InputError(f"{name} must be {wanted}, got {value!r}")
+
+
+@functools.cache
+def _hints_of(kind: Any) -> Mapping[str, Any]:
+    hints = typing.get_type_hints(kind)
+    names = {field.name for field in dataclasses.fields(kind)}
+    return {name: hint for name, hint in hints.items() if name in names}
+
+
+def _unlike(expected: Any, value: object) -> str | None:
+    """What the value should have been; None where it is so, or the type is none of ours."""
+    origin, arguments = typing.get_origin(expected), typing.get_args(expected)
+    if origin is typing.Literal and value not in arguments:
+        *others, last = map(repr, arguments)
+        return f"{', '.join(others)} or {last}" if others else last
+    if origin in (typing.Union, types.UnionType):
+        wanted = [_unlike(alternative, value) for alternative in arguments]
+        return None if None in wanted else " or ".join(filter(None, wanted))
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            return "a tuple"
+        return next(filter(None, (_unlike(arguments[0], item) for item in value)), None)
+    if expected is type(None) and value is not None:
+        return "None"
+    if expected is int and not isinstance(value, numbers.Integral):
+        return "a whole number"
+    return None
 
 
 def _decode(expected: Any, value: JSON, where: str) -> object:

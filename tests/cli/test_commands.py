@@ -121,9 +121,19 @@ def test_a_gan_is_trained_and_sampled(image_file: Path, capfd: pytest.CaptureFix
     assert Path("four.png").read_bytes().startswith(b"\x89PNG")
     too_many = refusal(capfd, "sample", "runs/gan-1", "--count", "2147483647")
     assert "not enough memory" in too_many
-    assert "--prompt is for language models" in refusal(
+    assert "--prompt is for language models and encoder-decoders; runs/gan-1 is a GAN" in refusal(
         capfd, "sample", "runs/gan-1", "--prompt", "A"
     )
+    for option, value in (("data", "x"), ("analogies", "x"), ("batch", "-5")):
+        message = refusal(capfd, "evaluate", "runs/gan-1", f"--{option}", value)
+        assert message.startswith(f"fusewire: --{option} is for ")
+
+
+def test_clipped_weights_take_the_place_of_the_penalty(image_file: Path) -> None:
+    command = ["train", "gan", "--data", str(image_file), "--steps", "1", "--batch", "4"]
+    assert main([*command, "--loss", "wasserstein", "--weight-clip", "0.1", "--out", "run"]) == 0
+    config = json.loads(Path("run/config.json").read_text())["config"]
+    assert (config["penalties"], config["weight_clip"]) == ([], 0.1)
 
 
 @pytest.mark.parametrize("failing", [False, True])
@@ -215,6 +225,9 @@ def test_bad_input_for_a_language_model_is_refused(
         ["--steps", "0"],
         ["--batch", "99999999999"],
         ["--generator-learning-rate", "1e30", "--steps", "20"],
+        ["--steps", "2", "--loss", "hinge", "--real-target", "0.9"],
+        ["--steps", "2", "--loss", "wasserstein", "--weight-clip", "0"],
+        ["--steps", "2", "--model", "convolutional", "--loss", "hinge", "--weight-clip", "1"],
         ["--device", "meta"],
     ],
 )
@@ -226,7 +239,8 @@ def test_bad_input_for_a_gan_is_refused(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert text_file.exists()
-    refusal(capfd, "train", "gan", "--data", str(image_file), *options)
+    message = refusal(capfd, "train", "gan", "--data", str(image_file), *options)
+    assert options[-2] in message or options[-2] in ("--data", "--steps", "--device")
     assert not list(folder.iterdir())
 
 

@@ -152,7 +152,7 @@ def test_an_encoder_decoder_is_trained_and_asked(
     assert main(["evaluate", "runs/seq2seq-1"]) == 0
     assert "exact" in capfd.readouterr().out
     assert main(["sample", "runs/seq2seq-1", "--prompt", "12", "--top-k", "3"]) == 2
-    assert "--top-k is for other models" in capfd.readouterr().err
+    assert "--top-k is for language models" in capfd.readouterr().err
 
 
 def test_word_vectors_are_trained_asked_and_measured(
@@ -178,3 +178,6 @@ def test_word_vectors_are_trained_asked_and_measured(
     assert "give --data with word pairs" in capfd.readouterr().err
     assert main(["sample", "runs/embeddings-1"]) == 2
     assert "makes no samples" in capfd.readouterr().err
+    for option in ("batch", "count", "seed"):
+        assert main(["evaluate", "runs/embeddings-1", *held, f"--{option}", "3"]) == 2
+        assert f"--{option} is for " in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,23 @@ def test_losses_bring_what_they_need() -> None:
     assert isinstance(residual.model, ResidualConfig)
     assert residual.loss == "relativistic"
     assert [penalty.at for penalty in residual.penalties] == ["real", "fake"]
+
+
+def test_clipped_weights_take_the_place_of_the_penalty() -> None:
+    penalised = gan.default(IMAGES, "mlp", "wasserstein")
+    clipped = gan.default(IMAGES, "mlp", "wasserstein", weight_clip=0.1)
+    assert clipped == dataclasses.replace(penalised, penalties=(), weight_clip=0.1)
+    kept = gan.default(IMAGES, "mlp", "hinge", weight_clip=0.1)
+    assert [penalty.at for penalty in kept.penalties] == ["real"]
+    with pytest.raises(InputError, match="weight_clip does nothing"):
+        gan.default(IMAGES, "convolutional", "hinge", weight_clip=0.1)
+
+
+@pytest.mark.parametrize("names", [{"model": "dense"}, {"loss": "lsgan"}])
+def test_names_that_are_none(names: dict) -> None:
+    (name,) = names
+    with pytest.raises(InputError, match=f"{name} must be '"):
+        gan.default(IMAGES, **names)
 
 
 @pytest.mark.parametrize("kind", ["images", "audio", "words", "ring8"])

@@ -62,6 +62,16 @@ def test_moves_are_steps_that_nobody_is_told_of():
         assert_same(*both)
 
 
+def test_hooks_are_told_once_of_each_step():
+    net, optimizer = rivals(False)[0]  # beside one of PyTorch's, whose step is wrapped too
+    told = []
+    optimizer.register_step_pre_hook(lambda *_: told.append("before"))
+    optimizer.register_step_post_hook(lambda *_: told.append("after"))
+    for step in range(2):
+        move(net, optimizer, step)
+    assert told == ["before", "after"] * 2
+
+
 def test_parameters_may_be_frozen_and_thawed_between_steps():
     both = rivals(False)
     for step, frozen in enumerate([["0.bias"], ["0.bias"], [], [], ["2.weight"], []]):

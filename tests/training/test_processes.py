@@ -17,6 +17,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from fusewire.data.audio import wav_bytes
 from fusewire.errors import InputError, ToldError
 from fusewire.models.gan import ConvolutionalConfig, MlpConfig, Penalty
 from fusewire.models.language import RecurrentConfig, TransformerConfig
@@ -71,6 +72,14 @@ def runs(folder: Path) -> dict[str, GanConfig | LanguageConfig]:
             dense, loss="wasserstein", penalties=(Penalty("between", 10.0),), discriminator_steps=2
         ),
         "batch-norm": convolutional,
+        "sound": dataclasses.replace(
+            dense,
+            data=DataConfig("audio", folder / "sound", length=256),
+            model=ConvolutionalConfig(
+                noise_size=4, width=4, generator_norm="none", phase_shuffle=2
+            ),
+            penalties=(Penalty("real", 1.0),),
+        ),
         "words": dataclasses.replace(
             dense,
             data=DataConfig("words", folder / "text.txt", length=3),
@@ -109,6 +118,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = np.random.default_rng(0)
     pixels = source.integers(0, 256, (10, 1, 6, 5), dtype=np.uint8)
     np.savez(path / "images.npz", images=pixels, labels=np.arange(10) % 3)
+    (path / "sound").mkdir()
+    for number, wave in enumerate(source.uniform(-1, 1, (6, 256)).astype(np.float32)):
+        (path / "sound" / f"{number}.wav").write_bytes(wav_bytes(wave, rate=1000))
     (path / "text.txt").write_text("the cat sat on the mat and the dog ran out of the bay. " * 20)
     lines = ["the cat sat on the mat", "and ran", "the dog", "out of the bay it ran"]
     (path / "lines.txt").write_text("\n".join(lines * 9))
@@ -133,7 +145,7 @@ def output(folder: Path) -> str:
 
 
 def test_one_process_speaks(output: str) -> None:
-    assert output.count(f"gan {STEPS}/{STEPS}") == 4, output
+    assert output.count(f"gan {STEPS}/{STEPS}") == 5, output
 
 
 def losses(path: Path) -> list[dict]:

@@ -79,11 +79,11 @@ class Gan:
     real_target: float = 1.0
     """What the discriminator should say of real samples (minimax and non_saturating)."""
     weight_clip: Annotated[float | None, hint("none")] = None
-    """Largest absolute weight of the discriminator."""
+    """Largest absolute weight of the discriminator; takes the place of wasserstein's penalty."""
     augmentations: tuple[Literal["brightness", "contrast", "translation", "cutout"], ...] = ()
     """Changes to what the discriminator sees, for few images."""
     last_rate: Annotated[float | None, hint("1, for points 0")] = None
-    """Both learning rates at the last step, as a part of those at the first."""
+    """Both learning rates once the last step is done, as a part of those of the first."""
     conditioning: Annotated[Literal["concatenation", "projection"] | None, hint("none")] = None
     """How the networks are told the class, for data with labels."""
     estimator: Literal["gumbel", "reinforce"] = "gumbel"

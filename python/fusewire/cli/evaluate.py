@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from fusewire.cli.arguments import Evaluate
+from fusewire.cli.kinds import refuse_others_options
 from fusewire.errors import InputError
 from fusewire.training.adversarial import samples
 from fusewire.training.adversarial.data import SampleFormat
@@ -15,18 +16,22 @@ from fusewire.training.evaluation.inception import inception_features
 from fusewire.training.evaluation.report import evaluate, show_neighbours
 from fusewire.training.run_directory import RunDirectory
 
+_OPTIONS = {
+    "data": ("language", "masked", "classifier", "seq2seq", "embeddings"),
+    "analogies": ("embeddings",),
+    "batch": ("language", "masked", "classifier"),
+    **dict.fromkeys(("count", "features", "inception_weights", "seed"), (samples.KIND,)),
+}
+
 
 def run(command: Evaluate) -> int:
     """Measures a run and prints one number a line."""
     directory = RunDirectory.open(command.run)
     kind = directory.kind
+    refuse_others_options(command, kind, _OPTIONS)
     if kind == samples.KIND:
         _gan(command, directory)
         return 0
-    if command.features != "own" or command.inception_weights is not None:
-        raise InputError(
-            f"--features and --inception-weights are for GANs, and {command.run} is of kind {kind}"
-        )
     measures = {
         "language": _language,
         "masked": _masked,

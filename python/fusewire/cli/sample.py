@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from fusewire.cli.arguments import Sample
+from fusewire.cli.kinds import refuse_others_options
 from fusewire.errors import InputError
 from fusewire.training.adversarial import pictures, samples
 from fusewire.training.run_directory import RunDirectory
@@ -12,29 +13,27 @@ from fusewire.training.sequence import language, seq2seq
 from fusewire.training.sequence.config import SamplingConfig
 
 _DRAWS = ("length", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "stop")
-_FOR_TEXT = ("prompt", "beams", *_DRAWS)
-_FOR_GANS = ("show",)
+_OPTIONS = {
+    **dict.fromkeys(_DRAWS, (language.KIND,)),
+    **dict.fromkeys(("prompt", "beams"), (language.KIND, seq2seq.KIND)),
+    **dict.fromkeys(("count", "seed"), (language.KIND, samples.KIND)),
+    "show": (samples.KIND,),
+}
 
 
 def run(command: Sample) -> int:
     """Draws from a run of any kind that makes something."""
     kind = RunDirectory.open(command.run).kind
-    if kind == seq2seq.KIND:
-        _refuse_options(command, (*_FOR_GANS, *_DRAWS), "other models", "an encoder-decoder")
-        _transduce(command)
-    elif kind in ("masked", "classifier", "embeddings"):
+    if kind not in _MAKERS:
         raise InputError(f'{command.run} is a run of kind "{kind}", which makes no samples')
-    elif kind == language.KIND:
-        _refuse_options(command, _FOR_GANS, "GANs", "a language model")
-        _sample_text(command)
-    else:
-        _refuse_options(command, _FOR_TEXT, "language models", "a GAN")
-        _sample_gan(command)
+    refuse_others_options(command, kind, _OPTIONS)
+    _MAKERS[kind](command)
     return 0
 
 
 def _sample_text(command: Sample) -> None:
-    asked = {name: getattr(command, name) for name in (*_FOR_TEXT, "count", "seed")}
+    names = (name for name, kinds in _OPTIONS.items() if language.KIND in kinds)
+    asked = {name: getattr(command, name) for name in names}
     given = {name: value for name, value in asked.items() if value is not None}
     sampling = SamplingConfig(**given)
     if command.out is None and sampling.count == 1 and not sampling.beams:
@@ -86,8 +85,4 @@ def _sample_gan(command: Sample) -> None:
         print("  rows:", ", ".join(form.class_names))
 
 
-def _refuse_options(command: Sample, names: tuple[str, ...], of: str, kind: str) -> None:
-    for name in names:
-        if getattr(command, name) not in (None, ()):
-            option = "--" + name.replace("_", "-")
-            raise InputError(f"{option} is for {of}; {command.run} is {kind}, leave it out")
+_MAKERS = {language.KIND: _sample_text, seq2seq.KIND: _transduce, samples.KIND: _sample_gan}

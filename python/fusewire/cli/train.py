@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -40,7 +42,6 @@ _GAN_OPTIONS = (
     "discriminator_steps",
     "last_rate",
     "real_target",
-    "weight_clip",
     "augmentations",
     "conditioning",
     "estimator",
@@ -132,7 +133,8 @@ def _train_gan(what: Gan) -> RunResult:
 
     path = None if what.data is None else what.data.absolute()
     data = DataConfig(what.kind, path, what.length, what.size, what.label_column)
-    config = gan.default(data, what.model, what.loss)
+    with _told_as_options("weight_clip"):
+        config = gan.default(data, what.model, what.loss, what.weight_clip)
     config = _change(config, what, *_GAN_OPTIONS)
     return train(config, what.out or free_path(Path("runs"), "gan"))
 
@@ -186,10 +188,16 @@ def _change(config: Config, what: object, *names: str) -> Config:
     """Replaces the fields that were given as options of the same name."""
     asked: dict[str, Any] = {name: getattr(what, name) for name in names}
     given = {name: value for name, value in asked.items() if value is not None}
-    try:
+    with _told_as_options(*given):
         return dataclasses.replace(config, **given)  # type: ignore[type-var]
+
+
+@contextlib.contextmanager
+def _told_as_options(*names: str) -> Iterator[None]:
+    try:
+        yield
     except InputError as refusal:
         # The configuration knows fields; who typed a command knows options.
         field, rest = str(refusal).split(" ", 1)
-        option = f"--{field.replace('_', '-')}" if field in given else field
+        option = f"--{field.replace('_', '-')}" if field in names else field
         raise InputError(f"{option} {rest}") from None

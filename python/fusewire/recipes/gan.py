@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
+from fusewire.config import require_like
 from fusewire.errors import InputError
 from fusewire.models.gan import (
     ConvolutionalConfig,
@@ -30,7 +31,10 @@ _POINTS: tuple[DataKind, ...] = ("vectors", "ring8", "grid25")
 
 
 def default(
-    data: DataConfig, model: ModelKind | None = None, loss: LossName | None = None
+    data: DataConfig,
+    model: ModelKind | None = None,
+    loss: LossName | None = None,
+    weight_clip: float | None = None,
 ) -> GanConfig:
     """The settings that suit some data, with networks and a loss of one's choice.
 
@@ -39,20 +43,25 @@ def default(
         model: kind of networks; by default dense ones, and convolutions for sound.
         loss: what both networks minimise; by default the relativistic one for images, else what
             suits the networks.
+        weight_clip: largest absolute weight of the discriminator, see `with_clipped_weights`.
 
     Returns:
         The run.
 
     Raises:
-        InputError: the networks do not read such data.
+        InputError: the networks do not read such data, or there are none of this name.
     """
+    require_like(ModelKind | None, model=model)
+    require_like(LossName | None, loss=loss)
     model = model or ("convolutional" if data.kind == "audio" else "mlp")
     if model != "mlp" and data.kind in _POINTS:
         raise InputError(f"model {model} reads images and signals; for {data.kind} take mlp")
     config = _RECIPES[model](data)
     if loss is None and data.kind == "images":
         loss = "relativistic"
-    return config if loss is None else with_loss(config, loss)
+    if loss is not None:
+        config = with_loss(config, loss)
+    return config if weight_clip is None else with_clipped_weights(config, weight_clip)
 
 
 def demo(seed: int = 0) -> GanConfig:
@@ -104,12 +113,27 @@ def with_loss(config: GanConfig, loss: LossName) -> GanConfig:
         loss=loss,
         model=model,
         penalties=chosen.penalties,
-        weight_clip=chosen.weight_clip,
         discriminator_steps=chosen.discriminator_steps,
         generator_learning_rate=chosen.generator_learning_rate,
         discriminator_learning_rate=chosen.discriminator_learning_rate,
         betas=chosen.betas,
     )
+
+
+def with_clipped_weights(config: GanConfig, largest: float) -> GanConfig:
+    """Clips the discriminator's weights (Arjovsky et al. 2017) in the place of WGAN-GP's penalty.
+
+    Both hold its slope; the penalty at 1, where clipped weights do not let it come.
+
+    Args:
+        config: the run.
+        largest: absolute weight.
+
+    Raises:
+        InputError: it is no such number, or the weights have spectral norm.
+    """
+    kept = tuple(penalty for penalty in config.penalties if penalty.at != "between")
+    return dataclasses.replace(config, weight_clip=largest, penalties=kept)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +142,6 @@ class _LossSettings:
     discriminator_learning_rate: float = 2e-4
     betas: tuple[float, float] = (0.5, 0.999)
     penalties: tuple[Penalty, ...] = ()
-    weight_clip: float | None = None
     discriminator_steps: int = 1
     discriminator_norm: Literal["none", "batch", "spectral"] = "none"
 

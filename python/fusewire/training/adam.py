@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import is_
@@ -9,6 +10,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def _plain_step() -> Callable[..., Any]:
+    """PyTorch's step without what tells hooks and profilers of it, which ours has been told by.
+
+    PyTorch wraps the step of every class of which there is an optimiser.
+    """
+    step: Callable[..., Any] = inspect.unwrap(
+        torch.optim.Adam.step, stop=lambda each: not getattr(each, "hooked", False)
+    )
+    return step
 
 
 @dataclass
@@ -79,7 +91,7 @@ class Adam(torch.optim.Adam):
         if closure is None and self._move_again():
             return None
         self._kept = []
-        result = super().step(closure)
+        result = _plain_step()(self, closure)
         self._keep()
         return result
 

@@ -167,11 +167,18 @@ def test_lazy_penalties_are_due_in_one_of_many_steps() -> None:
         {"at": "real", "weight": 1.0, "every": 0},
         {"at": "real", "weight": 1.0, "finite_difference": 0.0},
         {"at": "between", "weight": 1.0, "finite_difference": 0.1},
+        {"at": "Real", "weight": 1.0},
+        {"at": "real", "weight": 1.0, "every": 1.5},
     ],
 )
 def test_impossible_penalties(fields: dict) -> None:
     with pytest.raises(InputError):
         Penalty(**fields)
+
+
+def test_a_loss_that_there_is_not() -> None:
+    with pytest.raises(InputError, match=r"loss must be 'minimax', .* or 'relativistic', got 'r3'"):
+        make_loss("r3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["brightness", "contrast", "translation", "cutout"])

@@ -11,6 +11,7 @@ from fusewire.errors import InputError
 from fusewire.models.gan import (
     ConvolutionalConfig,
     Discriminator,
+    Draws,
     GanModel,
     Generator,
     MlpConfig,
@@ -123,6 +124,36 @@ def test_impossible_sizes(kind: type, sizes: dict) -> None:
         kind(**sizes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (MlpConfig, {"head": "softmix"}),
+        (MlpConfig, {"hidden_sizes": (3, 2.5)}),
+        (ConvolutionalConfig, {"discriminator_norm": "spectral_norm"}),
+        (ConvolutionalConfig, {"generator_norm": "layer"}),
+        (ResidualConfig, {"head": "sigmoid "}),
+    ],
+)
+def test_names_and_numbers_that_are_none(kind: type, fields: dict) -> None:
+    (name,) = fields
+    with pytest.raises(InputError, match=f"{name} must be "):
+        kind(**fields)
+
+
+def test_a_way_of_telling_classes_that_there_is_not() -> None:
+    with pytest.raises(InputError, match="conditioning must be 'concatenation' or 'projection'"):
+        Discriminator(MlpConfig(), (5,), 3, "Projection")  # type: ignore[arg-type]
+
+
+def test_batch_norm_needs_more_than_one_number() -> None:
+    config = ConvolutionalConfig(width=4)
+    generator = Generator(config, (1, 1, 1))
+    assert generator(generator.noise(2)).shape == (2, 1, 1, 1)
+    assert generator.eval()(generator.noise(1)).shape == (1, 1, 1, 1)
+    with pytest.raises(InputError, match="take a larger batch"):
+        generator.train()(generator.noise(1))
+
+
 def test_networks_that_cannot_read_such_samples() -> None:
     with pytest.raises(InputError, match=r"got samples of shape \(7,\)"):
         Generator(ConvolutionalConfig(), (7,))
@@ -183,17 +214,21 @@ def test_a_low_temperature_sharpens_the_gradient() -> None:
     assert sizes[1] < 0.5 * sizes[0]
 
 
-def test_signals_are_shifted_while_training_only() -> None:
+def test_signals_are_shifted_by_the_draws_of_a_step() -> None:
     config = ConvolutionalConfig(width=4, phase_shuffle=2)
     network = Discriminator(config, (1, 256))
     signal = torch.randn(3, 1, 256)
-    torch.manual_seed(0)
-    assert len({tuple(network(signal).tolist()) for _ in range(8)}) > 1
-    network.eval()
-    assert len({tuple(network(signal).tolist()) for _ in range(2)}) == 1
+    said = [tuple(network(signal, draws=Draws(0, step, 3)).tolist()) for step in (1, 2, 3, 1)]
+    assert said[3] == said[0]
+    assert len(set(said)) == 3
+    assert torch.equal(network(signal), network(signal))
+    assert "body.3.weight" in network.state_dict(), "older checkpoints would not be found again"
 
-    ramp = torch.arange(9.0).view(1, 1, 9)
-    seen = {tuple(PhaseShuffle(2)(ramp)[0, 0].tolist()) for _ in range(100)}
+    ramps = torch.arange(9.0).view(1, 1, 9).expand(100, 2, 9)
+    shifted = PhaseShuffle(2)(ramps, Draws(0, 1, batch=100))
+    assert torch.equal(shifted[:, 0], shifted[:, 1])
+    assert torch.equal(shifted[50:], PhaseShuffle(2)(ramps[50:], Draws(0, 1, 100, slice(50, 100))))
+    seen = {tuple(ramp.tolist()) for ramp in shifted[:, 0]}
     assert (2, 1, 0, 1, 2, 3, 4, 5, 6) in seen  # two later, with a mirror at the border
     assert (2, 3, 4, 5, 6, 7, 8, 7, 6) in seen
     assert len(seen) == 5

@@ -144,7 +144,7 @@ def test_generator_learns_to_deceive(config: GanConfig) -> None:
     assert history[-1] < 0.8 * history[0]
 
 
-def test_rates_shrink_to_the_last_one(config: GanConfig) -> None:
+def test_rates_shrink_towards_the_last_one(config: GanConfig) -> None:
     config = dataclasses.replace(config, last_rate=0.2, steps=4)
     assert [round(config.rate_at(step), 6) for step in (1, 3, 5)] == [1, 0.6, 0.2]
     players = make_players(config)
@@ -280,26 +280,6 @@ def test_bad_input_leaves_no_directory(config: GanConfig, tmp_path: Path) -> Non
         assert not run.exists()
     with pytest.raises(InputError, match="not empty"):
         train(config, tmp_path)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"steps": 0},
-        {"batch": 0},
-        {"generator_learning_rate": float("nan")},
-        {"betas": (1.0, 0.9)},
-        {"weight_clip": -1.0},
-        {"discriminator_steps": 0},
-        {"temperature": (1.0, 0.0)},
-        {"average_decay": 1.5},
-        {"seed": -1},
-        {"threads": 0},
-    ],
-)
-def test_impossible_settings(config: GanConfig, changes: dict) -> None:
-    with pytest.raises(InputError, match="must be"):
-        dataclasses.replace(config, **changes)
 
 
 def test_divergence_names_the_last_good_checkpoint(config: GanConfig, tmp_path: Path) -> None:

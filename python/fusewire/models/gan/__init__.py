@@ -7,7 +7,7 @@ from fusewire.models.gan.convolutional import ConvolutionalConfig
 from fusewire.models.gan.draws import Draws
 from fusewire.models.gan.heads import HeadKind, SoftmaxSampling
 from fusewire.models.gan.judging import EVERYWHERE, NOWHERE, Critic, Judge, Judged, slopes_of
-from fusewire.models.gan.losses import Loss, LossName, make_loss
+from fusewire.models.gan.losses import SMOOTHED, Loss, LossName, make_loss
 from fusewire.models.gan.mlp import MlpConfig
 from fusewire.models.gan.networks import Conditioning, Discriminator, Generator
 from fusewire.models.gan.normalisation import BatchNorm
@@ -19,6 +19,7 @@ GanModel: TypeAlias = MlpConfig | ConvolutionalConfig | ResidualConfig
 __all__ = [
     "EVERYWHERE",
     "NOWHERE",
+    "SMOOTHED",
     "AugmentationKind",
     "BatchNorm",
     "Conditioning",

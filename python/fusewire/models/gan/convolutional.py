@@ -15,12 +15,13 @@ from typing import Literal
 
 from torch import nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.ladder import convolution_for, ladder, strides
 from fusewire.models.gan.networks import Shape
 from fusewire.models.gan.normalisation import BatchNorm
-from fusewire.models.gan.phase import PhaseShuffle
+from fusewire.models.gan.phase import PhaseShuffle, ShuffledLayers
 from fusewire.nn import Linear
 
 _LEAK = 0.2
@@ -42,7 +43,8 @@ class ConvolutionalConfig:
         generator_norm: "batch" between the generator's layers, or "none".
         discriminator_norm: "batch", "spectral" or "none" in the discriminator; penalties on
             single samples forbid "batch", which mixes them.
-        phase_shuffle: most steps by which the discriminator's layers shift a signal at random.
+        phase_shuffle: most steps by which the discriminator's layers shift each signal at random
+            while it learns.
     """
 
     noise_size: int = 64
@@ -56,6 +58,7 @@ class ConvolutionalConfig:
     flat = False
 
     def __post_init__(self) -> None:
+        require_declared(self)
         for name in ("noise_size", "width", "widest"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -110,7 +113,8 @@ class ConvolutionalConfig:
             layers.append(nn.LeakyReLU(_LEAK))
             if self.phase_shuffle and len(shape) == 2 and small != sizes[-1]:
                 layers.append(PhaseShuffle(self.phase_shuffle))
-        body = nn.Sequential(*layers, nn.Flatten())
+        chain = ShuffledLayers if self.phase_shuffle else nn.Sequential
+        body = chain(*layers, nn.Flatten())
         return _initialised(body, self.discriminator_norm), channels[-1] * math.prod(sizes[-1])
 
     def _channels(self, count: int) -> list[int]:

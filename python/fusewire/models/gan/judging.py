@@ -76,7 +76,7 @@ class Judge(nn.Module):
         wanted = len(samples[sloping]) > 0
         if wanted:
             samples.requires_grad_()
-        logits = self.discriminator(augment(samples, self.augmentations, draws), labels)
+        logits = self.discriminator(augment(samples, self.augmentations, draws), labels, draws)
         slopes = slopes_of(logits, samples) if wanted else samples
         return logits, slopes[sloping]
 

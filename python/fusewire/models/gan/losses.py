@@ -12,9 +12,14 @@ from typing import Literal, Protocol, TypeAlias
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from fusewire.config import require_like
+
 LossName: TypeAlias = Literal[
     "minimax", "non_saturating", "least_squares", "hinge", "wasserstein", "relativistic"
 ]
+
+SMOOTHED: tuple[LossName, ...] = ("minimax", "non_saturating")
+"""Losses that are a cross-entropy, whose target for real samples may be below 1."""
 
 
 class Loss(Protocol):
@@ -175,7 +180,11 @@ def make_loss(name: LossName, real_target: float = 1.0) -> Loss:
     Args:
         name: one of `LossName`.
         real_target: for the two losses that are a cross-entropy.
+
+    Raises:
+        InputError: there is no such loss.
     """
+    require_like(LossName, loss=name)
     losses: dict[str, Loss] = {
         "minimax": Minimax(real_target),
         "non_saturating": NonSaturating(real_target),

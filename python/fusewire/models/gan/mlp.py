@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.leaky import LeakyLayers
@@ -39,6 +40,7 @@ class MlpConfig:
     flat = True
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not self.hidden_sizes or not all(size >= 1 for size in self.hidden_sizes):
             raise InputError(f"hidden_sizes: expected sizes of at least 1, got {self.hidden_sizes}")
         if self.noise_size < 1:

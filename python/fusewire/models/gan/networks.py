@@ -9,9 +9,12 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
+from fusewire.config import require_like
 from fusewire.models.dense import Dense
+from fusewire.models.gan.draws import Draws
 from fusewire.models.gan.heads import HeadKind, make_head
 from fusewire.models.gan.leaky import LeakyLayers
+from fusewire.models.gan.phase import ShuffledLayers
 
 Conditioning: TypeAlias = Literal["concatenation", "projection"]
 Shape: TypeAlias = tuple[int, ...]
@@ -147,6 +150,7 @@ class Discriminator(nn.Module):
         conditioning: Conditioning = "concatenation",
     ) -> None:
         super().__init__()
+        require_like(Conditioning, conditioning=conditioning)
         self.classes = classes
         self.conditioning = conditioning if classes else None
         flat = (torch.Size(shape).numel(),)
@@ -162,14 +166,19 @@ class Discriminator(nn.Module):
                 spectral_norm(layer)
         self._centres = architecture.head in _UNCENTRED
 
-    def forward(self, samples: Tensor, labels: Tensor | None = None) -> Tensor:
+    def forward(
+        self, samples: Tensor, labels: Tensor | None = None, draws: Draws | None = None
+    ) -> Tensor:
         """Returns logits, (batch,).
 
         Args:
             samples: (batch, *shape), as the generator's head gives them.
             labels: class numbers, (batch,), where the class is told.
+            draws: random numbers of a step, for networks that change what they see while they
+                learn; None changes nothing.
         """
-        features = self.body(self._inputs(samples, labels))
+        drawn = (draws,) if isinstance(self.body, ShuffledLayers) else ()
+        features = self.body(self._inputs(samples, labels), *drawn)
         logits: Tensor = self.score(features).squeeze(1)
         if self.conditioning == "projection":
             logits = logits + (self._directions(labels) * features).sum(1)

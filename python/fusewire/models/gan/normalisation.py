@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
+from fusewire.errors import InputError
+
 
 class BatchNorm(nn.modules.batchnorm._BatchNorm):
     r"""Normalises each channel by mean and variance over the batch and all places.
@@ -25,11 +27,23 @@ class BatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns what has the shape of `input`, (batch, channels, ...)."""
-        if not self.training or not distributed.is_initialized():
+        """Returns what has the shape of `input`, (batch, channels, ...).
+
+        Raises:
+            InputError: in training, there is one number for each channel, which varies in nothing.
+        """
+        if not self.training:
             return super().forward(input)
+        processes = distributed.get_world_size() if distributed.is_initialized() else 1
         places = [0, *range(2, input.ndim)]
-        count = input.numel() // input.shape[1] * distributed.get_world_size()
+        count = input.numel() // input.shape[1] * processes
+        if count == 1:
+            raise InputError(
+                "batch norm cannot learn from one number of each channel; take a larger batch, or "
+                'networks without it (generator_norm and discriminator_norm "none")'
+            )
+        if processes == 1:
+            return super().forward(input)
         mean = all_reduce(input.sum(places)) / count  # type: ignore[no-untyped-call]
         column = (-1, *(1,) * (input.ndim - 2))
         centred = input - mean.view(column)

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.gan.draws import Draws
 from fusewire.models.gan.judging import EVERYWHERE, NOWHERE, Critic, Judged
@@ -43,6 +44,7 @@ class Penalty:
     finite_difference: float | None = None
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not 0 <= self.weight < float("inf"):
             raise InputError(f"weight of a penalty must be at least 0, got {self.weight}")
         if self.every < 1:
@@ -95,6 +97,10 @@ class Penalty:
 
 
 def _half_square(vector: Tensor) -> Tensor:
-    """`|v|^2 / 2`, whose gradient v is had in one pass over it instead of three."""
+    """`|v|^2 / 2`, whose gradient v is had in one pass over it instead of three.
+
+    That gradient is a constant to autograd, so that no second one is right: a penalty is
+    differentiated once.
+    """
     kept = vector.detach()
     return torch.dot(vector, kept) - torch.dot(kept, kept) / 2

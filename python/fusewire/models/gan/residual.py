@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.gan.heads import HeadKind
 from fusewire.models.gan.ladder import convolution_for, ladder, strides
@@ -47,6 +48,7 @@ class ResidualConfig:
     spectral = False
 
     def __post_init__(self) -> None:
+        require_declared(self)
         for name in ("noise_size", "width", "widest", "blocks", "expansion", "group_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}: expected at least 1, got {getattr(self, name)}")

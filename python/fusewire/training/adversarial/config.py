@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.gan import (
+    SMOOTHED,
     AugmentationKind,
     Conditioning,
     ConvolutionalConfig,
@@ -40,8 +42,8 @@ class GanConfig:
         generator_learning_rate: of Adam.
         discriminator_learning_rate: of Adam.
         betas: of Adam, for both.
-        last_rate: both learning rates at the last step, as a part of those at the first; they
-            change by equal amounts.
+        last_rate: both learning rates once the last step is done, as a part of those of the first;
+            each step's are less by an equal amount, so that the last one's lie so much above it.
         loss: what both minimise.
         real_target: what the discriminator should say of real samples, for the losses "minimax"
             and "non_saturating"; below 1 smooths.
@@ -51,7 +53,7 @@ class GanConfig:
         augmentations: changes to what the discriminator sees.
         conditioning: how both networks are told the class; None for no classes.
         estimator: for discrete data, how the generator learns through a draw.
-        temperature: of "gumbel", at the first and at the last step.
+        temperature: of "gumbel", before the first step and at the last one.
         average_decay: of the running mean of the generator's weights, from which samples are drawn.
         seed: of weights, noise and order of the data.
         device: where to train, such as "cpu" or "cuda".
@@ -90,6 +92,7 @@ class GanConfig:
     frames: bool = False
 
     def __post_init__(self) -> None:
+        require_declared(self)
         require_batch(batch=self.batch)
         require_counts(
             steps=self.steps,
@@ -110,8 +113,17 @@ class GanConfig:
             average_decay=self.average_decay,
             last_rate=self.last_rate,
         )
+        if self.real_target != 1 and self.loss not in SMOOTHED:
+            raise InputError(
+                f"real_target is for the losses {' and '.join(SMOOTHED)}, and {self.loss} has none"
+            )
         if self.weight_clip is not None:
             require_positive(weight_clip=self.weight_clip)
+            if self.model.spectral:
+                raise InputError(
+                    "weight_clip does nothing to weights that spectral norm divides by their "
+                    "size; leave out one of them"
+                )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise InputError(f"betas must be at least 0 and below 1, got {self.betas}")
         require_seed(self.seed)
@@ -132,10 +144,13 @@ class GanConfig:
             )
 
     def rate_at(self, step: int) -> float:
-        """What both learning rates are multiplied with at a step, counted from 1."""
+        """What both learning rates are multiplied with at a step, counted from 1.
+
+        :math:`1 + (l - 1) (s - 1) / S` with the step s of S, and l the last rate.
+        """
         return 1 + (self.last_rate - 1) * (step - 1) / self.steps
 
     def temperature_at(self, step: int) -> float:
-        """The temperature of a step: from the first to the last by equal factors."""
+        """The temperature at a step, counted from 1: by equal factors from step to step."""
         first, last = self.temperature
         return first * math.pow(last / first, step / self.steps)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from fusewire.config import require_declared
 from fusewire.data.audio import load_clips
 from fusewire.data.classes import Classes
 from fusewire.data.images import load_images
@@ -60,6 +61,7 @@ class DataConfig:
     label_column: str | None = None
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if self.length is not None:
             require_counts(length=self.length)
             if self.kind not in ("audio", "words"):
