@@ -118,7 +118,10 @@ def _unlike(expected: Any, value: object) -> str | None:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             return "a tuple"
-        return next(filter(None, (_unlike(arguments[0], item) for item in value)), None)
+        kinds = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        if len(kinds) != len(value):
+            return f"a tuple of {len(kinds)}"
+        return next(filter(None, map(_unlike, kinds, value)), None)
     if expected is type(None) and value is not None:
         return "None"
     if expected is int and not isinstance(value, numbers.Integral):

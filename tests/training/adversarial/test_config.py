@@ -28,6 +28,7 @@ from fusewire.training.adversarial.config import GanConfig
         {"augmentations": ("flip",)},
         {"augmentations": "cutout"},
         {"estimator": "score"},
+        {"betas": (0.5,)},
     ],
 )
 def test_impossible_settings(changes: dict) -> None:
