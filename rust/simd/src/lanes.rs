@@ -224,11 +224,11 @@ pub trait Lanes<T: Real>: Isa {
         (a, b)
     }
 
-    /// `offset`, of which the compiler knows no more: a step of several pointers by the same offset then
-    /// stays one addition instead of one for each.
+    /// The same two, of which the compiler knows no more: what is read at the offset is not read before
+    /// the sum is had, which would want registers for both.
     #[inline(always)]
-    fn opaque(self, offset: isize) -> isize {
-        offset
+    fn in_turn(self, offset: isize, sum: Self::Vector) -> (isize, Self::Vector) {
+        (offset, sum)
     }
 
     /// Asks for the line at `target` to be brought near for reading; never faults.

@@ -22,7 +22,7 @@ const CHAIN: usize = 128;
 const NARROW: usize = 16;
 const NARROW_CHAIN: usize = 8;
 /// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
-const ROWS: usize = 128;
+const ROWS: usize = 120;
 /// Columns that a thread works off at a time; with the rows above, their sums take half.
 const COLUMNS: usize = 1024;
 /// Factors of B packed at a time (8 MB of 32 bits each): they shall wait in the third-level cache.
@@ -30,17 +30,23 @@ const PACKED: usize = 2 << 20;
 /// The fewest columns packed at a time, however deep: A is packed again for each such part.
 const PACKED_COLUMNS: usize = 128;
 /// Factors below which the calling thread packs alone: about 10 µs, what a team costs to call.
-const WORTH_A_TEAM_TO_PACK: usize = 1 << 17;
+const WORTH_A_TEAM_TO_PACK: usize = 1 << 15;
 /// The most columns of a panel: a multiple of every vector's lanes.
 const PANEL: usize = 32;
 /// Columns up to which it does not pay to copy rows of A that can be read as they lie.
 const FEW_COLUMNS: usize = 5 * PANEL;
+/// The same for columns of A that are so many bytes long or longer: lines of a few of them at a time,
+/// apart as they are, throw one another out of a second-level cache.
+const FEW_COLUMNS_APART: usize = 2 * PANEL;
+const APART: usize = 1 << 19;
 /// Multiply-adds below which the calling thread works alone: about 10 µs, what a team costs to call.
 const WORTH_A_TEAM: usize = 1 << 21;
 /// Factors between the rows of packed A, beyond its depth: rows must not fall into the same sets.
 const PADDING: usize = 16;
 /// Bytes after which addresses fall into the same set of a first-level cache.
 const ALIAS: usize = 4096;
+/// Rows of a cache block are a multiple of this, if not all that there are.
+const WHOLE_TILES: usize = 12;
 
 /// `C (+)= A · B` and what is fused behind it; a transposed operand is a view with swapped strides.
 ///
@@ -203,13 +209,16 @@ struct Step<'a, E: Element, F> {
 impl<E: Element, F: ColumnEpilogue<E::Real>> Step<'_, E, F> {
     #[inline(always)]
     fn run<I: Storage<E>>(&self, isa: I, c: ViewMut<'_, E, 2>, team: &dyn Team) -> Result<()> {
-        // Smaller blocks where the product has fewer of them than the team has threads.
-        let crowd = |size: usize, whole: usize| size.min(whole.div_ceil(team.threads()).max(PANEL));
+        // As many blocks for each thread; smaller ones where the product has too few.
+        let share = |size: usize, whole: usize| {
+            let blocks = whole.div_ceil(size).next_multiple_of(team.threads()).max(1);
+            whole.div_ceil(blocks).max(PANEL)
+        };
         let (rows, columns) = (c.rows(), c.columns());
         let block = if rows >= columns {
-            [crowd(ROWS, rows), COLUMNS]
+            [share(ROWS, rows).next_multiple_of(WHOLE_TILES), COLUMNS]
         } else {
-            [ROWS, crowd(COLUMNS, columns).next_multiple_of(PANEL)]
+            [ROWS, share(COLUMNS, columns).next_multiple_of(PANEL)]
         };
         let blocks = c.blocks(block);
         let grid_columns = columns.div_ceil(block[1]);
@@ -298,9 +307,10 @@ fn multiply<E: Element, I: Storage<E>>(
 #[inline(always)]
 fn left_factors<E: Element>(a: View<'_, E, 2>, columns: usize) -> usize {
     let [rows, depth] = a.shape();
-    let stride = a.strides()[0].unsigned_abs() * size_of::<E>();
-    let apart = rows < 4 || !stride.is_multiple_of(ALIAS);
-    if columns <= FEW_COLUMNS && apart && factors(a).is_some() {
+    let [row, column] = a.strides().map(|stride| stride.unsigned_abs() * size_of::<E>());
+    let aliased = row.is_multiple_of(ALIAS) || column.is_multiple_of(ALIAS / 2);
+    let few = if depth.min(DEPTH) * column < APART { FEW_COLUMNS } else { FEW_COLUMNS_APART };
+    if columns <= few && (rows < 4 || !aliased) && factors(a).is_some() {
         return 0;
     }
     let depth = depth.div_ceil(E::Factor::DEPTH).min(DEPTH);

@@ -19,10 +19,14 @@ pub(crate) fn between_calls<E: Element, I: Storage<E>>() -> usize {
 }
 
 /// Bytes of B, whose rows follow each other, that are asked for ahead where nothing else is
-/// fetched: a few rows' product takes as long as B takes to come, and others do not notice.
+/// fetched: a few rows' product takes as long as B takes to come. Panels are read by many rows.
 const AHEAD: usize = 4096;
 /// Bytes of a cache line, which is asked for once.
 const LINE: usize = 64;
+
+/// Steps written one behind the other where registers are few. While another thread shares the core,
+/// half of its instructions are ours: too few to keep the FMA units busy beside a loop and addresses.
+const UNROLLED: usize = 8;
 
 /// Where the operands of a tile lie; strides and the depth count factors, or numbers of C.
 pub(super) struct Operands<E: Element> {
@@ -58,6 +62,48 @@ pub(super) unsafe fn tile<E, I, M, const ROWS: usize, const VECTORS: usize, cons
     I: Storage<E>,
     M: Meanwhile<E::Real>,
 {
+    let Operands { a_row, a_depth, b_depth, .. } = *operands;
+    // For the tile that does most of the work where registers are few; others have one form.
+    let known = I::REGISTERS == 16 && ROWS == 6 && VECTORS == 2 && !TAIL;
+    let panel = (VECTORS * I::LANES) as isize;
+    macro_rules! with {
+        ($strides:expr, $known:expr) => {
+            // SAFETY: handed on to the caller.
+            unsafe {
+                tile_with::<E, I, M, ROWS, VECTORS, TAIL>(
+                    isa, operands, $strides, $known, start, last, meanwhile,
+                )
+            }
+        };
+    }
+    match (a_row, a_depth) {
+        (_, 1) if known && b_depth == panel => with!([a_row, 1, panel], true),
+        (1, _) if known && b_depth == panel && !M::FETCHES => with!([1, a_depth, panel], true),
+        (_, 1) if known && M::FETCHES => with!([a_row, 1, b_depth], true),
+        (1, _) if known && M::FETCHES => with!([1, a_depth, b_depth], true),
+        _ => with!([a_row, a_depth, b_depth], false),
+    }
+}
+
+/// [`tile`] with the strides `[a_row, a_depth, b_depth]`. Where one of A's is `known` to be 1, steps
+/// are written one behind the other and B, which comes near by itself, is not asked for.
+///
+/// # Safety
+/// As for [`tile`].
+#[inline(always)]
+unsafe fn tile_with<E, I, M, const ROWS: usize, const VECTORS: usize, const TAIL: bool>(
+    isa: I,
+    operands: &Operands<E>,
+    [a_row, a_depth, b_depth]: [isize; 3],
+    known: bool,
+    start: Start,
+    last: I::Mask,
+    meanwhile: &mut M,
+) where
+    E: Element,
+    I: Storage<E>,
+    M: Meanwhile<E::Real>,
+{
     // Vectors of factors are loaded and spread as the numbers that they are as large as.
     const { assert!(size_of::<E::Factor>() == size_of::<E::Real>()) };
     let load = |row: *const E::Real, vector: usize| {
@@ -71,13 +117,16 @@ pub(super) unsafe fn tile<E, I, M, const ROWS: usize, const VECTORS: usize, cons
             }
         }
     };
+    let ahead = !known && !M::FETCHES;
+    // Factors side by side lie so far from a shared offset; others wait until it has come to them.
+    let beside = if known && a_depth == 1 { 1 } else { 0 };
     let (mut left, mut start) = (operands.depth, start);
     // SAFETY: the caller promised A at these rows and depths.
     let rows: [*const E::Real; ROWS] = unsafe {
         let a = operands.a.cast::<E::Real>();
-        std::array::from_fn(|row| a.offset(row as isize * operands.a_row))
+        std::array::from_fn(|row| a.offset(row as isize * a_row))
     };
-    let (mut depth_offset, mut b) = (0, operands.b.cast::<E::Real>());
+    let (mut offset, mut b) = (0, operands.b.cast::<E::Real>());
     loop {
         let mut chain = left.min(operands.chain);
         left -= chain;
@@ -90,27 +139,47 @@ pub(super) unsafe fn tile<E, I, M, const ROWS: usize, const VECTORS: usize, cons
                     steps = chain.min(STEPS);
                 }
             }
-            for _ in 0..steps {
-                let columns: [I::Vector; VECTORS] = std::array::from_fn(|vector| load(b, vector));
-                if !M::FETCHES {
-                    for vector in (0..VECTORS).step_by((LINE / size_of::<I::Vector>()).max(1)) {
-                        let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
-                        isa.prefetch(b.wrapping_add(ahead));
-                    }
-                }
-                for row in 0..ROWS {
-                    // SAFETY: as above.
-                    let factor = unsafe { rows[row].offset(depth_offset).read_unaligned() };
-                    let factor = isa.splat(factor);
-                    for vector in 0..VECTORS {
-                        sums[row][vector] =
-                            isa.multiply_add(factor, columns[vector], sums[row][vector]);
-                    }
-                }
-                depth_offset = isa.opaque(depth_offset + operands.a_depth);
-                b = b.wrapping_offset(operands.b_depth);
-            }
             chain -= steps;
+            macro_rules! step {
+                ($step:expr) => {
+                    let b = b.wrapping_offset($step * b_depth);
+                    let columns: [I::Vector; VECTORS] =
+                        std::array::from_fn(|vector| load(b, vector));
+                    if ahead {
+                        for vector in (0..VECTORS).step_by((LINE / size_of::<I::Vector>()).max(1)) {
+                            let ahead = AHEAD / size_of::<E::Real>() + vector * I::LANES;
+                            isa.prefetch(b.wrapping_add(ahead));
+                        }
+                    }
+                    for row in 0..ROWS {
+                        // SAFETY: as above.
+                        let factor =
+                            unsafe { rows[row].offset(offset + $step * beside).read_unaligned() };
+                        let factor = isa.splat(factor);
+                        for vector in 0..VECTORS {
+                            sums[row][vector] =
+                                isa.multiply_add(factor, columns[vector], sums[row][vector]);
+                        }
+                    }
+                    let sum = &mut sums[ROWS - 1][VECTORS - 1];
+                    (offset, *sum) = isa.in_turn(offset + a_depth - beside, *sum);
+                };
+            }
+            if known {
+                while steps >= UNROLLED {
+                    for step in 0..UNROLLED as isize {
+                        step!(step);
+                    }
+                    offset += UNROLLED as isize * beside;
+                    b = b.wrapping_offset(UNROLLED as isize * b_depth);
+                    steps -= UNROLLED;
+                }
+            }
+            for _ in 0..steps {
+                step!(0);
+                offset += beside;
+                b = b.wrapping_offset(b_depth);
+            }
         }
         for (row, sums) in sums.iter().enumerate() {
             let target = operands.c.wrapping_offset(row as isize * operands.c_row);

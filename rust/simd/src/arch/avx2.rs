@@ -6,7 +6,7 @@ mod half;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{proved, single_intrinsics, tie};
+use super::{in_turn, proved, single_intrinsics, tie};
 use crate::{Element, Isa, Kernel, Lanes, Storage};
 
 /// Proof that the CPU has AVX2, FMA and F16C.
@@ -24,15 +24,6 @@ impl Avx2 {
 }
 
 impl Avx2 {
-    /// What the compiler does not know to be `offset`.
-    #[inline(always)]
-    fn hide(self, mut offset: isize) -> isize {
-        // SAFETY: no instruction at all.
-        unsafe {
-            asm!("/* {0} */", inout(reg) offset, options(pure, nomem, nostack, preserves_flags));
-        }
-        offset
-    }
     /// `2^n` and `r` with `a · (factor + little) = n + r`, `n` whole and |r| ≤ ½; 0 and ∞ beyond the range.
     #[inline(always)]
     fn split_f32(self, a: __m256, [factor, little]: [f32; 2]) -> (__m256, __m256) {
@@ -91,6 +82,8 @@ impl Isa for Avx2 {
 
 tie!(tie_singles, "avx", ymm_reg, __m256);
 tie!(tie_doubles, "avx", ymm_reg, __m256d);
+in_turn!(singles_in_turn, "avx", ymm_reg, __m256);
+in_turn!(doubles_in_turn, "avx", ymm_reg, __m256d);
 
 const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
 
@@ -109,8 +102,8 @@ impl Lanes<f32> for Avx2 {
         proved!(tie_singles(a, b))
     }
     #[inline(always)]
-    fn opaque(self, offset: isize) -> isize {
-        self.hide(offset)
+    fn in_turn(self, offset: isize, sum: __m256) -> (isize, __m256) {
+        proved!(singles_in_turn(offset, sum))
     }
 
     single_intrinsics!(f32: _mm256_set1_ps _mm256_add_ps _mm256_sub_ps _mm256_mul_ps _mm256_div_ps
@@ -268,8 +261,8 @@ impl Lanes<f64> for Avx2 {
         proved!(tie_doubles(a, b))
     }
     #[inline(always)]
-    fn opaque(self, offset: isize) -> isize {
-        self.hide(offset)
+    fn in_turn(self, offset: isize, sum: __m256d) -> (isize, __m256d) {
+        proved!(doubles_in_turn(offset, sum))
     }
 
     single_intrinsics!(f64: _mm256_set1_pd _mm256_add_pd _mm256_sub_pd _mm256_mul_pd _mm256_div_pd

@@ -43,6 +43,29 @@ macro_rules! tie {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use tie;
 
+/// A function for `Lanes::in_turn`.
+#[cfg(target_arch = "x86_64")]
+macro_rules! in_turn {
+    ($name:ident, $feature:literal, $register:ident, $vector:ty) => {
+        #[inline]
+        #[target_feature(enable = $feature)]
+        fn $name(mut offset: isize, mut sum: $vector) -> (isize, $vector) {
+            // SAFETY: no instruction at all.
+            unsafe {
+                asm!(
+                    "/* {0} {1} */",
+                    inout(reg) offset,
+                    inout($register) sum,
+                    options(nostack, preserves_flags)
+                );
+            }
+            (offset, sum)
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(crate) use in_turn;
+
 /// Methods of `Lanes` that are one intrinsic of the vectors' own type.
 #[cfg(target_arch = "x86_64")]
 macro_rules! single_intrinsics {
