@@ -135,6 +135,16 @@ operation!(
     |a, _, _| joined(a * 0.03125 * LOG2_E)
 );
 
+operation!(
+    InTurn,
+    |isa, a, b, c| {
+        let (offset, sum) = isa.in_turn(3, isa.add(a, b));
+        assert_eq!(offset, 3);
+        sum
+    },
+    |a, b, _| a + b
+);
+
 /// `(1 + r) · 2^n` with `x = n + r`.
 fn joined(x: f64) -> f64 {
     let whole = x.round_ties_even();
@@ -194,7 +204,7 @@ check_all!(
     takes_the_maximum: Max, multiplies_and_adds: MulAdd, multiplies_and_subtracts: NegMulAdd,
     rounds_ties_to_even: Round, takes_reciprocals: Reciprocal, scales_exponents: Scale,
     selects_where_less: SelectLess, splits_exponents: SplitAndJoin, splits_wholes: SplitWhole,
-    splits_powers: SplitPower, splits_exponentials: SplitExp,
+    splits_powers: SplitPower, splits_exponentials: SplitExp, keeps_turns: InTurn,
 );
 
 /// Reductions, masks and the tile transpose of one instruction set.

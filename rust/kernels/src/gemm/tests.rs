@@ -134,7 +134,7 @@ fn check_block<T: Real>(rows: usize, columns: usize, depth: usize, transposed: b
 fn blocks_of_every_edge_size() {
     for rows in [0, 1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 19, 24, 64] {
         for columns in [0, 1, 7, 8, 15, 16, 17, 33, 48, 64, 65, 80] {
-            for depth in [0, 1, 5] {
+            for depth in [0, 1, 5, 17] {
                 check_block::<f32>(rows, columns, depth, rows % 2 == 0);
             }
         }
@@ -179,6 +179,21 @@ fn products_of_every_layout_on_every_instruction_set() {
             expected.iter_mut().for_each(|x| *x += 1.0);
             assert_close(&product(a, b, Start::Accumulate, &Pool::new(2)), &expected, depth, "+=");
         }
+    }
+}
+
+#[test]
+fn columns_of_a_that_lie_far_apart() {
+    for [rows, columns, depth] in [[512, 33, 70], [1024, 20, 40], [400, 100, 390], [130, 64, 400]] {
+        let (a, b) = (numbers::<f32>(depth * rows, 6), numbers::<f32>(depth * columns, 7));
+        let a = View::contiguous(&a, [depth, rows]).expect("fits").transpose();
+        let b = View::contiguous(&b, [depth, columns]).expect("fits");
+        let expected = reference::matmul(a, b);
+        on_each_isa(|isa| {
+            let got = product(a, b, Start::Zero, &Serial);
+            assert_close(&got, &expected, depth, &format!("{isa} {rows}×{columns}×{depth}"));
+            assert_eq!(got, product(a, b, Start::Zero, &Pool::new(2)));
+        });
     }
 }
 
