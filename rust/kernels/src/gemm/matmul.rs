@@ -12,7 +12,12 @@ use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 use crate::{Error, Result};
 
-/// Depth of a cache block, in factors: a panel of B that deep, and a tile of A, stay near the core.
+/// Rows and depth, in factors, of a cache block: that much of A takes a fifth of a second-level cache, and
+/// a tile of it and a panel of B that deep stay near the core.
+const BLOCK: [usize; 2] = [120, DEPTH];
+/// The same where columns of A are contiguous: it is quick to read so much of each at a time.
+const BLOCK_OF_COLUMNS: [usize; 2] = [360, CHAIN];
+/// The most depth of a cache block.
 const DEPTH: usize = 384;
 /// Factors summed in one chain: rounding grows with the length of a chain, not with the depth. Matrix
 /// tiles sum shorter ones by themselves.
@@ -21,15 +26,13 @@ const CHAIN: usize = 128;
 /// many short chains.
 const NARROW: usize = 16;
 const NARROW_CHAIN: usize = 8;
-/// Rows of a cache block: that much of A, packed, takes a fifth of a second-level cache.
-const ROWS: usize = 120;
 /// Columns that a thread works off at a time; with the rows above, their sums take half.
 const COLUMNS: usize = 1024;
 /// Factors of B packed at a time (8 MB of 32 bits each): they shall wait in the third-level cache.
 const PACKED: usize = 2 << 20;
 /// The fewest columns packed at a time, however deep: A is packed again for each such part.
 const PACKED_COLUMNS: usize = 128;
-/// Factors below which the calling thread packs alone: about 10 µs, what a team costs to call.
+/// Factors below which the calling thread packs alone: about 20 µs, twice what a team costs to call.
 const WORTH_A_TEAM_TO_PACK: usize = 1 << 15;
 /// The most columns of a panel: a multiple of every vector's lanes.
 const PANEL: usize = 32;
@@ -209,6 +212,7 @@ struct Step<'a, E: Element, F> {
 impl<E: Element, F: ColumnEpilogue<E::Real>> Step<'_, E, F> {
     #[inline(always)]
     fn run<I: Storage<E>>(&self, isa: I, c: ViewMut<'_, E, 2>, team: &dyn Team) -> Result<()> {
+        let [block_rows, _] = cache_block(self.a);
         // As many blocks for each thread; smaller ones where the product has too few.
         let share = |size: usize, whole: usize| {
             let blocks = whole.div_ceil(size).next_multiple_of(team.threads()).max(1);
@@ -216,9 +220,9 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Step<'_, E, F> {
         };
         let (rows, columns) = (c.rows(), c.columns());
         let block = if rows >= columns {
-            [share(ROWS, rows).next_multiple_of(WHOLE_TILES), COLUMNS]
+            [share(block_rows, rows).next_multiple_of(WHOLE_TILES), COLUMNS]
         } else {
-            [ROWS, share(COLUMNS, columns).next_multiple_of(PANEL)]
+            [block_rows, share(COLUMNS, columns).next_multiple_of(PANEL)]
         };
         let blocks = c.blocks(block);
         let grid_columns = columns.div_ceil(block[1]);
@@ -246,14 +250,15 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
         let _tiles = hold_tiles(isa);
         let a = step.a.slice(0, row..row + rows);
         let depth = a.columns().div_ceil(E::Factor::DEPTH);
+        let [_, block_depth] = cache_block(a);
         // Where sums are not finished at once they wait side by side, in memory of their own: rows of
         // C are often a multiple of 4 KB apart, and would throw one another out of the caches.
         let wide = sums_in_place(c.reborrow()).is_some();
-        let direct = wide && F::IDENTITY && depth <= DEPTH;
+        let direct = wide && F::IDENTITY && depth <= block_depth;
         let mut memory = Scratch::take(if direct { 0 } else { rows * columns })?;
         let mut packed = Scratch::take(left_factors::<E>(a, columns))?;
-        for first in (0..depth.max(1)).step_by(DEPTH) {
-            let range = first..depth.min(first + DEPTH);
+        for first in (0..depth.max(1)).step_by(block_depth) {
+            let range = first..depth.min(first + block_depth);
             let numbers = range.start * E::Factor::DEPTH;
             let numbers = numbers..a.columns().min(range.end * E::Factor::DEPTH);
             let a = left(isa, a.slice(1, numbers), &mut packed)?;
@@ -303,17 +308,24 @@ fn multiply<E: Element, I: Storage<E>>(
     }
 }
 
+/// Rows and depth, in factors, that are worked off at a time.
+#[inline(always)]
+fn cache_block<E: Element>(a: View<'_, E, 2>) -> [usize; 2] {
+    if a.has_unit_columns() || E::Factor::DEPTH > 1 { BLOCK } else { BLOCK_OF_COLUMNS }
+}
+
 /// How many factors of `a` must be copied at a time: none where they can be read as they lie.
 #[inline(always)]
 fn left_factors<E: Element>(a: View<'_, E, 2>, columns: usize) -> usize {
     let [rows, depth] = a.shape();
     let [row, column] = a.strides().map(|stride| stride.unsigned_abs() * size_of::<E>());
     let aliased = row.is_multiple_of(ALIAS) || column.is_multiple_of(ALIAS / 2);
+    let [_, block_depth] = cache_block(a);
     let few = if depth.min(DEPTH) * column < APART { FEW_COLUMNS } else { FEW_COLUMNS_APART };
     if columns <= few && (rows < 4 || !aliased) && factors(a).is_some() {
         return 0;
     }
-    let depth = depth.div_ceil(E::Factor::DEPTH).min(DEPTH);
+    let depth = depth.div_ceil(E::Factor::DEPTH).min(block_depth);
     rows.max(depth).next_multiple_of(PADDING).max(rows + PADDING) * (depth + PADDING)
 }
 
