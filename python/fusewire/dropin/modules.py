@@ -7,6 +7,7 @@ has, and hooks, tied weights, buffers, training mode and references to the modul
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from fusewire import nn
 from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
-from fusewire.ops.linear.rivalry import products_gain
+from fusewire.ops.linear.rivalry import rows_that_gain
 
 _CACHES = ("_flat_weights", "_flat_weights_names", "_flat_weight_refs")
 """What `torch.nn.RNNBase` keeps of its weights; our classes look them up when they are called."""
@@ -66,7 +67,8 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
         linear: Whether to change `torch.nn.Linear` too, and Hugging Face's `Conv1D`, which GPT-2 is
             made of. They run our product in float32 and float64, else PyTorch's. If None, they
             are changed where ours is known to be the faster one: on AMD's CPUs with AVX-512,
-            which PyTorch's library leaves unused there.
+            which PyTorch's library leaves unused there, and with AVX2, where ours is for 512 rows
+            (tokens of all sequences together) and more.
         undo: Whether to make all modules what they were before instead.
 
     Returns:
@@ -95,7 +97,7 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
         )
     report = Fusion()
     if linear is None:
-        linear = products_gain()
+        linear = rows_that_gain() < math.inf
     for name, module in model.named_modules():
         if _is_hugging_face(module):
             _fuse_attention(name, module, report, undo)

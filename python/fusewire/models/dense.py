@@ -9,9 +9,9 @@ from fusewire.nn import Linear
 from fusewire.ops.activation import Activation, activate
 from fusewire.ops.activation import composed as pytorchs
 from fusewire.ops.linear import composed, linear
-from fusewire.ops.linear.rivalry import products_gain
+from fusewire.ops.linear.rivalry import rows_that_gain
 
-_OURS = products_gain()
+_MANY_ROWS = rows_that_gain()
 _FEW_ROWS = 8  # as text is generated; with more, a faster product counts more than a cheaper call
 _MANY = 16_384  # numbers from which a faster activation counts more than a cheaper call
 _PYTORCHS = ("relu", "sigmoid")  # of any size
@@ -40,7 +40,8 @@ def dense(
         >>> dense(torch.ones(5, 3), torch.ones(2, 3)).shape
         torch.Size([5, 2])
     """
-    if _OURS or not (torch.is_grad_enabled() or input.shape[:-1].numel() >= _FEW_ROWS):
+    rows = input.shape[:-1].numel()
+    if rows >= _MANY_ROWS or (rows < _FEW_ROWS and not torch.is_grad_enabled()):
         return linear(input, weight, bias, activation)
     output = composed.linear(input, weight, bias, "identity")
     return output if activation is None else activated(output, activation)
@@ -82,7 +83,7 @@ def product(left: Tensor, right: Tensor) -> Tensor:
         >>> product(torch.ones(2, 3), torch.ones(3, 1)).flatten().tolist()
         [3.0, 3.0]
     """
-    return linear(left, right.t()) if _OURS else left @ right
+    return linear(left, right.t()) if len(left) >= _MANY_ROWS else left @ right
 
 
 class Dense(Linear):

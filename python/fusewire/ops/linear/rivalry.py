@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 
 from fusewire import _native
 
+_MANY = 512  # rows; fewer do not repay that weights are packed for every call
 
-def products_gain() -> bool:
-    """Whether our product is known to be faster on this CPU.
 
-    PyTorch's is MKL's, which keeps to AVX2 on AMD's CPUs.
+def rows_that_gain() -> float:
+    """The fewest rows from which our product is known to be faster on this CPU; infinite if none.
+
+    PyTorch's is MKL's, which on AMD's CPUs keeps to AVX2, and to smaller tiles than ours.
     """
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     isa = str(_native.config()["isa"])
-    return isa.startswith("avx512") and "AMD" in capabilities.get("cpu_name", "")
+    if "AMD" not in capabilities.get("cpu_name", "") or not isa.startswith("avx"):
+        return math.inf
+    return 0 if isa.startswith("avx512") else _MANY
