@@ -241,6 +241,25 @@ def test_many_threads_may_enable_it():
     assert not is_replaced()
 
 
+def test_threads_may_call_while_another_one_switches():
+    x = torch.randn(1, 2, 33, 8)
+    expected, wrong, ended = attention(x, x, x), [], threading.Event()
+
+    def call():
+        for _ in range(1000):
+            if not torch.allclose(attention(x, x, x), expected, atol=1e-5):
+                wrong.append(1)
+        ended.set()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not ended.is_set():
+        with fw.enabled():
+            pass
+    thread.join()
+    assert not wrong
+
+
 def overwrite_what_is_free():
     library = ctypes.PyDLL(None)  # Keeps the interpreter.
     library.malloc.restype = ctypes.c_void_p

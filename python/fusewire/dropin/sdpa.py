@@ -22,14 +22,16 @@ from fusewire.ops.door import attach
 
 _FLOATS = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 _COMPOSED = torch.ops.aten._scaled_dot_product_attention_math.default
+_FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
+_REPLACED = (_COMPOSED.name(), _FUSED, f"{_FUSED}_backward")
 
 _lock = threading.RLock()
 _owners: set[object] = set()
 _libraries: list[torch.library.Library] = []
 _retired: deque[object] = deque(maxlen=20_000)
-"""Kernels that were taken away, for threads that wait for the interpreter in order to enter one.
+"""Kernels that were taken away, for threads that run one or wait for the interpreter to enter it.
 
-So many that whoever waits has had it long before the first is forgotten."""
+So many that these have long ended before the first is forgotten."""
 
 
 def enable() -> None:
@@ -133,7 +135,7 @@ def _settle() -> None:
             _libraries.append(library)
         fastpath.replace(_libraries[-1])
     elif not _owners and _libraries:
-        replaced = [(_COMPOSED.name(), "AutogradCPU"), (_COMPOSED.name(), "CPU")]
+        replaced = [(_COMPOSED.name(), "AutogradCPU"), *((name, "CPU") for name in _REPLACED)]
         replaced += fastpath.REPLACED
         _retired.extend(torch.library.get_kernel(name, key) for name, key in replaced)
         while _libraries:
