@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +118,91 @@ def test_sizes_are_asked_for_of_new_networks_only(
         assert said in capfd.readouterr().err
 
 
+def config_of(run: str) -> dict[str, Any]:
+    return json.loads((Path("runs") / run / "config.json").read_text())["config"]
+
+
+def test_a_run_goes_on_as_what_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+    lm = ["train", "lm", "--data", "text.txt", *QUICK]
+    sizes = ["--layers", "1", "--width", "8"]
+    assert main([*lm, *sizes, "--model", "transformer", "--heads", "2", "--context", "32"]) == 0
+    assert main([*lm, *sizes, "--model", "gru", "--context", "150"]) == 0
+    assert main([*lm, *sizes, "--model", "encoder", "--heads", "2", "--context", "16"]) == 0
+    for run, context in (("transformer", 32), ("gru", 150), ("encoder", 16)):
+        assert main([*lm, "--start", f"runs/{run}-1"]) == 0
+        assert config_of(f"{run}-2")["context"] == context
+    assert main([*lm, "--start", "runs/transformer-1", "--context", "9"]) == 0
+    assert config_of("transformer-3")["context"] == 9
+    films = ["train", "classifier", "--data", "films.jsonl", *QUICK]
+    assert main([*films, "--start", "runs/encoder-1"]) == 0
+    assert config_of("classifier-1")["most_tokens"] == 16
+    pairs = ["train", "seq2seq", "--data", "pairs.jsonl", *QUICK]
+    assert main([*pairs, "--model", "luong", "--most-tokens", "8"]) == 0
+    assert main([*pairs, "--start", "runs/seq2seq-1"]) == 0
+    assert config_of("seq2seq-2")["most_tokens"] == 8
+    capfd.readouterr()
+    for command, said in [
+        ([*lm, "--start", "runs/gru-1", "--model", "lstm"], "--model must be that of "),
+        ([*lm, "--start", "runs/gru-1", "--model", "encoder"], "from which this cannot start"),
+        (
+            [*lm, "--start", "runs/transformer-1", "--context", "33"],
+            "--context must be at most the model's, 32, got 33",
+        ),
+        ([*films, "--start", "runs/gru-1", "--model", "bag"], 'gru-1, "gru", got "bag"; leave it'),
+        (
+            [*films, "--start", "runs/encoder-1", "--most-tokens", "17"],
+            "--most-tokens must be at most the model's context, 16, got 17",
+        ),
+        ([*pairs, "--start", "runs/seq2seq-1", "--model", "bahdanau"], "--model must be that of "),
+        (
+            [*pairs, "--start", "runs/seq2seq-1", "--tokenizer", "bpe"],
+            "--tokenizer is for new networks; leave it out with --start",
+        ),
+    ]:
+        assert main(command) == 2
+        assert said in capfd.readouterr().err
+
+
+def test_a_vocabulary_that_is_not_learnt_has_no_size(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenize", "text.txt", "it.tokens", "--tokenizer", "words"]) == 0
+    films = ["train", "classifier", "--data", "films.jsonl"]
+    for command, said in [
+        (
+            ["train", "lm", "--data", "text.txt", "--vocab-size", "99"],
+            "not for bytes; leave it out",
+        ),
+        (
+            [*films, "--tokenizer", "characters", "--vocab-size", "99"],
+            "not for characters; leave it out",
+        ),
+        (["train", "seq2seq", "--data", "pairs.jsonl", "--vocab-size", "9"], "not for bytes"),
+        (["tokenize", "text.txt", "other.tokens", "--vocab-size", "9"], "not for bytes"),
+        (["train", "lm", "--data", "it.tokens", "--tokenizer", "bpe"], "brings its tokenizer"),
+    ]:
+        assert main(command) == 2
+        assert said in capfd.readouterr().err
+    assert not Path("other.tokens").exists()
+
+
+@pytest.mark.parametrize("kind", ["words", "bpe", "unigram"])
+def test_bytes_count_where_tokens_give_the_text_back(
+    kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lm = ["train", "lm", "--data", "text.txt", "--model", "gru", "--context", "8", *QUICK]
+    sizes = ["--layers", "1", "--width", "8", "--vocab-size", "270"]
+    assert main([*lm, *sizes, "--tokenizer", kind, "--documents", "paragraphs"]) == 0
+    capfd.readouterr()
+    assert main(["evaluate", "runs/gru-1", "--data", "text.txt"]) == 0
+    found = numbers(capfd)
+    if kind == "words":
+        assert "bits_per_byte" not in found
+    else:
+        # A document has an end of a line before and behind it; its first token is not predicted.
+        size = 40 * len("\nIt was the best of times, it was the worst of times.\n")
+        bits = found["loss"] / math.log(2) * (found["tokens"] - 40)
+        assert found["bits_per_byte"] == pytest.approx(bits / size, abs=1e-4)
+
+
 def test_text_is_drawn_in_every_way(capfd: pytest.CaptureFixture[str]) -> None:
     lm = ["train", "lm", "--data", "text.txt", "--model", "transformer", "--context", "16", *QUICK]
     assert main(lm) == 0
@@ -153,6 +239,9 @@ def test_an_encoder_decoder_is_trained_and_asked(
     assert "exact" in capfd.readouterr().out
     assert main(["sample", "runs/seq2seq-1", "--prompt", "12", "--top-k", "3"]) == 2
     assert "--top-k is for language models" in capfd.readouterr().err
+    for beams, said in (("0", "at least 1"), ("-2", "at least 1"), ("2000000", "at most 1024")):
+        assert main(["sample", "runs/seq2seq-1", "--prompt", "12", "--beams", beams]) == 2
+        assert f"beams must be {said}, got {beams}" in capfd.readouterr().err
 
 
 def test_word_vectors_are_trained_asked_and_measured(

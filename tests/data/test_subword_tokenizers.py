@@ -67,3 +67,14 @@ def test_signs_of_wordpiece_in_a_text_are_text() -> None:
     described = json.loads(tokenizer.to_json())["learnt"]
     assert [token["content"] for token in described["added_tokens"]] == ["<unk>"]
     assert len(tokenizer.encode("##e")) == 3
+
+
+@pytest.mark.parametrize("kind", ["bytes", "characters", *KINDS])
+def test_bytes_of_a_text_are_counted_where_tokens_give_it_back(kind: str) -> None:
+    text = "Grüße, 世界! the lowest of the new"
+    tokenizer = make_tokenizer(kind, [TEXT + text], vocab_size=300)
+    whole = len(text.encode())
+    lossy = kind in ("words", "wordpiece")
+    assert tokenizer.text_bytes(tokenizer.encode(text)) == (None if lossy else whole)
+    if kind == "unigram":
+        assert tokenizer.text_bytes(tokenizer.encode(text + "é")) is None

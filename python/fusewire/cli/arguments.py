@@ -213,7 +213,7 @@ class Tokenize:
     """File to write."""
     tokenizer: TokenizerName = "bytes"
     """What a token is."""
-    vocab_size: int = 8192
+    vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
 
 

@@ -8,12 +8,27 @@ from typing import Annotated, Literal, TypeAlias
 
 from tyro.conf import arg
 
+from fusewire.errors import InputError
+
 TokenizerName: TypeAlias = Literal["bytes", "characters", "words", "bpe", "wordpiece", "unigram"]
 
 
 def hint(default: str) -> object:
     """What help says of an option whose default is found out later."""
     return arg(help_behavior_hint=f"(default: {default})")
+
+
+def refuse_needless_size(tokenizer: TokenizerName | None, vocab_size: int | None) -> None:
+    """Refuses the size of a vocabulary that is not learnt.
+
+    Raises:
+        InputError: one was given.
+    """
+    if vocab_size is not None and tokenizer in (None, "bytes", "characters"):
+        raise InputError(
+            "--vocab-size is for tokenizers that are learnt (words, bpe, wordpiece, unigram), not "
+            f"for {tokenizer or 'bytes'}; leave it out"
+        )
 
 
 @dataclass(frozen=True)
@@ -64,13 +79,16 @@ class LanguageModel(Steps, Sizes):
 
     data: Path
     """A UTF-8 text file, a folder of .txt files, or what `fusewire tokenize` made of either."""
-    model: Literal["transformer", "encoder", "lstm", "gru", "rnn", "relu"] = "transformer"
+    model: Annotated[
+        Literal["transformer", "encoder", "lstm", "gru", "rnn", "relu"] | None,
+        hint("transformer, with --start that run's"),
+    ] = None
     """What to train: an encoder fills in masked words, the others say what comes next."""
     tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
     """What a token is. Bytes can write any text; others are learnt from the file."""
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt (words, bpe, wordpiece, unigram)."""
-    context: int = 128
+    context: Annotated[int | None, hint("128, with --start that run's")] = None
     """Tokens that a Transformer sees, or steps of truncated backpropagation."""
     documents: Annotated[
         Literal["lines", "paragraphs", "files"] | None, hint("the text is one")
@@ -91,15 +109,18 @@ class ClassifierTraining(Steps, Sizes):
     folder with a folder of texts, or a file of lines, for each class."""
     start: Annotated[Path | None, hint("none")] = None
     """A pre-trained run (train lm) to go on from."""
-    model: Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu", "bag"] = "encoder"
-    """What reads the text, without --start; a bag is the mean of its words' vectors."""
+    model: Annotated[
+        Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu", "bag"] | None,
+        hint("encoder, with --start that run's"),
+    ] = None
+    """What reads the text; a bag is the mean of its words' vectors."""
     tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
     """What a token is, without --start."""
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt."""
     embedding: Annotated[Path | None, hint("none")] = None
     """Word vectors to start the embedding from: a run of embeddings, or a file."""
-    most_tokens: int = 128
+    most_tokens: Annotated[int | None, hint("128, with --start no more than that run saw")] = None
     """Longer texts are cut off."""
     packed: bool = False
     """Read texts one behind another, without padding."""
@@ -120,17 +141,20 @@ class Seq2SeqTraining(Steps):
     data: Path
     """A .csv or .tsv file with the columns source and target, or a .jsonl file with these keys;
     with --denoising what `train lm` reads."""
-    model: Literal["transformer", "luong", "bahdanau"] = "transformer"
+    model: Annotated[
+        Literal["transformer", "luong", "bahdanau"] | None,
+        hint("transformer, with --start that run's"),
+    ] = None
     """A Transformer, or recurrent networks with either attention."""
     denoising: bool = False
     """Learn from a plain text to put back what is missing."""
     start: Annotated[Path | None, hint("none")] = None
-    """A run of the same model to go on from."""
-    tokenizer: TokenizerName = "bytes"
-    """What a token is."""
+    """A run of an encoder-decoder to go on from, with its model and tokenizer."""
+    tokenizer: Annotated[TokenizerName | None, hint("bytes")] = None
+    """What a token is, without --start."""
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt."""
-    most_tokens: int = 64
+    most_tokens: Annotated[int | None, hint("64, with --start that run's")] = None
     """Longer texts are cut off."""
 
 

@@ -47,9 +47,8 @@ def _sample_text(command: Sample) -> None:
 def _transduce(command: Sample) -> None:
     if command.prompt is None:
         raise InputError("give --prompt with the text to read")
-    _deliver(
-        command, seq2seq.transduce(command.run, [command.prompt], command.beams or 4)[0] + "\n"
-    )
+    beams = {} if command.beams is None else {"beams": command.beams}
+    _deliver(command, seq2seq.transduce(command.run, [command.prompt], **beams)[0] + "\n")
 
 
 def _deliver(command: Sample, text: str) -> None:

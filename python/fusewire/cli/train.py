@@ -15,6 +15,7 @@ from fusewire.cli.language_arguments import (
     EmbeddingsTraining,
     LanguageModel,
     Seq2SeqTraining,
+    refuse_needless_size,
 )
 from fusewire.cli.report import exit_code, free_path, print_results
 from fusewire.errors import InputError
@@ -22,6 +23,7 @@ from fusewire.training.run_directory import RunResult
 
 Config = TypeVar("Config")
 
+_SIZES = {"layers": "layers", "heads": "heads", "width": "embed_dim", "dropout": "dropout"}
 _STEPS_OPTIONS = (
     "steps",
     "batch",
@@ -77,22 +79,31 @@ def _train_language_model(what: LanguageModel) -> RunResult:
     from fusewire.training.sequence import masked
 
     options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding", "documents")
-    data, start, out = _absolute(what.data), _absolute(what.start), _out(what.out, what.model)
-    if what.model == "encoder":
-        encoder = _resized(language.encoder(data, context=what.context, start=start), what)
-        return masked.train(_change(encoder, what, *options), out)
-    config = _resized(language.default(data, what.model, context=what.context, start=start), what)
-    return causal.train(_change(config, what, *options), out)
+    _refuse_needless(what, *_SIZES)
+    data, start = _absolute(what.data), _absolute(what.start)
+    model = what.model or ("transformer" if start is None else language.kind_of(start))
+    out = _out(what.out, model)
+    if model == "encoder":
+        with _told_as_options("context"):
+            encoder = language.encoder(data, context=what.context, start=start)
+        return masked.train(_change(_resized(encoder, what), what, *options), out)
+    with _told_as_options("model", "context"):
+        config = language.default(data, model, context=what.context, start=start)
+    return causal.train(_change(_resized(config, what), what, *options), out)
 
 
 def _train_classifier(what: ClassifierTraining) -> RunResult:
     from fusewire.recipes import language
     from fusewire.training.sequence import classifier
 
-    start = _absolute(what.start)
-    config = language.classifier(
-        _absolute(what.data), what.model, most_tokens=what.most_tokens, start=start
-    )
+    _refuse_needless(what, *_SIZES)
+    with _told_as_options("model", "most_tokens"):
+        config = language.classifier(
+            _absolute(what.data),
+            what.model,
+            most_tokens=what.most_tokens,
+            start=_absolute(what.start),
+        )
     texts = ("tokenizer", "vocab_size", "embedding", "packed", "balanced", "labels")
     own = (*texts, "pooling", "tuning")
     config = _change(_resized(config, what), what, *_STEPS_OPTIONS, *own)
@@ -103,13 +114,15 @@ def _train_seq2seq(what: Seq2SeqTraining) -> RunResult:
     from fusewire.recipes import language
     from fusewire.training.sequence import seq2seq
 
-    config = language.seq2seq(
-        _absolute(what.data),
-        what.model,
-        most_tokens=what.most_tokens,
-        denoising=what.denoising,
-        start=_absolute(what.start),
-    )
+    _refuse_needless(what)
+    with _told_as_options("model", "most_tokens"):
+        config = language.seq2seq(
+            _absolute(what.data),
+            what.model,
+            most_tokens=what.most_tokens,
+            denoising=what.denoising,
+            start=_absolute(what.start),
+        )
     config = _change(config, what, *_STEPS_OPTIONS, "tokenizer", "vocab_size")
     return seq2seq.train(config, _out(what.out, "seq2seq"))
 
@@ -155,29 +168,26 @@ def _absolute(path: Path | None) -> Path | None:
 
 
 def _resized(config: Config, what: LanguageModel | ClassifierTraining) -> Config:
-    """Replaces the sizes that were given; a run to start from has its own, and its tokenizer."""
+    """Replaces the sizes that were given."""
     from fusewire.models.language import BagConfig, RecurrentConfig
 
-    fields = {"layers": "layers", "heads": "heads", "width": "embed_dim", "dropout": "dropout"}
-    given = {name: getattr(what, name) for name in (*fields, "tokenizer", "vocab_size")}
-    given = {name: value for name, value in given.items() if value is not None}
-    if what.start is not None and given:
-        option = next(iter(given)).replace("_", "-")
-        raise InputError(f"--{option} is for new networks; leave it out with --start")
-    sizes = {field: given[name] for name, field in fields.items() if name in given}
+    given = {field: getattr(what, name) for name, field in _SIZES.items()}
+    sizes = {field: value for field, value in given.items() if value is not None}
     found: Any = config
     if isinstance(found.model, BagConfig) and sizes.keys() & {"layers", "heads"}:
         raise InputError("--layers and --heads are for networks, not for a bag of words")
     if isinstance(found.model, RecurrentConfig):
         if "heads" in sizes:
-            raise InputError(f"--heads is for Transformers and encoders, not for {what.model}")
+            raise InputError(
+                f"--heads is for Transformers and encoders, not for {found.model.cell}"
+            )
         if "embed_dim" in sizes:
             sizes["hidden_size"] = sizes["embed_dim"]
     try:
         model = dataclasses.replace(found.model, **sizes)
     except InputError as refusal:
         said = str(refusal)
-        for option, field in fields.items():
+        for option, field in _SIZES.items():
             said = re.sub(rf"\b{field}\b", f"--{option}", said)
         raise InputError(said) from None
     replaced: Config = dataclasses.replace(found, model=model)
@@ -201,3 +211,20 @@ def _told_as_options(*names: str) -> Iterator[None]:
         field, rest = str(refusal).split(" ", 1)
         option = f"--{field.replace('_', '-')}" if field in names else field
         raise InputError(f"{option} {rest}") from None
+
+
+def _refuse_needless(
+    what: LanguageModel | ClassifierTraining | Seq2SeqTraining, *sizes: str
+) -> None:
+    """Refuses options that something else has decided: a run to start from, or a tokenizer."""
+    from fusewire.recipes.tokens import brings_tokenizer
+
+    for name in (*sizes, "tokenizer", "vocab_size"):
+        if what.start is not None and getattr(what, name) is not None:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is for new networks; leave it out with --start")
+    if brings_tokenizer(what.data) and (what.tokenizer or what.vocab_size) is not None:
+        raise InputError(
+            f"{what.data} brings its tokenizer; leave --tokenizer and --vocab-size out"
+        )
+    refuse_needless_size(what.tokenizer, what.vocab_size)

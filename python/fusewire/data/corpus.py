@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,11 @@ class Corpus:
 
 
 def load_corpus(
-    path: Path, tokenizer: TokenizerKind | Tokenizer, context: int, vocab_size: int = 8192
+    path: Path,
+    tokenizer: TokenizerKind | Tokenizer,
+    context: int,
+    vocab_size: int = 8192,
+    accept: Callable[[str], None] = lambda _: None,
 ) -> Corpus:
     """Reads a text as tokens.
 
@@ -44,14 +49,16 @@ def load_corpus(
         tokenizer: what makes the tokens, or what it is to be made for the text.
         context: tokens per window.
         vocab_size: most tokens of a tokenizer that is learnt from the text.
+        accept: may refuse the text by its fingerprint.
 
     Raises:
         InputError: the text cannot be read or is too short, or the file of tokens has another
             tokenizer than the model that goes on from here.
     """
     if not is_token_file(path):
-        return make_corpus(read_texts(path), tokenizer, context, str(path), vocab_size)
+        return make_corpus(read_texts(path), tokenizer, context, str(path), vocab_size, accept)
     file = open_tokens(path)
+    accept(file.fingerprint)
     if not isinstance(tokenizer, str) and tokenizer.to_json() != file.tokenizer.to_json():
         raise InputError(f"{path} was made with another tokenizer than the model's; make it anew")
     return _split(file.tokenizer, file.tokens, file.characters, context, path, file.fingerprint)
@@ -63,6 +70,7 @@ def make_corpus(
     context: int,
     source: str,
     vocab_size: int = 8192,
+    accept: Callable[[str], None] = lambda _: None,
 ) -> Corpus:
     """Turns a text into tokens to train and to validate on.
 
@@ -75,13 +83,15 @@ def make_corpus(
         context: tokens per window.
         source: how error messages call the text.
         vocab_size: most tokens of a tokenizer that is learnt from the text.
+        accept: may refuse the text by its fingerprint.
 
     Raises:
         InputError: if the text is too short for one window to train on and one to validate on.
     """
+    fingerprint = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    accept(fingerprint)
     if isinstance(tokenizer, str):
         tokenizer = make_tokenizer(tokenizer, [text], vocab_size)
-    fingerprint = hashlib.sha256(text.encode("utf-8")).hexdigest()
     return _split(tokenizer, tokenizer.encode(text), len(text), context, source, fingerprint)
 
 

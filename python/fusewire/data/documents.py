@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -78,7 +79,11 @@ class DocumentCorpus:
 
 
 def load_documents(
-    path: Path, kind: DocumentKind, tokenizer: TokenizerKind | Tokenizer, vocab_size: int = 8192
+    path: Path,
+    kind: DocumentKind,
+    tokenizer: TokenizerKind | Tokenizer,
+    vocab_size: int = 8192,
+    accept: Callable[[str], None] = lambda _: None,
 ) -> DocumentCorpus:
     """Reads documents as tokens; a tenth of the tokens, at the end, is for validation.
 
@@ -87,6 +92,7 @@ def load_documents(
         kind: what a document is.
         tokenizer: what makes the tokens, or what it is to be made for the text.
         vocab_size: most tokens of a tokenizer that is learnt from the text.
+        accept: may refuse the documents by their fingerprint.
 
     Raises:
         InputError: the text cannot be read, or has fewer than two documents.
@@ -97,6 +103,8 @@ def load_documents(
             f"{path} has {len(texts)} {kind}, and at least two are needed, one to learn from and "
             "one to measure on; say what a document is with --documents"
         )
+    digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
+    accept(digest)
     if isinstance(tokenizer, str):
         tokenizer = make_tokenizer(tokenizer, ["".join(texts)], vocab_size)
     every = tokenize_documents(tokenizer, texts)
@@ -110,7 +118,6 @@ def load_documents(
         )
     cut = min(max(cut, 1), last)
     at = int(every.bounds[cut])
-    digest = hashlib.sha256("\0".join(texts).encode("utf-8")).hexdigest()
     return DocumentCorpus(
         tokenizer,
         Documents(every.tokens[:at], every.bounds[: cut + 1]),

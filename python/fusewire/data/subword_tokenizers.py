@@ -78,6 +78,17 @@ class SubwordTokenizer:
         """The text of token ids."""
         return str(self._learnt.decode(tokens.tolist(), skip_special_tokens=False))
 
+    def text_bytes(self, tokens: NDArray[np.integer[Any]]) -> int | None:
+        """How many bytes of UTF-8 a text has that tokens give back; ``None`` where they do not."""
+        if self.kind == "bpe":  # each character of a token stands for a byte
+            sizes = np.zeros(self.vocab_size, dtype=np.int64)
+            for token, place in self._learnt.get_vocab().items():
+                sizes[place] = len(token)
+            return int(sizes[tokens].sum())
+        if self.kind == "unigram" and self._learnt.token_to_id(_UNKNOWN) not in tokens:
+            return len(self.decode(tokens).encode("utf-8"))
+        return None
+
     def begins_word(self) -> NDArray[np.bool_]:
         """Which tokens a word begins with, (vocab_size)."""
         begins = np.ones(self.vocab_size, dtype=np.bool_)

@@ -35,6 +35,9 @@ class Tokenizer(Protocol):
     def decode(self, tokens: Tokens) -> str:
         """The text of token ids."""
 
+    def text_bytes(self, tokens: Tokens) -> int | None:
+        """How many bytes of UTF-8 a text has that tokens give back; ``None`` where they do not."""
+
     def begins_word(self) -> NDArray[np.bool_]:
         """Which tokens a word begins with, (vocab_size); the space before it belongs to it."""
 
@@ -63,6 +66,10 @@ class ByteTokenizer:
     def decode(self, tokens: Tokens) -> str:
         """The text of token ids; bytes that are no UTF-8 become U+FFFD."""
         return tokens.astype(np.uint8).tobytes().decode("utf-8", errors="replace")
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """How many bytes of UTF-8 a text has: one for each token."""
+        return len(tokens)
 
     def begins_word(self) -> NDArray[np.bool_]:
         """Which bytes a word begins with: the white space before it."""
@@ -134,6 +141,10 @@ class CharacterTokenizer:
     def decode(self, tokens: Tokens) -> str:
         """The text of token ids."""
         return "".join(self.vocabulary[token] for token in tokens.tolist())
+
+    def text_bytes(self, tokens: Tokens) -> int:
+        """How many bytes of UTF-8 a text has."""
+        return len(self.decode(tokens).encode("utf-8"))
 
     def begins_word(self) -> NDArray[np.bool_]:
         """Which characters a word begins with: the white space before it."""

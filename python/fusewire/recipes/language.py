@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from fusewire.data.tokenizers import TokenizerKind
+from fusewire.errors import InputError
 from fusewire.models.language import (
     BagConfig,
     EncoderDecoderConfig,
@@ -22,6 +23,9 @@ from fusewire.training.sequence.seq2seq import Seq2SeqConfig
 
 ModelKind: TypeAlias = Literal["transformer", "lstm", "gru", "rnn", "relu"]
 ReaderKind: TypeAlias = Literal["encoder", "transformer", "lstm", "gru", "rnn", "relu", "bag"]
+PairKind: TypeAlias = Literal["transformer", "luong", "bahdanau"]
+
+Continued = TypeVar("Continued", LanguageConfig, MaskedConfig)
 
 
 def demo_transformer() -> LanguageConfig:
@@ -64,9 +68,9 @@ def demo_lstm() -> LanguageConfig:
 
 def default(
     data: Path,
-    model: ModelKind,
+    model: ModelKind | None = None,
     *,
-    context: int = 128,
+    context: int | None = None,
     tokenizer: TokenizerKind = "bytes",
     start: Path | None = None,
 ) -> LanguageConfig:
@@ -74,22 +78,20 @@ def default(
 
     Args:
         data: a UTF-8 text file.
-        model: what to train.
-        context: tokens that a Transformer sees, or steps of truncated backpropagation.
-        tokenizer: what a token is.
-        start: a run to go on from, whose model and tokenizer count then; at a tenth of the rate.
+        model: what to train; a Transformer by default.
+        context: tokens that a Transformer sees, or steps of truncated backpropagation; 128 by
+            default, or those of ``start``.
+        tokenizer: what a token is, without ``start``.
+        start: a run to go on from, with its model and tokenizer; at a tenth of the rate.
+
+    Raises:
+        InputError: the run is of another model, or sees fewer tokens.
     """
     if start is not None:
         begun: LanguageConfig = config_of(start, LanguageConfig)
-        return dataclasses.replace(
-            begun,
-            data=data,
-            start=start,
-            embedding=None,  # the run's own has learnt since
-            context=min(context, begun.context),
-            learning_rate=begun.learning_rate / 10,
-        )
-    if model == "transformer":
+        return _continued(begun, data, start, model, context)
+    context = 128 if context is None else context
+    if model is None or model == "transformer":
         return LanguageConfig(
             model=_transformer(context),
             data=data,
@@ -111,20 +113,21 @@ def default(
     )
 
 
-def encoder(data: Path, *, context: int = 128, start: Path | None = None) -> MaskedConfig:
+def encoder(data: Path, *, context: int | None = None, start: Path | None = None) -> MaskedConfig:
     """An encoder of moderate size that learns to fill in masked words.
 
     Args:
         data: a UTF-8 text file.
-        context: tokens that it sees.
-        start: a run to go on from, whose model and tokenizer count then; at a tenth of the rate.
+        context: tokens that it sees; 128 by default, or those of ``start``.
+        start: a run to go on from, with its model and tokenizer; at a tenth of the rate.
+
+    Raises:
+        InputError: the run is of another model, or sees fewer tokens.
     """
     if start is not None:
         begun: MaskedConfig = config_of(start, MaskedConfig)
-        rate, context = begun.learning_rate / 10, min(context, begun.context)
-        return dataclasses.replace(
-            begun, data=data, start=start, embedding=None, context=context, learning_rate=rate
-        )
+        return _continued(begun, data, start, "encoder", context)
+    context = 128 if context is None else context
     return MaskedConfig(
         model=_transformer(context),
         data=data,
@@ -137,22 +140,31 @@ def encoder(data: Path, *, context: int = 128, start: Path | None = None) -> Mas
 
 
 def classifier(
-    data: Path, model: ReaderKind, *, most_tokens: int = 128, start: Path | None = None
+    data: Path,
+    model: ReaderKind | None = None,
+    *,
+    most_tokens: int | None = None,
+    start: Path | None = None,
 ) -> ClassifierRunConfig:
     """A classifier of texts, pre-trained or not.
 
     Args:
         data: texts with labels.
-        model: what reads them, without ``start``.
-        most_tokens: longer texts are cut off.
-        start: a pre-trained run, whose model and tokenizer count then.
+        model: what reads them; by default an encoder, or that of ``start``.
+        most_tokens: longer texts are cut off; 128 by default, or fewer if ``start`` saw no more.
+        start: a pre-trained run to go on from, with its model and tokenizer.
+
+    Raises:
+        InputError: the run is of another model, or cannot see so many tokens.
     """
     sizes: BagConfig | TransformerConfig | RecurrentConfig
-    reads: Literal["encoder", "decoder"] = "encoder" if model == "encoder" else "decoder"
-    if start is not None:
-        begun: LanguageConfig | MaskedConfig = config_of(start, LanguageConfig, MaskedConfig)
-        sizes, most_tokens = begun.model, min(most_tokens, begun.context)
-        reads = "encoder" if isinstance(begun, MaskedConfig) else "decoder"
+    tokenizer: TokenizerKind = "bytes"
+    begun = None if start is None else config_of(start, LanguageConfig, MaskedConfig)
+    if most_tokens is None:
+        most_tokens = 128 if begun is None else min(128, begun.context)
+    if begun is not None:
+        model = _require_kind(start, begun, model)
+        sizes, tokenizer = begun.model, begun.tokenizer
     elif model in ("lstm", "gru", "rnn", "relu"):
         sizes = _recurrent(model)
     elif model == "bag":
@@ -162,8 +174,9 @@ def classifier(
     return ClassifierRunConfig(
         model=sizes,
         data=data,
-        reads=reads,
+        reads="encoder" if model in (None, "encoder") else "decoder",
         start=start,
+        tokenizer=tokenizer,
         most_tokens=most_tokens,
         steps=1000,
         batch=32,
@@ -175,9 +188,9 @@ def classifier(
 
 def seq2seq(
     data: Path,
-    model: Literal["transformer", "luong", "bahdanau"],
+    model: PairKind | None = None,
     *,
-    most_tokens: int = 64,
+    most_tokens: int | None = None,
     denoising: bool = False,
     start: Path | None = None,
 ) -> Seq2SeqConfig:
@@ -185,16 +198,24 @@ def seq2seq(
 
     Args:
         data: pairs of texts, or a text file for denoising.
-        model: a Transformer, or GRUs with either attention.
-        most_tokens: longer sources and targets are cut off.
+        model: a Transformer, or GRUs with either attention; the first by default, or that of
+            ``start``.
+        most_tokens: longer sources and targets are cut off; 64 by default, or as ``start`` did.
         denoising: put back what is missing from a text.
-        start: a run to go on from, whose model and tokenizer count then.
+        start: a run to go on from, with its model and tokenizer.
+
+    Raises:
+        InputError: the run is of another model, or cannot see so many tokens.
     """
     sizes: EncoderDecoderConfig | RecurrentEncoderDecoderConfig
-    if start is not None:
-        begun = config_of(start, Seq2SeqConfig)
-        sizes, most_tokens = begun.model, min(most_tokens, begun.most_tokens)
-    elif model == "transformer":
+    tokenizer: TokenizerKind = "bytes"
+    begun = None if start is None else config_of(start, Seq2SeqConfig)
+    if most_tokens is None:
+        most_tokens = 64 if begun is None else begun.most_tokens
+    if begun is not None:
+        _require_kind(start, begun, model)
+        sizes, tokenizer = begun.model, begun.tokenizer
+    elif model is None or model == "transformer":
         half = TransformerConfig(
             context=most_tokens + 1, layers=3, heads=4, embed_dim=128, positions="sinusoidal"
         )
@@ -206,6 +227,7 @@ def seq2seq(
         data=data,
         learns="denoising" if denoising else "pairs",
         start=start,
+        tokenizer=tokenizer,
         most_tokens=most_tokens,
         steps=2000,
         batch=64,
@@ -213,6 +235,44 @@ def seq2seq(
         weight_decay=0.01,
         validate_every=500,
         save_every=500,
+    )
+
+
+def kind_of(start: Path) -> Any:
+    """What the model of a run is called, which others go on from."""
+    return _kind(config_of(start, LanguageConfig, MaskedConfig, Seq2SeqConfig))
+
+
+def _kind(begun: LanguageConfig | MaskedConfig | Seq2SeqConfig) -> str:
+    if isinstance(begun, MaskedConfig):
+        return "encoder"
+    if isinstance(begun.model, RecurrentConfig):
+        return begun.model.cell
+    if isinstance(begun.model, RecurrentEncoderDecoderConfig):
+        return begun.model.attention
+    return "transformer"
+
+
+def _require_kind(
+    start: Path | None, begun: LanguageConfig | MaskedConfig | Seq2SeqConfig, model: str | None
+) -> Any:
+    found = _kind(begun)
+    if model not in (None, found):
+        raise InputError(f'model must be that of {start}, "{found}", got "{model}"; leave it out')
+    return found
+
+
+def _continued(
+    begun: Continued, data: Path, start: Path, model: str | None, context: int | None
+) -> Continued:
+    _require_kind(start, begun, model)
+    return dataclasses.replace(
+        begun,
+        data=data,
+        start=start,
+        embedding=None,  # the run's own has learnt since
+        context=begun.context if context is None else context,
+        learning_rate=begun.learning_rate / 10,
     )
 
 

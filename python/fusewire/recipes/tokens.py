@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fusewire.data.token_files import TextPieces, write_tokens
+from fusewire.data.token_files import TextPieces, is_token_file, write_tokens
 from fusewire.data.tokenizers import TokenizerKind, make_tokenizer
 
 
@@ -25,3 +25,8 @@ def tokenize(path: Path, out: Path, kind: TokenizerKind = "bytes", vocab_size: i
     """
     tokenizer = make_tokenizer(kind, TextPieces(path), vocab_size)
     return len(write_tokens(path, tokenizer, out).tokens)
+
+
+def brings_tokenizer(path: Path) -> bool:
+    """Whether a file is named like one that `tokenize` makes, whose tokenizer counts."""
+    return is_token_file(path)

@@ -45,7 +45,7 @@ from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.learner import SequenceLearner
 from fusewire.training.sequence.pretrained import embed_with, open_pretrained, tokenizer_for
-from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
+from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_between, require_counts
 
@@ -300,11 +300,9 @@ def evaluate(
     return _measure(model, encoded, torch.device("cpu"), batch)
 
 
-def _load(
-    config: ClassifierRunConfig, saved: Tokenizer | None = None
-) -> Material[ClassifierRunConfig]:
+def _load(config: ClassifierRunConfig, begun: Begun | None = None) -> Material[ClassifierRunConfig]:
     data = load_labelled(config.data, config.validation, config.labels)
-    wanted = tokenizer_for(saved, config.start, config.tokenizer)
+    wanted = tokenizer_for(begun, config.start, config.tokenizer)
     # Of all texts, however few have labels: words without a label are words nevertheless.
     tokenizer = tokenizer_of_texts(wanted, data.texts, config.vocab_size)
 

@@ -6,6 +6,7 @@ the gradient (truncated backpropagation); a Transformer reads random windows and
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,8 +42,8 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import LanguageConfig, SamplingConfig
 from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
-from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_for
-from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
+from fusewire.training.sequence.pretrained import accepted_by, embed_with, start_from, tokenizer_for
+from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.sequence.writing import stream_text, write_texts
 from fusewire.training.session import Appearance
 
@@ -109,18 +110,21 @@ class LanguageTask(ScheduledTask):
         return {"samples": run.sample_text_path}
 
 
-def corpus_of(config: LanguageConfig, saved: Tokenizer | None) -> Corpus | DocumentCorpus:
+def corpus_of(config: LanguageConfig, begun: Begun | None) -> Corpus | DocumentCorpus:
     """Reads the text that a run learns from, as tokens.
 
     Args:
         config: the run.
-        saved: its tokenizer, where it was begun before.
+        begun: what it knows of the text, where it was begun before.
+
+    Raises:
+        InputError: the text cannot be used, or has changed since.
     """
-    tokenizer = tokenizer_for(saved, config.start, config.tokenizer)
-    path = config.data or JARGON_TEXT
+    tokenizer, accept = tokenizer_for(begun, config.start, config.tokenizer), accepted_by(begun)
+    path, most = config.data or JARGON_TEXT, config.vocab_size
     if config.documents is not None:
-        return load_documents(path, config.documents, tokenizer, config.vocab_size)
-    return load_corpus(path, tokenizer, config.context, config.vocab_size)
+        return load_documents(path, config.documents, tokenizer, most, accept)
+    return load_corpus(path, tokenizer, config.context, most, accept)
 
 
 def build_model(config: TransformerConfig | RecurrentConfig, vocab_size: int) -> LanguageModel:
@@ -134,8 +138,8 @@ def _build(config: LanguageConfig, vocabulary: Vocabulary) -> LanguageModel:
     return build_model(config.model, vocabulary.tokenizer.vocab_size)
 
 
-def _load(config: LanguageConfig, saved: Tokenizer | None = None) -> Material[LanguageConfig]:
-    corpus = corpus_of(config, saved)
+def _load(config: LanguageConfig, begun: Begun | None = None) -> Material[LanguageConfig]:
+    corpus = corpus_of(config, begun)
 
     def task(config: LanguageConfig, processes: Processes) -> LanguageTask:
         return LanguageTask(config, corpus, processes)
@@ -215,7 +219,9 @@ def evaluate(
         batch: segments read at a time, which does not change the result.
 
     Returns:
-        ``loss`` in nats per token, ``perplexity`` per token, and ``bits_per_byte``.
+        ``loss`` in nats per token, ``perplexity`` per token, how many ``tokens``, and
+        ``bits_per_byte`` of the text, where the tokens give it back: those of words and WordPiece
+        do not, nor does Unigram's for what it does not know.
 
     Raises:
         InputError: the path is no run of a language model, or the text cannot be used.
@@ -224,9 +230,7 @@ def evaluate(
     tokenizer = vocabulary.tokenizer
     held: Tokens | Documents
     if data is None:
-        corpus = corpus_of(config, tokenizer)
-        RunDirectory.open(path).require_same_data(corpus.fingerprint)
-        held = corpus.validation
+        held = corpus_of(config, Begun.of(path)).validation
     elif config.documents is not None:
         held = tokenize_documents(tokenizer, read_documents(data, config.documents))
     else:
@@ -237,13 +241,19 @@ def evaluate(
     if len(tokens) < 2:
         raise InputError(f"{data} is too short to be measured: it has {len(tokens)} tokens")
     loss = _mean_over(model, _cut(held, model, config, batch))
-    size = len(tokenizer.decode(tokens).encode("utf-8"))
-    return {
-        "loss": loss,
-        "perplexity": math.exp(loss),
-        "bits_per_byte": loss / math.log(2) * (len(tokens) - firsts) / size,
-        "tokens": float(len(tokens)),
-    }
+    found = {"loss": loss, "perplexity": math.exp(loss), "tokens": len(tokens)}
+    size = _text_bytes(tokenizer, held)
+    if size is not None:
+        found["bits_per_byte"] = loss / math.log(2) * (len(tokens) - firsts) / size
+    return found
+
+
+def _text_bytes(tokenizer: Tokenizer, held: Tokens | Documents) -> int | None:
+    """How many bytes a text or documents have, where their tokens give them back."""
+    bounds = held.bounds.tolist() if isinstance(held, Documents) else [0, len(held)]
+    tokens = held.tokens if isinstance(held, Documents) else held
+    sizes = [tokenizer.text_bytes(tokens[a:b]) for a, b in itertools.pairwise(bounds)]
+    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 @memory_refusals()

@@ -33,8 +33,8 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import TrainingConfig
 from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
-from fusewire.training.sequence.pretrained import embed_with, start_from, tokenizer_for
-from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
+from fusewire.training.sequence.pretrained import accepted_by, embed_with, start_from, tokenizer_for
+from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_between, require_counts
 
@@ -179,28 +179,26 @@ def evaluate(path: Path, data: Path | None = None, batch: int = 16) -> dict[str,
     tokenizer = vocabulary.tokenizer
     held: Tokens | Documents
     if data is None:
-        corpus = _corpus_of(config, tokenizer)
-        RunDirectory.open(path).require_same_data(corpus.fingerprint)
-        held = corpus.validation
+        held = _corpus_of(config, Begun.of(path)).validation
     elif config.documents is not None:
         held = tokenize_documents(tokenizer, read_documents(data, config.documents))
     else:
-        whole = load_corpus(data, tokenizer, config.context)
-        held = np.concatenate([whole.train, whole.validation])
+        corpus = load_corpus(data, tokenizer, config.context)
+        held = np.concatenate([corpus.train, corpus.validation])
     batches = _masked(config, tokenizer, held, _MEASURED_ROWS, seed=0)
     return _measure(model, batches, torch.device("cpu"), batch)
 
 
-def _corpus_of(config: MaskedConfig, saved: Tokenizer | None) -> Corpus | DocumentCorpus:
-    tokenizer = tokenizer_for(saved, config.start, config.tokenizer)
-    path = config.data or JARGON_TEXT
+def _corpus_of(config: MaskedConfig, begun: Begun | None) -> Corpus | DocumentCorpus:
+    tokenizer, accept = tokenizer_for(begun, config.start, config.tokenizer), accepted_by(begun)
+    path, most = config.data or JARGON_TEXT, config.vocab_size
     if config.documents is not None:
-        return load_documents(path, config.documents, tokenizer, config.vocab_size)
-    return load_corpus(path, tokenizer, config.context, config.vocab_size)
+        return load_documents(path, config.documents, tokenizer, most, accept)
+    return load_corpus(path, tokenizer, config.context, most, accept)
 
 
-def _load(config: MaskedConfig, saved: Tokenizer | None = None) -> Material[MaskedConfig]:
-    corpus = _corpus_of(config, saved)
+def _load(config: MaskedConfig, begun: Begun | None = None) -> Material[MaskedConfig]:
+    corpus = _corpus_of(config, begun)
 
     def task(config: MaskedConfig, processes: Processes) -> MaskedTask:
         return MaskedTask(config, corpus, processes)

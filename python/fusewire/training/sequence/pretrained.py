@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from fusewire.data.tokenizers import Tokenizer, TokenizerKind, load_tokenizer
 from fusewire.errors import InputError
 from fusewire.models.language import WordVectors
 from fusewire.training.run_directory import RunDirectory
-from fusewire.training.sequence.runs import Kind
+from fusewire.training.sequence.runs import Begun, Kind
 
 _READERS = {
     "language": "fusewire.training.sequence.language",
@@ -60,21 +61,26 @@ def tokenizer_of(path: Path) -> Tokenizer:
 
 
 def tokenizer_for(
-    saved: Tokenizer | None, start: Path | None, kind: TokenizerKind
+    begun: Begun | None, start: Path | None, kind: TokenizerKind
 ) -> Tokenizer | TokenizerKind:
     """What makes a run's tokens.
 
     Args:
-        saved: the run's own tokenizer, where it was begun before.
+        begun: the run, where it was begun before.
         start: the run that a new one goes on from.
         kind: what is to be learnt where there is neither.
 
     Raises:
         InputError: the run to start from has no tokenizer.
     """
-    if saved is not None:
-        return saved
+    if begun is not None:
+        return begun.tokenizer
     return kind if start is None else tokenizer_of(start)
+
+
+def accepted_by(begun: Begun | None) -> Callable[[str], None]:
+    """Refuses the fingerprints of other data than those of a run that was begun before."""
+    return (lambda _: None) if begun is None else begun.accept
 
 
 def start_from(path: Path, model: nn.Module) -> None:

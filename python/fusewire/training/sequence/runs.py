@@ -49,6 +49,30 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """What a run that is continued or measured knows of its data.
+
+    Attributes:
+        tokenizer: what it learnt with. Learnt again, it may be another one, and what it was fetched
+            from may be gone.
+        accept: refuses other data than the run's by their fingerprint.
+    """
+
+    tokenizer: Tokenizer
+    accept: Callable[[str], None]
+
+    @classmethod
+    def of(cls, path: Path) -> Begun:
+        """What a run directory says.
+
+        Raises:
+            InputError: the directory is no run, or it is damaged.
+        """
+        run = RunDirectory.open(path)
+        return cls(load_tokenizer(run.path / _TOKENIZER), run.require_same_data)
+
+
+@dataclass(frozen=True)
 class Material(Generic[Config]):
     """What a run learns from.
 
@@ -70,8 +94,7 @@ class Kind(Generic[Config]):
     Attributes:
         name: what run directories call it.
         config: its configuration's dataclass.
-        load: reads the data; with the tokenizer of a run that has one already, instead of learning
-            or fetching it again.
+        load: reads the data, of a run that is continued with what it knows of them.
         build: makes a freshly initialised model.
         begin: puts pre-trained weights into a new model, where the configuration names some.
         appearance: how a run looks to a person.
@@ -80,7 +103,7 @@ class Kind(Generic[Config]):
 
     name: str
     config: type[Config]
-    load: Callable[[Config, Tokenizer | None], Material[Config]]
+    load: Callable[[Config, Begun | None], Material[Config]]
     build: Callable[[Config, Vocabulary], Any]
     begin: Callable[[Config, Any, Vocabulary], None]
     appearance: Callable[[Config], Appearance]
@@ -133,8 +156,7 @@ class Kind(Generic[Config]):
         if steps is not None:
             config = dataclasses.replace(config, steps=steps)
         processes = Processes(config.device)
-        # Learnt again, a tokenizer may be another one, and what it was fetched from may be gone.
-        material = self.load(config, _read_vocabulary(run.path).tokenizer)
+        material = self.load(config, Begun.of(run.path))
         run.require_same_data(material.fingerprint)
         learner = self.build_learner(config, material.vocabulary, processes, new=False)
         done = restore(learner, run, config)

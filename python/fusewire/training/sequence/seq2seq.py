@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,8 +32,8 @@ from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
 from fusewire.training.sequence.config import MOST_BEAMS, TrainingConfig
 from fusewire.training.sequence.parts import PairPart, mean_cross_entropy, pair_part_of
-from fusewire.training.sequence.pretrained import start_from, tokenizer_for
-from fusewire.training.sequence.runs import Kind, Material, ScheduledTask, Vocabulary
+from fusewire.training.sequence.pretrained import accepted_by, start_from, tokenizer_for
+from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
 from fusewire.training.session import Appearance
 from fusewire.training.settings import require_between, require_counts
 
@@ -303,19 +303,19 @@ def evaluate(path: Path, data: Path | None = None) -> dict[str, float]:
     return task.validate(model) | {"pairs": len(pairs)}
 
 
-def _load(config: Seq2SeqConfig, saved: Tokenizer | None = None) -> Material[Seq2SeqConfig]:
-    wanted = tokenizer_for(saved, config.start, config.tokenizer)
+def _load(config: Seq2SeqConfig, begun: Begun | None = None) -> Material[Seq2SeqConfig]:
+    wanted = tokenizer_for(begun, config.start, config.tokenizer)
     if config.learns == "denoising":
-        return _load_noise(config, wanted)
+        return _load_noise(config, wanted, accepted_by(begun))
     found = load_pairs(config.data)
     texts = [text for pair in (*found.train, *found.validation) for text in pair]
     tokenizer = tokenizer_of_texts(wanted, texts, config.vocab_size)
     special = Special.behind(tokenizer)
-    train, measured = (
-        _encode(rows, tokenizer, config.most_tokens) for rows in (found.train, found.validation)
-    )
 
     def task(config: Seq2SeqConfig, processes: Processes) -> Seq2SeqTask:
+        train, measured = (
+            _encode(rows, tokenizer, config.most_tokens) for rows in (found.train, found.validation)
+        )
         batches = PairSource(train, config.batch, config.seed, special)
         return Seq2SeqTask(config, batches, measured[: config.measured], tokenizer, processes)
 
@@ -323,10 +323,10 @@ def _load(config: Seq2SeqConfig, saved: Tokenizer | None = None) -> Material[Seq
 
 
 def _load_noise(
-    config: Seq2SeqConfig, wanted: Tokenizer | TokenizerKind
+    config: Seq2SeqConfig, wanted: Tokenizer | TokenizerKind, accept: Callable[[str], None]
 ) -> Material[Seq2SeqConfig]:
     length = config.most_tokens
-    corpus = load_corpus(config.data, wanted, length, config.vocab_size)
+    corpus = load_corpus(config.data, wanted, length, config.vocab_size, accept)
     tokenizer = corpus.tokenizer
 
     def task(config: Seq2SeqConfig, processes: Processes) -> Seq2SeqTask:
