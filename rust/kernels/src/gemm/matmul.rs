@@ -7,6 +7,7 @@ use super::block::{hold_tiles, multiplies_by_tiles, multiply_block, panel_column
 use super::epilogue::{ColumnEpilogue, Finish};
 use super::few_rows::{self, FewRows};
 use super::pack::{copy_columns, copy_rows, factors, sums_in_place};
+use super::turned::{self, turned};
 use crate::parallel::{Serial, Team, for_each_part, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
@@ -92,8 +93,11 @@ pub fn matmul<E: Element, F: ColumnEpilogue<E::Real>>(
     let work = a.rows().saturating_mul(a.columns()).saturating_mul(b.columns());
     let team = if work < WORTH_A_TEAM { &Serial } else { team };
     let reads_rows = a.has_unit_columns() && b.transpose().has_unit_columns();
-    if a.rows() <= few_rows::MOST && reads_rows && start == Start::Zero {
+    let pays = turned::pays::<E>(a.rows(), a.columns(), b.columns());
+    if a.rows() <= few_rows::MOST && !pays && reads_rows && start == Start::Zero {
         E::dispatch(FewRows { a, b: b.transpose(), c: product.c, epilogue: product.epilogue, team })
+    } else if pays && reads_rows && start == Start::Zero {
+        turned(product, team)
     } else {
         E::dispatch(Product { product, team })
     }

@@ -151,10 +151,10 @@ unsafe fn tile_with<E, I, M, const ROWS: usize, const VECTORS: usize, const TAIL
                             isa.prefetch(b.wrapping_add(ahead));
                         }
                     }
+                    let here = offset + $step * beside;
                     for row in 0..ROWS {
                         // SAFETY: as above.
-                        let factor =
-                            unsafe { rows[row].offset(offset + $step * beside).read_unaligned() };
+                        let factor = unsafe { rows[row].offset(here).read_unaligned() };
                         let factor = isa.splat(factor);
                         for vector in 0..VECTORS {
                             sums[row][vector] =

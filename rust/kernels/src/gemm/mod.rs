@@ -19,6 +19,7 @@ mod rounded;
 #[cfg(target_arch = "x86_64")]
 mod tiles;
 mod transpose;
+mod turned;
 
 pub use around::{Meanwhile, Start};
 pub(crate) use block::panel_columns;

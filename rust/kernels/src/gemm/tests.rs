@@ -162,6 +162,8 @@ fn products_of_every_layout_on_every_instruction_set() {
         [193, 65, 385],
         [30, 600, 40],
         [2, 130, 1100],
+        [16, 129, 256],
+        [61, 300, 300],
     ] {
         for layout in 0..4 {
             let (left, right) = (layout & 1 == 1, layout & 2 == 2);
@@ -226,21 +228,23 @@ impl<T: Real> ColumnEpilogue<T> for AddColumnAndDouble {
 
 #[test]
 fn the_epilogue_comes_once_and_knows_its_place() {
-    let (rows, columns, depth) = (200, 1100, 600);
-    let zeros = vec![0.0_f32; rows * depth];
-    let b = vec![0.0_f32; depth * columns];
-    let mut output = vec![f32::NAN; rows * columns];
-    let product = Matmul {
-        a: View::contiguous(&zeros, [rows, depth]).expect("fits"),
-        b: View::contiguous(&b, [depth, columns]).expect("fits"),
-        c: ViewMut::contiguous(&mut output, [rows, columns]).expect("fits"),
-        start: Start::Zero,
-        epilogue: AddColumnAndDouble,
-        chain: None,
-    };
-    matmul(product, &Pool::new(2)).expect("shapes fit");
-    for (i, &value) in output.iter().enumerate() {
-        assert_eq!(value, (2 * (i % columns)) as f32);
+    for ([rows, columns, depth], transposed) in [([200, 1100, 600], false), ([64, 300, 300], true)]
+    {
+        let zeros = vec![0.0_f32; rows * depth];
+        let b = vec![0.0_f32; depth * (columns + 3) * 2];
+        let mut output = vec![f32::NAN; rows * columns];
+        let product = Matmul {
+            a: View::contiguous(&zeros, [rows, depth]).expect("fits"),
+            b: strided(&b, depth, columns, transposed),
+            c: ViewMut::contiguous(&mut output, [rows, columns]).expect("fits"),
+            start: Start::Zero,
+            epilogue: AddColumnAndDouble,
+            chain: None,
+        };
+        matmul(product, &Pool::new(2)).expect("shapes fit");
+        for (i, &value) in output.iter().enumerate() {
+            assert_eq!(value, (2 * (i % columns)) as f32);
+        }
     }
 }
 
