@@ -67,8 +67,8 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
         linear: Whether to change `torch.nn.Linear` too, and Hugging Face's `Conv1D`, which GPT-2 is
             made of. They run our product in float32 and float64, else PyTorch's. If None, they
             are changed where ours is known to be the faster one: on AMD's CPUs with AVX-512,
-            which PyTorch's library leaves unused there, and with AVX2, where ours is for 512 rows
-            (tokens of all sequences together) and more.
+            which PyTorch's library leaves unused there, and with AVX2, where ours is the faster
+            one for hundreds of rows (tokens of all sequences together).
         undo: Whether to make all modules what they were before instead.
 
     Returns:

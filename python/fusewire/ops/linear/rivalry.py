@@ -9,11 +9,11 @@ import torch
 
 from fusewire import _native
 
-_MANY = 512  # rows; fewer do not repay that weights are packed for every call
+_MANY = 512  # rows: about level there and faster from 768 on, behind with fewer and gradients
 
 
 def rows_that_gain() -> float:
-    """The fewest rows from which our product is known to be faster on this CPU; infinite if none.
+    """The fewest rows from which our product is known to gain on this CPU; infinite if none.
 
     PyTorch's is MKL's, which on AMD's CPUs keeps to AVX2, and to smaller tiles than ours.
     """
