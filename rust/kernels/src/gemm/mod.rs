@@ -7,6 +7,7 @@
 
 mod around;
 mod block;
+mod cache_blocks;
 mod column_sums;
 mod dots;
 mod epilogue;
@@ -25,11 +26,12 @@ pub use around::{Meanwhile, Start};
 pub(crate) use block::panel_columns;
 pub(crate) use block::{hold_tiles, multiplies_by_tiles};
 pub use block::{multiply_block, multiply_in_chains};
+pub use cache_blocks::Matmul;
 pub use column_sums::{ColumnSums, column_sums};
 pub use dots::multiply_rows;
 pub(crate) use dots::{Next, dot_rows};
 pub use epilogue::{ColumnEpilogue, NoEpilogue};
-pub use matmul::{Matmul, matmul};
+pub use matmul::matmul;
 pub(crate) use microkernel::between_calls;
 pub(crate) use pack::DEEPEST;
 pub use pack::{copy_columns, copy_rows, factors};

@@ -6,8 +6,8 @@ use std::ops::RangeInclusive;
 use fusewire_simd::{Element, Kernel, Storage};
 
 use super::around::Start;
+use super::cache_blocks::{Matmul, Product};
 use super::epilogue::{ColumnEpilogue, Finish, NoEpilogue};
-use super::matmul::{Matmul, matmul};
 use super::rounded::as_sums;
 use super::transpose::{Scales, copy_transposed};
 use crate::Result;
@@ -28,7 +28,7 @@ pub(super) fn pays<E: Element>(rows: usize, depth: usize, columns: usize) -> boo
     E::IS_REAL && ROWS.contains(&rows) && depth >= DEPTH && columns > *ROWS.end()
 }
 
-/// See [`matmul`]; for products that [`pays`] names.
+/// The product, for operands that [`pays`] names.
 pub(super) fn turned<E: Element, F: ColumnEpilogue<E::Real>>(
     product: Matmul<'_, E, F>,
     team: &dyn Team,
@@ -39,7 +39,8 @@ pub(super) fn turned<E: Element, F: ColumnEpilogue<E::Real>>(
     let target = ViewMut::contiguous(&mut memory, [columns, rows])?;
     let (left, right) = (b.transpose(), a.transpose());
     let (start, nothing) = (Start::Zero, NoEpilogue);
-    matmul(Matmul { a: left, b: right, c: target, start, epilogue: nothing, chain }, team)?;
+    let product = Matmul { a: left, b: right, c: target, start, epilogue: nothing, chain };
+    E::dispatch(Product { product, team })?;
     let turned = View::contiguous(&memory, [columns, rows])?;
     E::dispatch(TurnBack { turned, c, epilogue, team })
 }
