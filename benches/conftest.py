@@ -1,11 +1,11 @@
 """What a record must carry, and the table at the end of a run."""
 
-import platform
 from typing import Any
 
 import pytest
 import torch
 
+from benches.machine import processor
 from fusewire import _native
 
 
@@ -14,7 +14,7 @@ def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     machine_info["fusewire"] = _native.config()
     machine_info["torch"] = torch.__version__
     machine_info["torch_config"] = torch.__config__.show()
-    machine_info["processor"] = platform.processor()
+    machine_info["processor"] = processor()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

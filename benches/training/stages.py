@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from benches.machine import processor
 from benches.training.record import strict_json
 from fusewire.training.adversarial.config import GanConfig
 from fusewire.training.adversarial.loop import resume, train
@@ -59,7 +60,7 @@ class Record:
         self.content: dict[str, Any] = {
             "name": name,
             "date": str(day),
-            "machine": f"{_processor()}, {os.cpu_count()} cores",
+            "machine": f"{processor()}, {os.cpu_count()} cores",
             "torch": torch.__version__,
             "commit": _commit(),
             "speeds": {},
@@ -136,16 +137,6 @@ def run_stages(
             row = {"run": run, "minutes": minutes, "steps": steps, "trained_on": options.device}
             record.add(row | dict(score(options.runs / name / run)))
     return record
-
-
-def _processor() -> str:
-    try:
-        pairs = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
-    except OSError:
-        return platform.processor() or platform.machine()
-    told = {name.strip(): value.strip() for name, _, value in pairs}
-    family = f"family {told.get('cpu family')}, model {told.get('model')}"
-    return f"{told.get('model name', platform.machine())} ({family})"
 
 
 def _commit() -> str:

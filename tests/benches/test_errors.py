@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import platform
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from benches.errors import __main__ as command
 from benches.errors.summary import FEW, Outcome, by_option, by_result
 from benches.errors.trial import Draw, Ratio, compare, kind, ratios
+from benches.machine import processor
 
 
 @pytest.fixture(autouse=True)
@@ -132,3 +134,14 @@ def test_the_command_prints_and_records(tmp_path, monkeypatch, capsys):
     assert record["results"]["linear-float32"]["output"]["trials"] == 3
     assert record["commit"]
     assert record["machine"]["torch"] == torch.__version__
+    assert record["machine"]["processor"] == processor()
+
+
+def test_the_processor_has_a_name(tmp_path):
+    told = tmp_path / "cpuinfo"
+    lines = ["processor\t: 0", "cpu family\t: 25", "model\t\t: 1", "model name\t: AMD EPYC", ""]
+    told.write_text("\n".join(lines * 2))
+    assert processor(told) == "AMD EPYC (family 25, model 1)"
+    told.write_text("processor\t: 0\nBogoMIPS\t: 50.00\n")
+    assert processor(told) == platform.machine()
+    assert processor(tmp_path / "absent") in (platform.processor(), platform.machine())
