@@ -83,6 +83,42 @@ def test_operands_are_checked():
             call()
 
 
+@pytest.mark.parametrize(
+    ("starts", "words"),
+    [
+        (torch.tensor([0, 4, 3, 7]), "must rise from 0 to 7, but"),
+        (torch.tensor([0, 3, 6]), "must rise from 0 to 7, but"),
+        (torch.tensor([1, 3, 7]), "must rise from 0 to 7, but"),
+        (torch.tensor([0.0, 3.0, 7.0]), "must be whole numbers, but are torch.float32"),
+        (torch.tensor([[0, 3, 7]]), r"must be \(batch \+ 1\), but has shape \[1, 3\]"),
+        (None, "must be a PyTorch tensor, but is NoneType"),
+    ],
+)
+def test_starts_are_told_by_the_names_that_flash_attn_has_for_them(starts, words):
+    q, ends = torch.zeros(7, 2, 8), torch.tensor([0, 3, 7])
+    both = {"cu_seqlens_q": ends, "cu_seqlens_k": ends}
+    for name in both:
+        given = {**both, name: starts}
+        with pytest.raises((TypeError, ValueError), match=f"^{name} {words}"):
+            flash_attn.flash_attn_varlen_func(q, q, q, **given, max_seqlen_q=4, max_seqlen_k=4)
+        with pytest.raises((TypeError, ValueError), match=f"^{name} {words}"):
+            flash_attn.flash_attn_varlen_kvpacked_func(
+                q, torch.stack([q, q], 1), **given, max_seqlen_q=4, max_seqlen_k=4
+            )
+    with pytest.raises((TypeError, ValueError), match=f"^cu_seqlens {words}"):
+        flash_attn.flash_attn_varlen_qkvpacked_func(torch.stack([q, q, q], 1), starts, 4)
+
+
+def test_starts_of_other_numbers_of_sequences():
+    q, starts = torch.zeros(7, 2, 8), torch.tensor([0, 3, 7])
+    with pytest.raises(ValueError, match=r"^cu_seqlens_q must have shape \[4\], but has \[3\]"):
+        flash_attn.flash_attn_varlen_func(q, q, q, starts, torch.tensor([0, 3, 5, 7]), 4, 4)
+    with pytest.raises(TypeError, match=r"^qkv must be of a floating type, but is torch\.int32"):
+        flash_attn.flash_attn_varlen_qkvpacked_func(
+            q.int()[:, None].expand(-1, 3, -1, -1), starts, 4
+        )
+
+
 def test_pages_are_checked():
     store, q = torch.randn(6, 4, 2, 8), torch.randn(2, 4, 8)
     ends = torch.tensor([0, 1, 2]), torch.tensor([0, 5, 13])

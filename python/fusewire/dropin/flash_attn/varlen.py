@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 from fusewire.dropin.flash_attn.padded import (
@@ -84,10 +86,19 @@ def flash_attn_varlen_func(
         dropout_p=dropout_p,
     )
     operands = (q, k, v, cu_seqlens_q, cu_seqlens_k)
-    output, lse = attend(
-        varlen_attention, *operands, return_lse=return_attn_probs, **GROUPED, **options
-    )
+    try:
+        output, lse = attend(
+            varlen_attention, *operands, return_lse=return_attn_probs, **GROUPED, **options
+        )
+    except (TypeError, ValueError) as error:
+        raise _told_of(error, query_offsets="cu_seqlens_q", key_offsets="cu_seqlens_k") from None
     return output if lse is None else (output, lse, q.new_empty(0))
+
+
+def _told_of(error: Exception, **names: str) -> Exception:
+    """The same failure, told of the arguments that were given here."""
+    told = re.sub(r"\w+", lambda word: names.get(word[0], word[0]), str(error))
+    return type(error)(told)
 
 
 def _of_pages(
@@ -124,23 +135,26 @@ def flash_attn_varlen_qkvpacked_func(
 ) -> torch.Tensor | Probabilities:
     """:func:`flash_attn_varlen_func` of ``(total, 3, heads, head_dim)``."""
     q, k, v = unpacked("qkv", qkv, "(total, 3, heads, head_dim)", 3)
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        cu_seqlens,
-        cu_seqlens,
-        max_seqlen,
-        max_seqlen,
-        dropout_p,
-        softmax_scale,
-        causal,
-        window_size,
-        softcap,
-        alibi_slopes,
-        deterministic,
-        return_attn_probs,
-    )
+    try:
+        return flash_attn_varlen_func(
+            q,
+            k,
+            v,
+            cu_seqlens,
+            cu_seqlens,
+            max_seqlen,
+            max_seqlen,
+            dropout_p,
+            softmax_scale,
+            causal,
+            window_size,
+            softcap,
+            alibi_slopes,
+            deterministic,
+            return_attn_probs,
+        )
+    except (TypeError, ValueError) as error:
+        raise _told_of(error, cu_seqlens_q="cu_seqlens", q="qkv") from None
 
 
 def flash_attn_varlen_kvpacked_func(

@@ -156,7 +156,9 @@ def attention(
     if torch.is_autocast_enabled("cpu"):
         query, key, value = dispatcher.autocast(query, key, value)
     given: dict[str, Any] = {"query": query, "key": key, "value": value, **extras._asdict()}
+    names = ("query_lengths", "key_lengths")
     if options.packed:
+        names = ("query_offsets", "key_offsets")
         given["query_offsets"] = given.pop("query_lengths")
         given["key_offsets"] = given.pop("key_lengths")
     try:
@@ -173,8 +175,8 @@ def attention(
             _mask(extras.attn_mask, lead, query.dtype),
             per_head(extras.alibi_slopes, "alibi_slopes", real),
             per_head(extras.sinks, "sinks", real),
-            _whole(extras.query_lengths),
-            _whole(extras.key_lengths),
+            _whole(extras.query_lengths, names[0]),
+            _whole(extras.key_lengths, names[1]),
             None if extras.seed is None else extras.seed.to(query.device),
         )
         output, lse = _dispatch(query, key, value, options, extras, return_lse)
@@ -334,9 +336,9 @@ def per_head(numbers: torch.Tensor | None, name: str, dtype: torch.dtype) -> tor
     return numbers.to(dtype).reshape(-1, numbers.shape[-1])
 
 
-def _whole(numbers: torch.Tensor | None) -> torch.Tensor | None:
+def _whole(numbers: torch.Tensor | None, name: str) -> torch.Tensor | None:
     if numbers is None:
         return None
     if numbers.is_floating_point() or numbers.dtype == torch.bool:
-        raise TypeError(f"lengths and offsets must be whole numbers, but are {numbers.dtype}")
+        raise TypeError(f"{name} must be whole numbers, but are {numbers.dtype}")
     return numbers.to(torch.int64).flatten()
