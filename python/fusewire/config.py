@@ -64,7 +64,7 @@ def config_from_json(kind: type[Config], value: JSON, where: str = "config") -> 
 
 
 def require_declared(config: object) -> None:
-    """Refuses values that the fields of a dataclass are not declared to hold: names, whole numbers.
+    """Refuses values that fields are not declared to hold: names, whole numbers, dataclasses.
 
     What Python's types promise, nobody checks where a configuration is written in Python.
 
@@ -72,7 +72,8 @@ def require_declared(config: object) -> None:
         config: the dataclass, as its `__post_init__` finds it.
 
     Raises:
-        InputError: a name is none of a literal's, or a number is not whole; the field is named.
+        InputError: a name is none of a literal's, a number is not whole, or a value is of none of
+            the dataclasses; the field is named.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -122,6 +123,8 @@ def _unlike(expected: Any, value: object) -> str | None:
         if len(kinds) != len(value):
             return f"a tuple of {len(kinds)}"
         return next(filter(None, map(_unlike, kinds, value)), None)
+    if dataclasses.is_dataclass(expected) and not isinstance(value, typing.cast(type, expected)):
+        return typing.cast(type, expected).__name__
     if expected is type(None) and value is not None:
         return "None"
     if expected is int and not isinstance(value, numbers.Integral):

@@ -112,6 +112,7 @@ def test_sizes_are_asked_for_of_new_networks_only(
         (["--model", "lstm", "--heads", "2"], "--heads is for Transformers"),
         (["--start", "runs/lstm-1", "--width", "32"], "--width is for new networks"),
         (["--start", "runs/lstm-1", "--tokenizer", "words"], "--tokenizer is for new networks"),
+        (["--start", "runs/lstm-1", "--embedding", "v"], "--embedding is for new networks; leave"),
         (["--heads", "5"], "--width must be a multiple of --heads, got "),
     ]:
         assert main(["train", "lm", "--data", "text.txt", "--context", "16", *QUICK, *wrong]) == 2
@@ -149,6 +150,10 @@ def test_a_run_goes_on_as_what_it_was(capfd: pytest.CaptureFixture[str]) -> None
             "--context must be at most the model's, 32, got 33",
         ),
         ([*films, "--start", "runs/gru-1", "--model", "bag"], 'gru-1, "gru", got "bag"; leave it'),
+        (
+            [*films, "--start", "runs/gru-1", "--embedding", "vectors.safetensors"],
+            "--embedding is for new networks; leave it out with --start",
+        ),
         (
             [*films, "--start", "runs/encoder-1", "--most-tokens", "17"],
             "--most-tokens must be at most the model's context, 16, got 17",

@@ -97,7 +97,7 @@ class LanguageModel(Steps, Sizes):
     start: Annotated[Path | None, hint("none")] = None
     """A run to go on from, with its model and tokenizer."""
     embedding: Annotated[Path | None, hint("none")] = None
-    """Word vectors to start the embedding from: a run of embeddings, or a file."""
+    """Word vectors to start the embedding from, without --start: a run of embeddings, or a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class ClassifierTraining(Steps, Sizes):
     vocab_size: Annotated[int | None, hint("8192")] = None
     """Most tokens of a tokenizer that is learnt."""
     embedding: Annotated[Path | None, hint("none")] = None
-    """Word vectors to start the embedding from: a run of embeddings, or a file."""
+    """Word vectors to start the embedding from, without --start: a run of embeddings, or a file."""
     most_tokens: Annotated[int | None, hint("128, with --start no more than that run saw")] = None
     """Longer texts are cut off."""
     packed: bool = False

@@ -79,7 +79,7 @@ def _train_language_model(what: LanguageModel) -> RunResult:
     from fusewire.training.sequence import masked
 
     options = (*_STEPS_OPTIONS, "tokenizer", "vocab_size", "embedding", "documents")
-    _refuse_needless(what, *_SIZES)
+    _refuse_needless(what, *_SIZES, "embedding")
     data, start = _absolute(what.data), _absolute(what.start)
     model = what.model or ("transformer" if start is None else language.kind_of(start))
     out = _out(what.out, model)
@@ -96,7 +96,7 @@ def _train_classifier(what: ClassifierTraining) -> RunResult:
     from fusewire.recipes import language
     from fusewire.training.sequence import classifier
 
-    _refuse_needless(what, *_SIZES)
+    _refuse_needless(what, *_SIZES, "embedding")
     with _told_as_options("model", "most_tokens"):
         config = language.classifier(
             _absolute(what.data),
@@ -214,12 +214,12 @@ def _told_as_options(*names: str) -> Iterator[None]:
 
 
 def _refuse_needless(
-    what: LanguageModel | ClassifierTraining | Seq2SeqTraining, *sizes: str
+    what: LanguageModel | ClassifierTraining | Seq2SeqTraining, *options: str
 ) -> None:
     """Refuses options that something else has decided: a run to start from, or a tokenizer."""
     from fusewire.recipes.tokens import brings_tokenizer
 
-    for name in (*sizes, "tokenizer", "vocab_size"):
+    for name in (*options, "tokenizer", "vocab_size"):
         if what.start is not None and getattr(what, name) is not None:
             option = name.replace("_", "-")
             raise InputError(f"--{option} is for new networks; leave it out with --start")

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from fusewire.config import require_like
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
 from fusewire.models.language import (
@@ -85,8 +86,9 @@ def default(
         start: a run to go on from, with its model and tokenizer; at a tenth of the rate.
 
     Raises:
-        InputError: the run is of another model, or sees fewer tokens.
+        InputError: there is no such model, or the run is of another or sees fewer tokens.
     """
+    require_like(ModelKind | None, model=model)
     if start is not None:
         begun: LanguageConfig = config_of(start, LanguageConfig)
         return _continued(begun, data, start, model, context)
@@ -155,8 +157,9 @@ def classifier(
         start: a pre-trained run to go on from, with its model and tokenizer.
 
     Raises:
-        InputError: the run is of another model, or cannot see so many tokens.
+        InputError: there is no such model, or the run is of another or cannot see so many tokens.
     """
+    require_like(ReaderKind | None, model=model)
     sizes: BagConfig | TransformerConfig | RecurrentConfig
     tokenizer: TokenizerKind = "bytes"
     begun = None if start is None else config_of(start, LanguageConfig, MaskedConfig)
@@ -205,8 +208,9 @@ def seq2seq(
         start: a run to go on from, with its model and tokenizer.
 
     Raises:
-        InputError: the run is of another model, or cannot see so many tokens.
+        InputError: there is no such model, or the run is of another or cannot see so many tokens.
     """
+    require_like(PairKind | None, model=model)
     sizes: EncoderDecoderConfig | RecurrentEncoderDecoderConfig
     tokenizer: TokenizerKind = "bytes"
     begun = None if start is None else config_of(start, Seq2SeqConfig)

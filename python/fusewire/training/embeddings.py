@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from fusewire.config import require_declared
 from fusewire.data.samples import JARGON_TEXT
 from fusewire.data.token_files import TextPieces
 from fusewire.data.vocabulary import Vocabulary, sentences
@@ -81,6 +82,7 @@ class EmbeddingsConfig:
     total_steps: int | None = None
 
     def __post_init__(self) -> None:
+        require_declared(self)
         require_counts(
             dim=self.dim,
             window=self.window,

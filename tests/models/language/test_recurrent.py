@@ -144,7 +144,7 @@ def test_recurrent_weights_begin_orthogonal_and_forget_gates_open() -> None:
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"cell": "vanilla"}, "cell must be one of rnn, relu, lstm, gru, got 'vanilla'"),
+        ({"cell": "vanilla"}, "cell must be 'rnn', 'relu', 'lstm' or 'gru', got 'vanilla'"),
         ({"hidden_size": 0}, "hidden_size must be at least 1, got 0"),
         ({"dropout": -0.1}, r"dropout must be in \[0, 1\), got -0.1"),
     ],

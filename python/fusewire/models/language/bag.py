@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.language.saving import Saved
 
@@ -23,6 +24,7 @@ class BagConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if self.embed_dim < 1:
             raise InputError(f"embed_dim must be at least 1, got {self.embed_dim}")
         if not 0.0 <= self.dropout < 1.0:

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.language.bag import Bag
 from fusewire.models.language.encoder import Encoder
@@ -35,10 +36,9 @@ class ClassifierConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if self.classes < 2:
             raise InputError(f"classes must be at least 2, got {self.classes}")
-        if self.pooling not in ("last", "mean", "cls"):
-            raise InputError(f"pooling must be last, mean or cls, got {self.pooling!r}")
         if not 0.0 <= self.dropout < 1.0:
             raise InputError(f"dropout must be in [0, 1), got {self.dropout}")
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.language.blocks import Memory, Stack
 from fusewire.models.language.conditioned import Conditioned
@@ -28,6 +29,7 @@ class EncoderDecoderConfig:
     decoder: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not self.encoder.tied:
             raise InputError("encoder.tied must be true: an encoder here has no output layer")
 

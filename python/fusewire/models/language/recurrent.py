@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.dense import Dense, dense
 from fusewire.models.language.dropout import LockedDropout
 from fusewire.models.language.recurrent_layers import (
-    CELLS,
     Cell,
     RecurrentState,
     initialise_layers,
@@ -43,8 +43,7 @@ class RecurrentConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
-            raise InputError(f"cell must be one of {', '.join(CELLS)}, got {self.cell!r}")
+        require_declared(self)
         for name in ("layers", "embed_dim", "hidden_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

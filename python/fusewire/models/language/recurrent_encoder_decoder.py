@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import fusewire
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 from fusewire.models.language.alignment import BahdanauAttention, LuongAttention, Source
 from fusewire.models.language.conditioned import Conditioned
@@ -44,10 +45,7 @@ class RecurrentEncoderDecoderConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.cell not in ("lstm", "gru"):
-            raise InputError(f"cell must be lstm or gru, got {self.cell!r}")
-        if self.attention not in ("bahdanau", "luong"):
-            raise InputError(f"attention must be bahdanau or luong, got {self.attention!r}")
+        require_declared(self)
         for name in ("embed_dim", "hidden_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -31,7 +31,6 @@ _OPERATORS: dict[str, Callable[..., tuple[Tensor, Any]]] = {
     "LSTM": fusewire.lstm,
     "GRU": fusewire.gru,
 }
-CELLS = tuple(_MODULES)
 
 
 def make_layers(cell: Cell, input_size: int, hidden_size: int, layers: int = 1) -> Recurrent:

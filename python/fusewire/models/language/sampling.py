@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 
 
@@ -32,6 +33,7 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not 0.0 <= self.temperature < math.inf:
             raise InputError(f"temperature must not be negative, got {self.temperature}")
         if self.top_k is not None and self.top_k < 1:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 
 _OFFSET, _PRIME = 0x811C9DC5, 0x01000193
@@ -31,6 +32,7 @@ class Subwords:
     buckets: int = 200_000
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not 1 <= self.shortest <= self.longest:
             raise InputError(
                 f"shortest must be from 1 to longest, got {self.shortest} and {self.longest}"

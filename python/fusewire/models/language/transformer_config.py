@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from fusewire.config import require_declared
 from fusewire.errors import InputError
 
 
@@ -28,6 +29,7 @@ class RotaryScaling:
     magnitude: float = 1.0
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if not self.factor > 0.0:
             raise InputError(f"the factor of rotary_scaling must be above 0, got {self.factor}")
         if not 0.0 <= self.slow_turns < self.fast_turns:
@@ -102,6 +104,7 @@ class TransformerConfig:
     rotary_scaling: RotaryScaling | YarnScaling | None = None
 
     def __post_init__(self) -> None:
+        require_declared(self)
         sizes = ("context", "layers", "heads", "embed_dim", "kv_heads", "head_dim")
         for name in (*sizes, "feed_forward_dim", "attention_window"):
             size = getattr(self, name)

@@ -42,7 +42,7 @@ from fusewire.training.order import ShuffledOrder
 from fusewire.training.plots import plot_matrix
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
-from fusewire.training.sequence.config import TrainingConfig
+from fusewire.training.sequence.config import TrainingConfig, require_one_beginning
 from fusewire.training.sequence.learner import SequenceLearner
 from fusewire.training.sequence.pretrained import embed_with, open_pretrained, tokenizer_for
 from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
@@ -66,7 +66,7 @@ class ClassifierRunConfig(TrainingConfig):
         reads: a Transformer's direction: ``"encoder"`` sees the whole text at once.
         data: texts with labels, see `fusewire.data.labelled.load_labelled`.
         start: a pre-trained run to go on from, with its tokenizer; ``None`` starts afresh.
-        embedding: word vectors that the embedding starts from.
+        embedding: word vectors that the embedding starts from; not with ``start``.
         tokenizer: what a token is, without ``start``.
         vocab_size: most tokens of a tokenizer that is learnt from the texts.
         most_tokens: longer texts are cut off.
@@ -103,6 +103,7 @@ class ClassifierRunConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_beginning(self.start, self.embedding)
         require_counts(
             vocab_size=self.vocab_size,
             most_tokens=self.most_tokens,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from fusewire.config import require_declared
 from fusewire.data.documents import DocumentKind
 from fusewire.data.tokenizers import TokenizerKind
 from fusewire.errors import InputError
@@ -59,6 +60,7 @@ class SamplingConfig:
     count: int = 1
 
     def __post_init__(self) -> None:
+        require_declared(self)
         if self.prompt == "":
             raise InputError("the prompt is empty; give some text to continue, or leave it out")
         if any("\ud800" <= character <= "\udfff" for character in self.prompt or ""):
@@ -125,6 +127,7 @@ class TrainingConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
+        require_declared(self)
         require_counts(steps=self.steps)
         require_batch(batch=self.batch)
         require_counts(accumulate=self.accumulate)
@@ -151,6 +154,15 @@ class TrainingConfig:
         return self.learning_rate * (final + (1.0 - final) * cosine)
 
 
+def require_one_beginning(start: Path | None, embedding: Path | None) -> None:
+    """Refuses word vectors for an embedding that a run has learnt already."""
+    if start is not None and embedding is not None:
+        raise InputError(
+            "start brings an embedding that has learnt, and embedding would take its place; leave "
+            "out one of them"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageConfig(TrainingConfig):
     """Everything that decides a run of language modelling.
@@ -164,7 +176,7 @@ class LanguageConfig(TrainingConfig):
         documents: what is read by itself, packed without padding, so that a batch holds at most
             ``batch`` times ``context`` tokens; ``None`` reads the text as one.
         start: a run or a saved model to go on from, with its tokenizer; ``None`` starts afresh.
-        embedding: word vectors that the embedding starts from.
+        embedding: word vectors that the embedding starts from; not with ``start``.
         validation_tokens: measure on at most so many tokens.
         sampling: how samples.txt is drawn.
     """
@@ -182,6 +194,7 @@ class LanguageConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_beginning(self.start, self.embedding)
         require_counts(context=self.context, vocab_size=self.vocab_size)
         require_between(2, math.inf, validation_tokens=self.validation_tokens)
         if isinstance(self.model, TransformerConfig) and self.context > self.model.context:

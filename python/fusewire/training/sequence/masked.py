@@ -31,7 +31,7 @@ from fusewire.models.language import Encoder, TransformerConfig
 from fusewire.training.devices import memory_refusals
 from fusewire.training.processes import Processes
 from fusewire.training.run_directory import RunDirectory
-from fusewire.training.sequence.config import TrainingConfig
+from fusewire.training.sequence.config import TrainingConfig, require_one_beginning
 from fusewire.training.sequence.parts import Part, mean_cross_entropy, part_of
 from fusewire.training.sequence.pretrained import accepted_by, embed_with, start_from, tokenizer_for
 from fusewire.training.sequence.runs import Begun, Kind, Material, ScheduledTask, Vocabulary
@@ -60,7 +60,7 @@ class MaskedConfig(TrainingConfig):
         masked: part of the tokens that are to be predicted.
         whole_words: whether the tokens of a word are masked together.
         start: a run to go on from, with its tokenizer; ``None`` starts afresh.
-        embedding: word vectors that the embedding starts from.
+        embedding: word vectors that the embedding starts from; not with ``start``.
     """
 
     model: TransformerConfig
@@ -76,6 +76,7 @@ class MaskedConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_one_beginning(self.start, self.embedding)
         require_counts(context=self.context, vocab_size=self.vocab_size)
         require_between(0.01, 0.9, masked=self.masked)
         if self.context > self.model.context:
