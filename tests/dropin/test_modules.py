@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import fusewire as fw
 from fusewire.dropin import modules
+from fusewire.dropin.classes import CLASSES, LINEAR_CLASSES
 
 
 class Model(torch.nn.Module):
@@ -319,6 +320,20 @@ def test_traces_refuse_what_torch_lacks():
     layer = fw.nn.GRU(6, 4, layer_norm=True)
     with pytest.raises(RuntimeError, match="cannot record GRU"):
         torch.jit.trace(layer, torch.randn(5, 2, 6))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+@pytest.mark.parametrize("kind", list(CLASSES | LINEAR_CLASSES), ids=lambda kind: kind.__name__)
+def test_scripts_are_refused_in_one_line(kind):
+    layer = kind(6, 2)
+    model = torch.nn.ModuleList([layer])
+    torch.jit.script(model)
+    fw.fuse(model, linear=True)
+    name = type(layer).__name__
+    with pytest.raises(RuntimeError, match=rf"^torch\.jit\.script cannot compile .* {name}; .*$"):
+        torch.jit.script(model)
+    fw.fuse(model, undo=True)
+    torch.jit.script(model)
 
 
 @pytest.mark.parametrize("cell", ["RNNCell", "GRUCell", "LSTMCell"])

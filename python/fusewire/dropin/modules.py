@@ -61,6 +61,7 @@ def fuse(model: torch.nn.Module, *, linear: bool | None = None, undo: bool = Fal
     `fusewire.dropin.transformers`). On other devices than the CPU, and in half precision where our
     kernels do not serve it, all of them go on running PyTorch's operators. What `isinstance` says
     stays true but for `torch.nn.RNN`, `LSTM` and `GRU`, whose subclasses `torch.compile` refuses.
+    `torch.export` and `torch.jit.trace` take the model; `torch.jit.script` does not, and says so.
 
     Args:
         model: Any module; may itself be one of the above.

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional
 
 from fusewire.nn import nested
-from fusewire.nn.symbolic import is_symbolic, recorded
+from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 from fusewire.ops.attention import scaled_dot_product_attention
 from fusewire.ops.dispatcher import is_traced
 
@@ -29,6 +29,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         >>> output.shape
         torch.Size([3, 5, 8])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self,

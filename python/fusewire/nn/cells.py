@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fusewire.nn.symbolic import is_symbolic, recorded
+from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 
@@ -20,6 +20,8 @@ class RNNCell(torch.nn.RNNCell):
         >>> fw.nn.RNNCell(3, 5)(torch.ones(2, 3)).shape
         torch.Size([2, 5])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.RNNCell`."""
@@ -43,6 +45,8 @@ class GRUCell(torch.nn.GRUCell):
         torch.Size([2, 5])
     """
 
+    __prepare_scriptable__ = refuse_script
+
     def forward(self, input: torch.Tensor, hx: torch.Tensor | None = None) -> torch.Tensor:
         """See `torch.nn.GRUCell`."""
         if is_symbolic(input):
@@ -65,6 +69,8 @@ class LSTMCell(torch.nn.LSTMCell):
         >>> hidden.shape, cell.shape
         (torch.Size([2, 5]), torch.Size([2, 5]))
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self, input: torch.Tensor, hx: tuple[torch.Tensor, torch.Tensor] | None = None

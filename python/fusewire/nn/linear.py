@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusewire.nn.symbolic import is_symbolic, recorded
+from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 from fusewire.ops.linear import Activation, linear
 
 
@@ -26,6 +26,8 @@ class Linear(torch.nn.Linear):
         >>> layer(torch.ones(5, 3)).shape
         torch.Size([5, 2])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from fusewire.nn import traced
-from fusewire.nn.symbolic import is_symbolic, recorded
+from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
 from fusewire.ops.rnn.cells import zoneout_pair
@@ -68,6 +68,8 @@ class Recurrent(torch.nn.Module):
     locked: bool = False
     recurrent_dropout: float = 0.0
     zoneout: tuple[float, float] = (0.0, 0.0)
+
+    __prepare_scriptable__ = refuse_script
 
     mode: str
     """``"RNN_TANH"``, ``"RNN_RELU"``, ``"LSTM"``, ``"GRU"``, ``"MIN_GRU"`` or ``"MIN_LSTM"``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from fusewire.nn.symbolic import is_symbolic, recorded
+from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 
 
 class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
@@ -22,6 +22,8 @@ class TransformerEncoderLayer(torch.nn.TransformerEncoderLayer):
         >>> layer(torch.ones(3, 5, 8)).shape
         torch.Size([3, 5, 8])
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def forward(
         self,
