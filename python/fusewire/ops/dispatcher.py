@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.autograd import forward_ad
 
+from fusewire.ops import flops
 from fusewire.ops.door import attach
 
 REAL = frozenset({torch.float32, torch.float64})
@@ -72,7 +73,9 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
         return fake(*operands)
 
     torch.library.register_fake(f"fusewire::{name}", on_one_device)
-    overload: torch._ops.OpOverload = getattr(torch.ops.fusewire, name).default
+    packet: torch._ops.OpOverloadPacket = getattr(torch.ops.fusewire, name)
+    flops.know(name, packet)
+    overload: torch._ops.OpOverload = packet.default
     return overload
 
 
@@ -83,6 +86,8 @@ def is_served(operand: torch.Tensor, dtypes: frozenset[torch.dtype] = REAL) -> b
     into an autograd Function of the quick kind, and outside of `torch.jit.trace`, which would
     record the sizes of its example as numbers.
     """
+    if not is_compiling() and _modes() > 0:
+        flops.tell_counters()  # One of the modes may be such, and older than what it would know.
     return (
         operand.is_cpu
         and operand.dtype in dtypes
