@@ -114,6 +114,7 @@ def test_sizes_are_asked_for_of_new_networks_only(
         (["--start", "runs/lstm-1", "--tokenizer", "words"], "--tokenizer is for new networks"),
         (["--start", "runs/lstm-1", "--embedding", "v"], "--embedding is for new networks; leave"),
         (["--heads", "5"], "--width must be a multiple of --heads, got "),
+        (["--model", "mamba"], "Expected one of encoder, gru, lstm, relu, rnn, transformer. For"),
     ]:
         assert main(["train", "lm", "--data", "text.txt", "--context", "16", *QUICK, *wrong]) == 2
         assert said in capfd.readouterr().err

@@ -255,4 +255,10 @@ def parse(arguments: Sequence[str]) -> Command:
             raise
         # tyro draws a box of several lines with a title; a refusal of ours is one line.
         content = re.sub("╭.*╮|[─│╰╯]|-{5,}", " ", complaint.getvalue())
-        raise InputError(" ".join(content.split())) from None
+        told = re.sub(r"(?<=Expected one of )\((.*?)\)", _in_order, " ".join(content.split()))
+        raise InputError(told) from None
+
+
+def _in_order(choices: re.Match[str]) -> str:
+    """Choices as they can be typed; tyro's come in a random order, with what is no choice."""
+    return ", ".join(sorted(set(re.findall("'(.*?)'", choices[1])) - {"None"}))
