@@ -33,7 +33,7 @@ from fusewire.errors import InputError
 
 @dataclass(frozen=True)
 class Demo:
-    """Train a GAN, a Transformer and an LSTM on the samples in the package: about two minutes."""
+    """Train a GAN, a Transformer and an LSTM on the samples in the package, in some minutes."""
 
     out: Annotated[Path | None, hint("a new one in runs/")] = None
     """Directory to make, with one run directory for each model."""

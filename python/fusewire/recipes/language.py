@@ -30,7 +30,7 @@ Continued = TypeVar("Continued", LanguageConfig, MaskedConfig)
 
 
 def demo_transformer() -> LanguageConfig:
-    """A small character Transformer that learns to spell English in about half a minute.
+    """A small character Transformer that learns to spell English in about a minute.
 
     On one thread: with so little work a step, two gain little on an idle machine, and lose much
     where another process wants a core.
@@ -51,7 +51,7 @@ def demo_transformer() -> LanguageConfig:
 
 
 def demo_lstm() -> LanguageConfig:
-    """A character LSTM that learns to spell English in about half a minute, on one thread too."""
+    """A character LSTM that learns to spell English in about a minute, on one thread too."""
     return LanguageConfig(
         model=RecurrentConfig(cell="lstm", layers=1, embed_dim=256, hidden_size=256),
         tokenizer="characters",
