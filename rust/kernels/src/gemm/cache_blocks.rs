@@ -1,5 +1,7 @@
 //! A product by cache blocks: packing and threads around [`multiply_block`].
 
+use std::ops::Range;
+
 use fusewire_simd::{Element, Factor, Kernel, Storage};
 
 use super::around::Start;
@@ -41,6 +43,10 @@ const FEW_COLUMNS: usize = 5 * PANEL;
 /// apart as they are, throw one another out of a second-level cache.
 const FEW_COLUMNS_APART: usize = 2 * PANEL;
 const APART: usize = 1 << 19;
+/// Columns of B whose panels are copied side by side, and rows of B at a time: each row of a wide B lies in
+/// a page of its own, of which one panel needs a line or two.
+const BESIDE: usize = 256;
+const ROWS_AT_ONCE: usize = 4;
 /// Factors between the rows of packed A, beyond its depth: rows must not fall into the same sets.
 const PADDING: usize = 16;
 /// Bytes after which addresses fall into the same set of a first-level cache.
@@ -82,7 +88,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
         let packed = (PACKED / depth).max(1).next_multiple_of(PACKED_COLUMNS);
         for first in (0..b.columns()).step_by(packed) {
             let columns = first..b.columns().min(first + packed);
-            let right = Right::new(isa, b.slice(1, columns.clone()), a.rows(), team)?;
+            let right = Right::new(isa, a, b.slice(1, columns.clone()), team)?;
             let chain = chain.unwrap_or(match b.columns() {
                 _ if multiplies_by_tiles::<E, I>(isa) => DEPTH,
                 0..NARROW => NARROW_CHAIN,
@@ -100,22 +106,44 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for Product<'_, E, F> {
 enum Right<'a, E: Element> {
     /// As they lie: too few rows of A to repay a copy.
     Lying(View<'a, E::Factor, 2>),
+    /// As they were stored: one block of A's rows needs each panel once, and copies it then.
+    Stored { source: View<'a, E, 2>, panel: usize },
     /// Panels of `panel` columns one behind the other, each `(depth, panel)`.
     Packed { factors: Scratch<E::Factor>, depth: usize, columns: usize, panel: usize },
 }
 
-struct PackPanel<'a, E: Element> {
+/// Some panels of B side by side, `(panels, depth, panel)`.
+struct PackPanels<'a, E: Element> {
     source: View<'a, E, 2>,
-    panel: ViewMut<'a, E::Factor, 2>,
+    panels: ViewMut<'a, E::Factor, 3>,
 }
 
-impl<E: Element> Kernel<E> for PackPanel<'_, E> {
+impl<E: Element> Kernel<E> for PackPanels<'_, E> {
     type Output = ();
     #[inline(always)]
     fn run<I: Storage<E>>(self, isa: I) {
-        let width = self.source.columns();
-        copy_rows(isa, self.source, self.panel.slice(1, 0..width));
+        let Self { source, mut panels } = self;
+        let [_, depth, panel] = panels.shape();
+        // One panel reads no row of B twice, and contiguous columns are read one after the other anyway.
+        let some = source.has_unit_columns() && source.columns() > panel;
+        let at_once = if some { ROWS_AT_ONCE } else { depth.max(1) };
+        for first in (0..depth).step_by(at_once) {
+            let range = first..depth.min(first + at_once);
+            for (index, column) in (0..source.columns()).step_by(panel).enumerate() {
+                let columns = column..source.columns().min(column + panel);
+                let target = panels.reborrow().inner::<1, 2>([index]);
+                let target = target.slice(0, range.clone()).slice(1, 0..columns.len());
+                copy_rows(isa, stored_rows(source, range.clone()).slice(1, columns), target);
+            }
+        }
     }
+}
+
+/// The rows of B that become a range of its rows of factors.
+#[inline(always)]
+fn stored_rows<E: Element>(b: View<'_, E, 2>, factors: Range<usize>) -> View<'_, E, 2> {
+    let end = b.rows().min(factors.end * E::Factor::DEPTH);
+    b.slice(0, factors.start * E::Factor::DEPTH..end)
 }
 
 impl<'a, E: Element> Right<'a, E> {
@@ -123,10 +151,16 @@ impl<'a, E: Element> Right<'a, E> {
     const FEW_ROWS: usize = 24;
 
     #[inline(always)]
-    fn new<I: Storage<E>>(isa: I, b: View<'a, E, 2>, rows: usize, team: &dyn Team) -> Result<Self> {
+    fn new<I: Storage<E>>(
+        isa: I,
+        a: View<'_, E, 2>,
+        b: View<'a, E, 2>,
+        team: &dyn Team,
+    ) -> Result<Self> {
+        let [block_rows, block_depth] = cache_block(a);
         if E::Factor::DEPTH == 1
             && b.has_unit_columns()
-            && rows < Self::FEW_ROWS
+            && a.rows() < Self::FEW_ROWS
             && let Some(lying) = factors(b)
         {
             return Ok(Self::Lying(lying));
@@ -134,27 +168,41 @@ impl<'a, E: Element> Right<'a, E> {
         let columns = b.columns();
         let depth = b.rows().div_ceil(E::Factor::DEPTH);
         let width = panel_columns(I::REGISTERS, I::LANES, PANEL);
+        // Short blocks would read a little of each row at a time, far from the next.
+        if block_depth == DEPTH && a.rows() <= block_rows {
+            return Ok(Self::Stored { source: b, panel: width });
+        }
         let panels = columns.div_ceil(width);
         let mut factors = Scratch::take(panels * width * depth)?;
         let team = if depth * columns < WORTH_A_TEAM_TO_PACK { &Serial } else { team };
         let target = ViewMut::contiguous(&mut factors, [panels, depth, width])?;
         if depth > 0 {
-            for_each_part(team, target.blocks([1, depth, width]), |index, panel| {
-                let range = index * width..columns.min((index + 1) * width);
-                isa.vectorize(PackPanel { source: b.slice(1, range), panel: panel.inner([0]) });
+            let beside = (BESIDE / width).max(1);
+            for_each_part(team, target.blocks([beside, depth, width]), |index, panels| {
+                let first = index * beside * width;
+                let range = first..columns.min(first + beside * width);
+                isa.vectorize(PackPanels { source: b.slice(1, range), panels });
             });
         }
         Ok(Self::Packed { factors, depth, columns, panel: width })
     }
 
-    /// The rows of `depth`, in factors, and the columns from `column` on, as wide as they lie together.
+    /// Factors of a panel that [`Self::columns_from`] copies.
+    fn copied(&self, depth: usize) -> usize {
+        if let Self::Stored { panel, .. } = self { depth * panel } else { 0 }
+    }
+
+    /// The rows of a range of the depth, in factors, and the columns from `column` on, as wide as they lie
+    /// together; those that were stored are copied to `memory`.
     #[inline(always)]
-    fn columns_from(
-        &self,
+    fn columns_from<'m, I: Storage<E>>(
+        &'m self,
+        isa: I,
         column: usize,
         end: usize,
-        range: std::ops::Range<usize>,
-    ) -> Result<View<'_, E::Factor, 2>> {
+        range: Range<usize>,
+        memory: &'m mut [E::Factor],
+    ) -> Result<View<'m, E::Factor, 2>> {
         match self {
             Self::Lying(b) => Ok(b.slice(1, column..end).slice(0, range)),
             Self::Packed { factors, depth, columns, panel } => {
@@ -162,6 +210,14 @@ impl<'a, E: Element> Right<'a, E> {
                 let width = (*panel).min(columns - column).min(end - column);
                 let panel = View::contiguous(factors, [*depth, *panel])?;
                 Ok(panel.slice(0, range).slice(1, 0..width))
+            }
+            Self::Stored { source, panel } => {
+                let width = (*panel).min(end - column);
+                let source = stored_rows(*source, range.clone()).slice(1, column..column + width);
+                let memory = &mut memory[..range.len() * panel];
+                let panels = ViewMut::contiguous(memory, [1, range.len(), *panel])?;
+                isa.vectorize(PackPanels { source, panels });
+                Ok(View::contiguous(memory, [range.len(), *panel])?.slice(1, 0..width))
             }
         }
     }
@@ -225,6 +281,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
         let direct = wide && F::IDENTITY && depth <= block_depth;
         let mut memory = Scratch::take(if direct { 0 } else { rows * columns })?;
         let mut packed = Scratch::take(left_factors::<E>(a, columns))?;
+        let mut copied = Scratch::take(step.right.copied(block_depth.min(depth)))?;
         for first in (0..depth.max(1)).step_by(block_depth) {
             let range = first..depth.min(first + block_depth);
             let numbers = range.start * E::Factor::DEPTH;
@@ -234,7 +291,7 @@ impl<E: Element, F: ColumnEpilogue<E::Real>> Kernel<E> for StepBlock<'_, '_, E, 
             let mut done = 0;
             while done < columns {
                 let (from, end) = (column + done, column + columns);
-                let b = step.right.columns_from(from, end, range.clone())?;
+                let b = step.right.columns_from(isa, from, end, range.clone(), &mut copied)?;
                 let mut panel = c.reborrow().slice(1, done..done + b.columns());
                 let width = b.columns();
                 if let (true, Some(sums)) = (direct, sums_in_place(panel.reborrow())) {

@@ -35,12 +35,12 @@ pub fn matmul<E: Element, F: ColumnEpilogue<E::Real>>(
     }
     let work = a.rows().saturating_mul(a.columns()).saturating_mul(b.columns());
     let team = if work < WORTH_A_TEAM { &Serial } else { team };
+    let turns = start == Start::Zero && turned::pays(a, b);
     let reads_rows = a.has_unit_columns() && b.transpose().has_unit_columns();
-    let pays = turned::pays::<E>(a.rows(), a.columns(), b.columns());
-    if a.rows() <= few_rows::MOST && !pays && reads_rows && start == Start::Zero {
-        E::dispatch(FewRows { a, b: b.transpose(), c: product.c, epilogue: product.epilogue, team })
-    } else if pays && reads_rows && start == Start::Zero {
+    if turns {
         turned(product, team)
+    } else if a.rows() <= few_rows::MOST && reads_rows && start == Start::Zero {
+        E::dispatch(FewRows { a, b: b.transpose(), c: product.c, epilogue: product.epilogue, team })
     } else {
         E::dispatch(Product { product, team })
     }

@@ -164,6 +164,10 @@ fn products_of_every_layout_on_every_instruction_set() {
         [2, 130, 1100],
         [16, 129, 256],
         [61, 300, 300],
+        [64, 300, 270],
+        [128, 40, 400],
+        [16, 2000, 280],
+        [140, 530, 20],
     ] {
         for layout in 0..4 {
             let (left, right) = (layout & 1 == 1, layout & 2 == 2);

@@ -15,17 +15,30 @@ use crate::parallel::{Team, try_for_each_part};
 use crate::scratch::Scratch;
 use crate::view::{View, ViewMut};
 
-/// Rows that repay it: of more, packing B is little beside the product.
+/// Rows that repay it where columns of B are contiguous: of more, packing B is little beside the product.
 const ROWS: RangeInclusive<usize> = 16..=128;
+/// The same where its rows are: those are copied faster,
+const ROWS_BESIDE_ROWS: RangeInclusive<usize> = 32..=96;
+/// unless B has so many numbers that the second-level cache does not hold them.
+const LARGE: usize = 1 << 19;
+/// Rows are a multiple of this: they become columns, and fill the vectors of every instruction set.
+const WHOLE_VECTORS: usize = 16;
 /// The least depth that repays it: of less, turning the result back is much beside the product.
 const DEPTH: usize = 256;
-/// Columns that a thread turns back at a time.
+/// Columns that a thread turns back at a time, and fewer than repay it.
 const COLUMNS: usize = 128;
 
-/// Whether a product of `(rows, depth)` and `(depth, columns)` that is not added to anything is faster
-/// turned, rows of the one and columns of the other being contiguous.
-pub(super) fn pays<E: Element>(rows: usize, depth: usize, columns: usize) -> bool {
-    E::IS_REAL && ROWS.contains(&rows) && depth >= DEPTH && columns > *ROWS.end()
+/// Whether the product, not added to anything, is faster turned.
+pub(super) fn pays<E: Element>(a: View<'_, E, 2>, b: View<'_, E, 2>) -> bool {
+    let ([rows, depth], columns) = (a.shape(), b.columns());
+    let repay = if b.transpose().has_unit_columns() || depth * columns >= LARGE {
+        ROWS
+    } else {
+        ROWS_BESIDE_ROWS
+    };
+    let lie = a.has_unit_columns() && (b.has_unit_columns() || b.transpose().has_unit_columns());
+    let fill = repay.contains(&rows) && rows.is_multiple_of(WHOLE_VECTORS);
+    E::IS_REAL && lie && fill && depth >= DEPTH && columns > COLUMNS
 }
 
 /// The product, for operands that [`pays`] names.
