@@ -11,7 +11,7 @@ mod sequences;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fusewire_simd::{FlushDenormals, Selection};
+use fusewire_simd::{FloatMode, Selection};
 
 pub use blocks::{Blocks, Partition, Reversed, all_parts};
 pub use packed::{PackedPart, PackedRows};
@@ -47,20 +47,27 @@ impl Team for Serial {
 /// Calls `work` with the team, where the calling thread and every member flush denormal numbers to
 /// zero; afterwards each has its own mode again.
 pub fn flushing_denormals<R>(team: &dyn Team, work: impl FnOnce(&dyn Team) -> R) -> R {
-    let _guard = FlushDenormals::start();
-    work(&Flushing(team))
+    let before = FloatMode::of_thread();
+    let _held = before.flushing().hold();
+    work(&Flushing { team, before })
 }
 
-struct Flushing<'a>(&'a dyn Team);
+struct Flushing<'a> {
+    team: &'a dyn Team,
+    /// The caller's mode.
+    before: FloatMode,
+}
 
 impl Team for Flushing<'_> {
     fn threads(&self) -> usize {
-        self.0.threads()
+        self.team.threads()
     }
 
     fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync)) {
-        self.0.run(members, &|index| {
-            let _guard = FlushDenormals::start();
+        // Threads that the team starts now keep the mode of this one for as long as they live.
+        let _paused = self.before.hold();
+        self.team.run(members, &|index| {
+            let _held = FloatMode::of_thread().flushing().hold();
             member(index);
         });
     }

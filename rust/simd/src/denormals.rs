@@ -3,12 +3,18 @@
 
 use std::marker::PhantomData;
 
-/// While it lives, this thread treats denormal numbers as zero; dropped, it restores the mode.
+/// What a thread's arithmetic does with denormal numbers, among other things.
 ///
-/// A sequence whose values fade into denormals would otherwise run many times slower.
-pub struct FlushDenormals {
+/// A new thread has the mode of the one that starts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FloatMode {
     #[cfg(target_arch = "x86_64")]
-    saved: u32,
+    control: u32,
+}
+
+/// While it lives, its thread has another [`FloatMode`]; dropped, it restores the one before.
+pub struct HeldMode {
+    before: FloatMode,
     /// The mode belongs to a thread, so the guard must not leave it.
     thread_bound: PhantomData<*const ()>,
 }
@@ -36,42 +42,65 @@ mod control {
     }
 }
 
-impl FlushDenormals {
-    /// Starts flushing on this thread.
+impl FloatMode {
+    /// That of the calling thread.
     #[must_use]
-    pub fn start() -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let saved = control::read();
-            control::write(saved | control::FLUSH);
-            Self { saved, thread_bound: PhantomData }
+    pub fn of_thread() -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            control: control::read(),
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        Self { thread_bound: PhantomData }
+    }
+
+    /// The same, but with denormal numbers treated as zero.
+    ///
+    /// A sequence whose values fade into denormals would otherwise run many times slower.
+    #[must_use]
+    pub fn flushing(self) -> Self {
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            control: self.control | control::FLUSH,
+        }
+    }
+
+    /// Gives the calling thread this mode.
+    #[must_use]
+    pub fn hold(self) -> HeldMode {
+        let before = Self::of_thread();
+        self.set();
+        HeldMode { before, thread_bound: PhantomData }
+    }
+
+    fn set(self) {
+        #[cfg(target_arch = "x86_64")]
+        control::write(self.control);
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-impl Drop for FlushDenormals {
+impl Drop for HeldMode {
     fn drop(&mut self) {
-        control::write(self.saved);
+        self.before.set();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::FlushDenormals;
+    use super::FloatMode;
 
     #[test]
     fn flushes_and_restores() {
         let tiny = std::hint::black_box(f32::MIN_POSITIVE);
         let half = std::hint::black_box(0.5_f32);
+        let before = FloatMode::of_thread();
         assert!(tiny * half > 0.0);
         #[cfg(target_arch = "x86_64")]
         {
-            let _guard = FlushDenormals::start();
+            let _held = before.flushing().hold();
             assert_eq!(std::hint::black_box(tiny) * std::hint::black_box(half), 0.0);
+            let _paused = before.hold();
+            assert!(std::hint::black_box(tiny) * std::hint::black_box(half) > 0.0);
         }
         assert!(std::hint::black_box(tiny) * std::hint::black_box(half) > 0.0);
+        assert_eq!(before, FloatMode::of_thread());
     }
 }

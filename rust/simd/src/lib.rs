@@ -40,7 +40,7 @@ mod storage;
 mod tests;
 
 pub use abreast::Abreast;
-pub use denormals::FlushDenormals;
+pub use denormals::{FloatMode, HeldMode};
 pub use dispatch::{HeldSelection, IsaName, Selection, available, detected, on_each_isa, selected};
 pub use element::{Element, Factor, Pair, Plain, Real, bytes};
 pub use half::{Bf16, F16, LoneBf16};

@@ -177,7 +177,7 @@ impl<'a, E: Element> Right<'a, E> {
         let team = if depth * columns < WORTH_A_TEAM_TO_PACK { &Serial } else { team };
         let target = ViewMut::contiguous(&mut factors, [panels, depth, width])?;
         if depth > 0 {
-            let beside = (BESIDE / width).max(1);
+            let beside = if b.has_unit_columns() { (BESIDE / width).max(1) } else { 1 };
             for_each_part(team, target.blocks([beside, depth, width]), |index, panels| {
                 let first = index * beside * width;
                 let range = first..columns.min(first + beside * width);

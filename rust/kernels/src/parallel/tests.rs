@@ -1,5 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fusewire_simd::FloatMode;
+
 use super::{
     PackedRows, Phases, Pool, Relay, Serial, Team, all_parts, flushing_denormals, for_each_part,
     for_each_task, run_phases, try_for_each_part,
@@ -148,6 +150,36 @@ fn members_flush_denormals_and_the_caller_gets_its_mode_back() {
         for_each_task(team, 8, |_| assert_eq!(tiny(), 0.0));
     });
     for_each_task(&Pool::new(2), 8, |_| assert!(tiny() > 0.0));
+}
+
+/// A team that starts its threads anew each time, and sees which mode they have from the start.
+struct Starting(FloatMode);
+
+impl Team for Starting {
+    fn threads(&self) -> usize {
+        2
+    }
+
+    fn run(&self, members: usize, member: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for index in 0..members {
+                scope.spawn(move || {
+                    assert_eq!(FloatMode::of_thread(), self.0);
+                    member(index);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn threads_that_start_meanwhile_do_not_flush_denormals_for_ever() {
+    let tiny = || std::hint::black_box(f32::MIN_POSITIVE) * std::hint::black_box(0.5);
+    flushing_denormals(&Starting(FloatMode::of_thread()), |team| {
+        for_each_task(team, 4, |_| assert_eq!(tiny(), 0.0));
+        assert_eq!(tiny(), 0.0);
+    });
+    assert!(tiny() > 0.0);
 }
 
 #[test]
