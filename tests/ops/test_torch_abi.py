@@ -36,6 +36,18 @@ def test_arrays_need_no_pytorch_and_import_starts_no_thread():
     assert printed == "False False 0"
 
 
+def test_threads_that_pytorch_starts_in_our_kernels_keep_denormal_numbers():
+    kept = run("""
+        import torch
+        import fusewire as fw
+        torch.set_num_threads(2)
+        with torch.no_grad():  # the first that wants PyTorch's threads
+            fw.nn.LSTM(128, 256)(torch.randn(30, 64, 128))
+        print(int((torch.full((400_000,), 1e-40) * 1).count_nonzero()))
+    """)
+    assert kept == "400000"
+
+
 def test_arrays_use_pytorchs_threads_once_it_is_imported():
     fw.linear(np.ones((1, 1)), np.ones((1, 1)))
     assert _native.config()["team"] == "PyTorch"

@@ -130,6 +130,15 @@ def test_the_number_of_threads_changes_no_bit():
     assert torch.equal(*results)
 
 
+def test_a_cache_without_numbers():
+    table, lengths = np.zeros((2, 0), np.int32), np.zeros(2, np.int64)
+    for pool, heads in [((0, 2, 16, 8), 4), ((3, 0, 16, 8), 0), ((3, 2, 0, 8), 4)]:
+        cache = np.zeros(pool, np.float32)
+        query = np.ones((2, heads, 1, 8), np.float32)
+        output = fw.paged_attention(query, cache, cache, table, lengths)
+        np.testing.assert_array_equal(output, np.zeros_like(query))
+
+
 def test_not_a_number_goes_through():
     cache = torch.zeros(1, 1, 40, 8)
     cache[0, 0, 33, 2] = torch.nan
