@@ -160,7 +160,7 @@ TABLE = np.array([[0, 3]], np.int32)
         (ValueError, "block_table must have 2 rows", {0: np.zeros((2, 1, 1, 8), np.float32),
                                                       4: np.array([3, 3])}),
         (TypeError, "block_table must be int32", {3: TABLE.astype(np.int64)}),
-        (TypeError, "key must be float32", {1: BLOCKS.astype(np.float64)}),
+        (TypeError, "key_blocks must be float32 like query, but", {1: BLOCKS.astype(np.float64)}),
     ],
 )  # fmt: skip
 def test_bad_input_is_told(error, words, change):
@@ -210,3 +210,45 @@ def test_gradients_of_few_queries_whose_scores_are_large(query_len):
         )
         ratios.append(np.log(errors) - np.log(floors))
     assert (np.exp(np.mean(ratios, axis=0)) < 1.5).all()
+
+
+def on_tensors(**changes):
+    """A call of paged attention on tensors, of which some are others."""
+    operands = {
+        "query": torch.ones(1, 2, 1, 8),
+        "key_blocks": torch.ones(4, 16, 1, 8),
+        "value_blocks": torch.ones(4, 16, 1, 8),
+        "block_table": torch.tensor(TABLE),
+        "key_lengths": torch.tensor([20]),
+    }
+    return fw.paged_attention(**{**operands, **changes})
+
+
+@pytest.mark.parametrize("name", ["query", "key_blocks", "value_blocks", "sinks", "alibi_slopes"])
+def test_gradients_are_refused(name):
+    shapes = {"query": (1, 2, 1, 8), "sinks": (2,), "alibi_slopes": (2,)}
+    leaf = torch.ones(shapes.get(name, (4, 16, 1, 8)), requires_grad=True)
+    with pytest.raises(ValueError, match=r"has no gradients, .* under torch\.no_grad"):
+        on_tensors(**{name: leaf})
+    with pytest.raises(ValueError, match="has no gradients"):
+        torch.func.grad(lambda x: on_tensors(**{name: x}).sum())(leaf.detach())
+    with torch.no_grad():
+        assert not on_tensors(**{name: leaf}).requires_grad
+
+
+def test_types_of_queries_and_caches():
+    half = torch.ones(1, 2, 1, 8, dtype=torch.bfloat16)
+    with pytest.raises(TypeError, match=r"key_blocks must be bfloat16 like query, .* convert"):
+        on_tensors(query=half)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert on_tensors().dtype == torch.bfloat16
+        assert on_tensors(query=half).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("lengths", [np.array([2.5]), np.array([True]), None])
+def test_lengths_that_are_no_whole_numbers(lengths):
+    arrays = [np.zeros((1, 1, 1, 8), np.float32), BLOCKS, BLOCKS, TABLE]
+    with pytest.raises(TypeError, match="key_lengths must be"):
+        fw.paged_attention(*arrays, lengths)
+    with pytest.raises(TypeError, match="key_lengths must be"):
+        on_tensors(key_lengths=lengths if lengths is None else torch.as_tensor(lengths))

@@ -40,6 +40,7 @@ def attention(
     lead = None if options.packed else _leading(query, key, value)
     operands, prepared = _prepare((query, key, value), lead, enable_gqa, extras, options)
     output, lse = _native.attention((*operands, *prepared), options)
+    output = output.astype(query.dtype, copy=False)
     if lead is not None:
         rows = _rows(query, operands[0], lead)
         output = output.reshape(*rows, value.shape[-1])
@@ -69,6 +70,11 @@ def attention_backward(
     lead = None if options.packed else _leading(*operands)
     arrays, prepared = _prepare(operands, lead, enable_gqa, extras, options)
     grad_output, grad_lse, output, lse = results
+    if arrays[0].dtype != operands[0].dtype:
+        grad_output, output = (
+            _single(array, name, operands[0].dtype)
+            for array, name in ((grad_output, "grad_output"), (output, "output"))
+        )
     if lead is not None:
         rows = _rows(operands[0], arrays[0], lead)
         grad_output = _with_one_batch(grad_output, "grad_output", lead)
@@ -83,15 +89,18 @@ def attention_backward(
         gradients = zip(
             _PRODUCTS, _native.attention_backward(*native, wanted), operands, strict=True
         )
-        found |= {
-            name: array if lead is None else _as_given(array, like.shape, lead)
-            for name, array, like in gradients
-            if name in of
-        }
-    for name, backward in zip(_ADDED, _BACKWARD_OF_ADDED, strict=True):
-        if name in of:
-            operand = np.asarray(given[name])
-            gradient = _as_given(backward(*native), operand.shape, lead)
+        for name, array, like in gradients:
+            if name in of:
+                whole = array if lead is None else _as_given(array, like.shape, lead)
+                found[name] = whole.astype(like.dtype, copy=False)
+    for name, backward, added in zip(_ADDED, _BACKWARD_OF_ADDED, prepared[:3], strict=True):
+        if name in of and added is not None:
+            operand, gradient = np.asarray(given[name]), backward(*native)
+            if name == "attn_mask":
+                gradient = _as_given(gradient, operand.shape, lead)
+            else:
+                # Batches of numbers of heads come with one dimension already.
+                gradient = summed_to(gradient, added.shape).reshape(operand.shape)
             found[name] = gradient.astype(operand.dtype, copy=False)
     return tuple(found[name] for name in of)
 
@@ -118,15 +127,22 @@ def _prepare(
         for operand, name in zip(operands, _PRODUCTS, strict=True)
     )
     check_heads(query.shape[1], key.shape[1], enable_gqa)
+    mask = extras.attn_mask
+    if mask is not None and _needs_single(check_array(mask, "attn_mask").dtype, query.dtype):
+        key, value = (
+            _single(operand, name, query.dtype)
+            for operand, name in ((key, "key"), (value, "value"))
+        )
+        query = query.astype(np.float32)
     # What kernels compute with.
     real = np.dtype(np.float32) if query.dtype.itemsize == 2 else query.dtype
     names = ("query_offsets", "key_offsets") if options.packed else Extras._fields[3:5]
     return (query, key, value), Extras(
-        _mask(extras.attn_mask, lead, query.dtype),
+        _mask(mask, lead, query, key),
         per_head(extras.alibi_slopes, "alibi_slopes", real),
         per_head(extras.sinks, "sinks", real),
-        _whole(extras.query_lengths, names[0]),
-        _whole(extras.key_lengths, names[1]),
+        whole(extras.query_lengths, names[0]),
+        whole(extras.key_lengths, names[1]),
         extras.seed if options.dropout_p else None,
     )
 
@@ -180,25 +196,50 @@ def _packed(array: Array, name: str) -> Array:
     return array
 
 
-def _mask(mask: Array | None, lead: tuple[int, ...] | None, dtype: np.dtype[Any]) -> Array | None:
+def _needs_single(mask: np.dtype[Any], stored: np.dtype[Any]) -> bool:
+    """Whether a mask holds numbers that operands stored as `stored` would round.
+
+    They are added in float32 then, as PyTorch adds them.
+    """
+    return mask != stored and stored.itemsize == 2 and is_floating(stored) and is_floating(mask)
+
+
+def _single(array: Array, name: str, stored: np.dtype[Any]) -> Array:
+    """What is stored as `stored`, in float32."""
+    if check_array(array, name).dtype != stored:
+        raise TypeError(f"{name} must be {stored} like query, but is {array.dtype}")
+    return array.astype(np.float32)
+
+
+def _mask(
+    mask: Array | None, lead: tuple[int, ...] | None, query: Array, key: Array
+) -> Array | None:
     """The mask with four dimensions, of which any may be 1."""
     if mask is None:
         return None
     mask = check_array(mask, "attn_mask")
     if mask.dtype != bool:
-        if mask.dtype != dtype and not is_floating(mask.dtype):
+        if mask.dtype != query.dtype and not is_floating(mask.dtype):
             raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
-        mask = mask.astype(dtype, copy=False)
+        mask = _narrowed(mask, query.dtype)
     if lead is not None and mask.ndim > 3 and len(lead) != 1:
         try:
             whole = np.broadcast_to(mask, (*lead, *mask.shape[-3:]))
         except ValueError:
+            scores = [*lead, *query.shape[1:3], key.shape[2]]
             raise ValueError(
-                f"attn_mask must be broadcastable to {list(lead)} and scores, "
-                f"but has shape {list(mask.shape)}"
+                f"attn_mask must be broadcastable to {scores}, but has shape {list(mask.shape)}"
             ) from None
         return whole.reshape(math.prod(lead), *mask.shape[-3:])
     return mask.reshape((1,) * (4 - mask.ndim) + mask.shape)
+
+
+def _narrowed(mask: Array, dtype: np.dtype[Any]) -> Array:
+    """The mask as `dtype`, whose largest number stands for finite ones that are larger."""
+    if mask.dtype.itemsize > dtype.itemsize and is_floating(dtype):
+        most = np.finfo(dtype).max
+        mask = np.where(np.isinf(mask), mask, np.clip(mask, -most, most))
+    return mask.astype(dtype, copy=False)
 
 
 def per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | None:
@@ -207,10 +248,13 @@ def per_head(numbers: Array | None, name: str, dtype: np.dtype[Any]) -> Array | 
         return None
     if isinstance(numbers, np.ndarray):
         check_array(numbers, name)
-    numbers = np.asarray(numbers, dtype)
+    numbers = np.asarray(numbers)
+    if numbers.dtype.kind not in "biuf" and not is_floating(numbers.dtype):
+        raise TypeError(f"{name} must be real numbers, but are {numbers.dtype}")
     if numbers.ndim == 0:
         raise ValueError(f"{name} must have a number for each head, but is one number")
-    return numbers.reshape(-1, numbers.shape[-1])
+    heads = numbers.shape[-1]
+    return numbers.astype(dtype, copy=False).reshape(math.prod(numbers.shape[:-1]), heads)
 
 
 def as_seed(seed: int | None) -> Array | None:
@@ -221,11 +265,14 @@ def as_seed(seed: int | None) -> Array | None:
     return np.asarray(seed, np.int64)
 
 
-def _whole(numbers: Array | None, name: str) -> Array | None:
+def whole(numbers: Array | None, name: str) -> Array | None:
+    """Lengths or offsets as the kernels read them."""
     if numbers is None:
         return None
     if isinstance(numbers, np.ndarray):
         check_array(numbers, name)
+        if numbers.dtype == np.int64 and numbers.ndim == 1:
+            return numbers
     numbers = np.asarray(numbers)
     if not np.issubdtype(numbers.dtype, np.integer):
         raise TypeError(f"{name} must be whole numbers, but are {numbers.dtype}")

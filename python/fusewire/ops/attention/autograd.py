@@ -6,14 +6,13 @@ costs half of what a derivative registered with the dispatcher costs, and nothin
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
 import torch
 
 from fusewire.ops import dispatcher, twice
-from fusewire.ops.attention import composed
+from fusewire.ops.attention import composed, fit, tensors
 from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import Options, check_heads
 
@@ -154,7 +153,9 @@ def attention(
 ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
     """See :func:`fusewire.scaled_dot_product_attention` and :func:`fusewire.varlen_attention`."""
     if torch.is_autocast_enabled("cpu"):
-        query, key, value = dispatcher.autocast(query, key, value)
+        # The mask as well, as PyTorch's autocast does.
+        query, key, value, mask = dispatcher.autocast(query, key, value, extras.attn_mask)
+        extras = extras._replace(attn_mask=mask)
     given: dict[str, Any] = {"query": query, "key": key, "value": value, **extras._asdict()}
     names = ("query_lengths", "key_lengths")
     if options.packed:
@@ -162,21 +163,28 @@ def attention(
         given["query_offsets"] = given.pop("query_lengths")
         given["key_offsets"] = given.pop("key_lengths")
     try:
-        given_rows = query.shape[:-1]
-        lead = None if options.packed else _leading(query, key, value)
-        query, key, value = (
-            _packed(given[name], name) if lead is None else _with_one_batch(given[name], name, lead)
-            for name in ("query", "key", "value")
-        )
+        tensors.check_types(query=query, key=key, value=value)
+        given_rows, stored = query.shape[:-1], query.dtype
+        mask = extras.attn_mask
+        if mask is not None and tensors.needs_single(mask, stored):
+            query, key, value = query.float(), key.float(), value.float()
+        if options.packed:
+            lead = None
+            query = tensors.packed(query, "query")
+            key, value = tensors.packed(key, "key"), tensors.packed(value, "value")
+        else:
+            lead = tensors.leading(query, key, value)
+            query = tensors.with_one_batch(query, "query", lead)
+            key = tensors.with_one_batch(key, "key", lead)
+            value = tensors.with_one_batch(value, "value", lead)
         check_heads(query.shape[1], key.shape[1], enable_gqa)
-        _check_types(query=query, key=key, value=value)
         real = dispatcher.real_of(query.dtype)
         extras = Extras(
-            _mask(extras.attn_mask, lead, query.dtype),
-            per_head(extras.alibi_slopes, "alibi_slopes", real),
-            per_head(extras.sinks, "sinks", real),
-            _whole(extras.query_lengths, names[0]),
-            _whole(extras.key_lengths, names[1]),
+            tensors.bias(mask, lead, query, key),
+            tensors.per_head(extras.alibi_slopes, "alibi_slopes", real),
+            tensors.per_head(extras.sinks, "sinks", real),
+            tensors.whole(extras.query_lengths, names[0]),
+            tensors.whole(extras.key_lengths, names[1]),
             None if extras.seed is None else extras.seed.to(query.device),
         )
         output, lse = _dispatch(query, key, value, options, extras, return_lse)
@@ -186,6 +194,8 @@ def attention(
         rows = (*lead, *query.shape[1:3]) if lead else given_rows
         output = output.reshape(*rows, value.shape[-1])
         lse = None if lse is None else lse.reshape(rows)
+    if output.dtype != stored:
+        output = output.to(stored)
     return (output, lse) if return_lse and lse is not None else output
 
 
@@ -199,12 +209,16 @@ def _dispatch(
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Calls the implementation that serves the operands."""
     elsewhere = query.device.type != "cpu" or dispatcher.is_traced()
+    served = not elsewhere and dispatcher.is_served(query, dispatcher.STORED)
+    # A trace would take what was compared for numbers of its own.
+    if not served and not dispatcher.is_traced():
+        fit.check(query, key, value, extras, options)
     if elsewhere and not needs_lse and composed.is_plain(query, key, options, extras):
         return _plain(query, key, value, extras.attn_mask, options), None
     if options.dropout_p > 0 and extras.seed is None:
         extras = extras._replace(seed=_drawn(query.device))
     results: tuple[torch.Tensor, torch.Tensor]
-    if not dispatcher.is_served(query, dispatcher.STORED):
+    if not served:
         whole = partial(composed.attention, options=options)
         if elsewhere:
             from fusewire.ops.attention import flex
@@ -248,97 +262,3 @@ def _plain(
         return [composed.attention(query, key, value, *extras, options=options)[0]]
 
     return twice.differentiable(fused, whole, (query, key, value, attn_mask))[0]
-
-
-def _check_types(**operands: torch.Tensor) -> None:
-    """PyTorch's own operators would compute with some mixtures of types, and refuse others."""
-    wanted = operands["query"].dtype
-    for name, operand in operands.items():
-        if operand.is_nested:
-            raise TypeError(
-                f"{name} must be dense, but is nested; fw.varlen_attention takes the values and "
-                "the offsets of nested tensors"
-            )
-        if not operand.is_floating_point():
-            expected = "float32, float64, bfloat16 or float16"
-        elif operand.dtype != wanted:
-            expected = f"{str(wanted).removeprefix('torch.')} like query"
-        else:
-            continue
-        told = str(operand.dtype).removeprefix("torch.")
-        raise TypeError(f"{name} must be {expected}, but is {told}")
-
-
-def _leading(*operands: torch.Tensor) -> torch.Size:
-    """The dimensions before heads that all operands are broadcast to."""
-    leads = [operand.shape[:-3] for operand in operands]
-    if leads[0] == leads[1] == leads[2]:
-        return leads[0]
-    try:
-        together: torch.Size = torch.broadcast_shapes(*leads)  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        shapes = ", ".join(str(list(operand.shape)) for operand in operands)
-        raise ValueError(
-            f"query, key and value must be alike before their heads, but have shapes {shapes}"
-        ) from None
-    return together
-
-
-def _with_one_batch(operand: torch.Tensor, name: str, lead: torch.Size) -> torch.Tensor:
-    """``(..., heads, length, dim)`` as ``(batch, heads, length, dim)``."""
-    if operand.dim() == 4 and operand.shape[:1] == lead:
-        return operand
-    if operand.dim() < 2:
-        raise ValueError(
-            f"{name} must have at least 2 dimensions, but has shape {list(operand.shape)}"
-        )
-    if operand.dim() == 2:
-        operand = operand.unsqueeze(0)
-    operand = operand.expand(*lead, *operand.shape[-3:])
-    return operand.flatten(0, -4) if lead else operand.unsqueeze(0)
-
-
-def _packed(operand: torch.Tensor, name: str) -> torch.Tensor:
-    """``(length, heads, dim)``."""
-    if operand.dim() != 3:
-        raise ValueError(f"{name} must have 3 dimensions, but has shape {list(operand.shape)}")
-    return operand
-
-
-def _mask(
-    mask: torch.Tensor | None, lead: tuple[int, ...] | None, dtype: torch.dtype
-) -> torch.Tensor | None:
-    """The mask with four dimensions, of which any may be 1."""
-    if mask is None:
-        return None
-    if mask.dtype != torch.bool:
-        if not mask.is_floating_point():
-            raise TypeError(f"attn_mask must be bool or floating, but is {mask.dtype}")
-        mask = mask.to(dtype)
-    if lead is not None and mask.dim() > 3 and len(lead) != 1:
-        try:
-            whole = mask.expand(*lead, *mask.shape[-3:])
-        except RuntimeError:
-            raise ValueError(
-                f"attn_mask must be broadcastable to {list(lead)} and scores, "
-                f"but has shape {list(mask.shape)}"
-            ) from None
-        return whole.reshape(math.prod(lead), *mask.shape[-3:])
-    return mask if mask.dim() == 4 else mask[(None,) * (4 - mask.dim())]
-
-
-def per_head(numbers: torch.Tensor | None, name: str, dtype: torch.dtype) -> torch.Tensor | None:
-    """``(heads)`` or ``(batch, heads)`` with two dimensions."""
-    if numbers is None:
-        return None
-    if numbers.dim() == 0:
-        raise ValueError(f"{name} must have a number for each head, but is one number")
-    return numbers.to(dtype).reshape(-1, numbers.shape[-1])
-
-
-def _whole(numbers: torch.Tensor | None, name: str) -> torch.Tensor | None:
-    if numbers is None:
-        return None
-    if numbers.is_floating_point() or numbers.dtype == torch.bool:
-        raise TypeError(f"{name} must be whole numbers, but are {numbers.dtype}")
-    return numbers.to(torch.int64).flatten()

@@ -51,7 +51,7 @@ def scaled_dot_product_attention_backward(
         value: See there.
         output: ``(..., heads, query_len, value_dim)``, what the forward call returned.
         lse: ``(..., heads, query_len)``, what it returned with ``return_lse=True``.
-        attn_mask: See there.
+        attn_mask: See there; its gradient is of its own type.
         dropout_p: See there.
         is_causal: See there.
         scale: See there.

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
+from fusewire.ops.attention import fit
 from fusewire.ops.attention.dropout import dropped, kept_scale
 from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options, check_seed
 
@@ -31,11 +32,13 @@ class Extras(NamedTuple):
 
 def as_seed(seed: int | torch.Tensor | None, options: Options) -> torch.Tensor | None:
     """The seed of dropout as a tensor, where it is given and needed."""
-    if seed is None or not options.dropout_p:
+    if seed is None:
         return None
     if not isinstance(seed, torch.Tensor):
         check_seed(seed)
-    return torch.as_tensor(seed, dtype=torch.int64)
+    elif seed.is_floating_point() or seed.is_complex():
+        raise ValueError(f"seed must be a whole number of 64 bits with its sign, but is {seed}")
+    return torch.as_tensor(seed, dtype=torch.int64) if options.dropout_p else None
 
 
 def _distances(
@@ -170,7 +173,9 @@ def _by_sequence(
     """Packed sequences, one after another."""
     outputs = [query.new_empty(0, query.shape[1], value.shape[-1])]
     logarithms = [query.new_empty(query.shape[1], 0)]
-    query_ends, key_ends = starts_of(extras, query.shape[0], key.shape[0])
+    query_ends, key_ends = fit.starts_of(extras, query.shape[0], key.shape[0])
+    lengths = fit.longest(query_ends), fit.longest(key_ends)
+    fit.check_added(extras, (len(query_ends) - 1, query.shape[1], *lengths))
 
     def part(operand: torch.Tensor, ends: list[int], sequence: int) -> torch.Tensor:
         return operand[ends[sequence] : ends[sequence + 1]].transpose(0, 1)[None]
@@ -204,28 +209,6 @@ def _by_sequence(
         outputs.append(output[0].transpose(0, 1))
         logarithms.append(lse[0])
     return torch.cat(outputs), torch.cat(logarithms, -1)
-
-
-def starts_of(extras: Extras, queries: int, keys: int) -> tuple[list[int], list[int]]:
-    """Where the queries and the keys of packed sequences begin, and where the last ones end.
-
-    Raises:
-        ValueError: If offsets are missing, do not rise from 0 to these totals, or tell of
-            different numbers of sequences.
-    """
-    if extras.query_lengths is None or extras.key_lengths is None:
-        raise ValueError("query_offsets and key_offsets must be given")
-    both = extras.query_lengths.tolist(), extras.key_lengths.tolist()
-    names = ("query_offsets", "key_offsets")
-    for name, starts, total in zip(names, both, (queries, keys), strict=True):
-        if not starts or starts[0] != 0 or starts[-1] != total or starts != sorted(starts):
-            raise ValueError(f"{name} must rise from 0 to {total}, but are {starts}")
-    if len(both[0]) != len(both[1]):
-        raise ValueError(
-            f"query_offsets and key_offsets must be equally many, but are {len(both[0])} and "
-            f"{len(both[1])}"
-        )
-    return both
 
 
 def is_plain(query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras) -> bool:

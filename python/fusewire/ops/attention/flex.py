@@ -16,7 +16,8 @@ from torch._functorch import config as functorch
 from torch.nn.attention.flex_attention import AuxRequest, create_block_mask, flex_attention
 
 from fusewire.ops import dispatcher
-from fusewire.ops.attention.composed import Extras, starts_of
+from fusewire.ops.attention import fit
+from fusewire.ops.attention.composed import Extras
 from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options
 
 _SMALLEST_DIM = 16
@@ -119,7 +120,9 @@ def _packed(
     query: torch.Tensor, key: torch.Tensor, options: Options, extras: Extras
 ) -> tuple[_Place, tuple[torch.Tensor, torch.Tensor]]:
     """The places, and the sequence of each query and of each key."""
-    starts_of(extras, query.shape[2], key.shape[2])
+    starts = fit.starts_of(extras, query.shape[2], key.shape[2])
+    lengths = fit.longest(starts[0]), fit.longest(starts[1])
+    fit.check_added(extras, (len(starts[0]) - 1, query.shape[1], *lengths))
     queries, keys = extras.query_lengths, extras.key_lengths
     assert queries is not None
     assert keys is not None

@@ -132,7 +132,7 @@ def varlen_attention(
             (flash-attn's ``cu_seqlens_q``).
         key_offsets: ``(sequences + 1)``, likewise to ``total_keys``.
         attn_mask: Broadcastable to ``(sequences, heads, longest query_len, longest key_len)``, bool
-            or floating; each sequence reads its first rows and columns.
+            or floating, of whatever floating type; each sequence reads its first rows and columns.
         dropout_p: As in :func:`fusewire.scaled_dot_product_attention`; so are all arguments that
             are not told here.
         is_causal: See there.
@@ -151,7 +151,8 @@ def varlen_attention(
         ``log(sum(exp(scores)))``, ``(heads, total_queries)``.
 
     Raises:
-        TypeError: If an operand is neither array nor tensor, or their types differ.
+        TypeError: If an operand is neither array nor tensor, their types differ, or an option is
+            nothing of its kind.
         ValueError: If shapes or offsets do not fit together, or an option is out of range.
 
     Example:

@@ -142,7 +142,9 @@ def scaled_dot_product_attention(
         key: ``(..., kv_heads, key_len, head_dim)``, like `query`.
         value: ``(..., kv_heads, key_len, value_dim)``, like `query`.
         attn_mask: Broadcastable to ``(..., heads, query_len, key_len)``; bool (True where a query
-            attends) or floating (added to the scores).
+            attends) or floating (added to the scores, in float32 where operands of 16 bits come
+            with a mask of another type, which takes their time in float32). Only -inf hides:
+            finite numbers beyond those of float32 count as its largest.
         dropout_p: Probability with which a weight is dropped; the others are divided by
             ``1 - dropout_p``.
         is_causal: Whether a query attends to no key behind the diagonal.
@@ -150,7 +152,8 @@ def scaled_dot_product_attention(
         enable_gqa: Whether several heads of `query` may share one of `key` and `value`.
         causal_alignment: Where the diagonal lies, ``"top_left"`` or ``"bottom_right"``.
         window: How many keys ``(before, behind)`` the diagonal a query sees; -1 is without bound.
-        softcap: Scores become ``softcap * tanh(score / softcap)`` before the mask.
+        softcap: Scores become ``softcap * tanh(score / softcap)`` before the mask; a number that
+            float32 holds.
         alibi_slopes: ``(heads)`` or ``(batch, heads)``; ``slope * |distance of the key from the
             query's place on the diagonal|`` is taken off the scores.
         sinks: ``(heads)`` or ``(batch, heads)``; the score of one more key whose value is 0.
@@ -166,8 +169,10 @@ def scaled_dot_product_attention(
         that has neither key nor sink.
 
     Raises:
-        TypeError: If an operand is neither array nor tensor, or their types differ.
-        ValueError: If shapes do not fit together, or an option is out of range.
+        TypeError: If an operand is neither array nor tensor, their types differ, or an option is
+            nothing of its kind.
+        ValueError: If shapes or lengths do not fit together, or an option is out of range. Lengths
+            on other devices and in batches of `torch.vmap` are not looked at.
 
     Example:
         >>> import numpy as np
@@ -189,6 +194,7 @@ def scaled_dot_product_attention(
         and sinks is None
         and query_lengths is None
         and key_lengths is None
+        and (seed is None or type(seed) is int)
         and not return_lse
     ):
         output = _plain(query, key, value, is_causal, scale, enable_gqa)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fusewire import _native
-from fusewire.ops.attention.options import resolve
-from fusewire.ops.door import check_array, is_tensor
+from fusewire.ops.attention.options import Options, resolve
+from fusewire.ops.door import check_array, is_floating, is_tensor
 
 _BLOCKS = ("query", "key_blocks", "value_blocks", "block_table")
+_ADVICE = "; keep the cache in the type of the queries, or convert these"
 
 
 def paged_attention(
@@ -34,12 +36,14 @@ def paged_attention(
     ``key_blocks[block_table[batch, j // block_size], j % block_size]``.
 
     Several query heads may share one of keys and values. The diagonal joins the last query and the
-    last key in use. For inference: no gradients.
+    last key in use. For inference: no gradients. PyTorch's autocast converts `query` and both
+    pools, which costs more than the attention: keep the cache in its type.
 
     Args:
         query: ``(batch, heads, query_len, head_dim)``, an array or a tensor.
-        key_blocks: ``(num_blocks, block_size, kv_heads, head_dim)``, like `query`.
-        value_blocks: ``(num_blocks, block_size, kv_heads, value_dim)``, like `query`.
+        key_blocks: ``(num_blocks, block_size, kv_heads, head_dim)``, of the type of `query`, with
+            rows of ``head_dim`` numbers that lie side by side; other strides may be any.
+        value_blocks: ``(num_blocks, block_size, kv_heads, value_dim)``, likewise.
         block_table: ``(batch, max_blocks)``, int32: the blocks of each sequence in order; those
             beyond its length are not looked at.
         key_lengths: ``(batch)``, keys in use of each sequence, those of `query` included.
@@ -57,9 +61,10 @@ def paged_attention(
         ``log(sum(exp(scores)))``, ``(batch, heads, query_len)``, float32 for half precision.
 
     Raises:
-        TypeError: If an operand is neither array nor tensor, or their types differ.
-        ValueError: If shapes do not fit together, a length is out of range, or a block is not in
-            the pool.
+        TypeError: If an operand is neither array nor tensor, types differ, or lengths are no whole
+            numbers.
+        ValueError: If shapes do not fit together, a length is out of range, a block is not in the
+            pool, rows of the pools are strided, or an operand requires gradients.
 
     Example:
         >>> import numpy as np
@@ -71,46 +76,90 @@ def paged_attention(
     """
     head_dim = query.shape[-1] if getattr(query, "shape", ()) else 0
     options = resolve(head_dim, is_causal, "bottom_right", window, scale, softcap, 0.0)
-    score = (options.scale, options.softcap, options.left, options.right, options.bottom_right)
     operands = (query, key_blocks, value_blocks, block_table)
+    extras = (key_lengths, alibi_slopes, sinks)
+    if key_lengths is None:
+        raise TypeError("key_lengths must be whole numbers, but is None")
     if is_tensor(query):
-        from fusewire.ops import dispatcher
-        from fusewire.ops.attention import autograd, composed, decode
-
-        try:
-            real = dispatcher.real_of(query.dtype)
-            numbers = (
-                autograd.per_head(alibi_slopes, "alibi_slopes", real),
-                autograd.per_head(sinks, "sinks", real),
-            )
-            if query.device.type == "cpu":
-                output, lse = decode.attention(*operands, key_lengths.long(), *numbers, *score)
-            else:
-                # Elsewhere blocks are joined, and keys beyond the lengths hidden.
-                known = block_table.long().clamp(0, key_blocks.shape[0] - 1)
-                key, value = (
-                    blocks[known].flatten(1, 2).transpose(1, 2)
-                    for blocks in (key_blocks, value_blocks)
-                )
-                extras = composed.Extras(None, *numbers, None, key_lengths)
-                output, lse = autograd.attention(query, key, value, options, True, extras, True)
-        except (RuntimeError, AttributeError) as error:
-            given = dict(zip(_BLOCKS, operands, strict=True), key_lengths=key_lengths)
-            raise dispatcher.as_raised(error, **given) from None
+        results = _on_tensors(operands, extras, options)
     elif isinstance(query, np.ndarray):
-        from fusewire.ops.attention import array
-
-        for name, operand in zip(_BLOCKS, operands, strict=True):
-            check_array(operand, name)
-        lengths = np.asarray(key_lengths).astype(np.int64, casting="safe", copy=False)
-        kind = np.dtype(np.float64 if query.dtype == np.float64 else np.float32)
-        arrays = (
-            array.per_head(alibi_slopes, "alibi_slopes", kind),
-            array.per_head(sinks, "sinks", kind),
-        )
-        output, lse = _native.decode_attention((*operands, lengths, *arrays), score)
+        results = _on_arrays(operands, extras, options)
     else:
         raise TypeError(
             f"query must be a NumPy array or a PyTorch tensor, but is {type(query).__name__}"
         )
-    return (output, lse) if return_lse else output
+    return results if return_lse else results[0]
+
+
+def _score(options: Options) -> tuple[float, float, int, int, bool]:
+    return options.scale, options.softcap, options.left, options.right, options.bottom_right
+
+
+def _on_tensors(
+    operands: tuple[Any, ...], extras: tuple[Any, ...], options: Options
+) -> tuple[Any, Any]:
+    from fusewire.ops import dispatcher
+    from fusewire.ops.attention import decode, tensors
+
+    query, key_blocks, value_blocks, block_table = operands
+    key_lengths, alibi_slopes, sinks = extras
+    query, key_blocks, value_blocks = dispatcher.autocast(query, key_blocks, value_blocks)
+    try:
+        if dispatcher.needs_gradient(query, key_blocks, value_blocks, alibi_slopes, sinks):
+            raise ValueError(
+                "paged_attention has no gradients, but an operand requires them; call it under "
+                "torch.no_grad(), or with operands that are detached"
+            )
+        real = dispatcher.real_of(query.dtype)
+        numbers = (
+            tensors.per_head(alibi_slopes, "alibi_slopes", real),
+            tensors.per_head(sinks, "sinks", real),
+        )
+        lengths = tensors.whole(key_lengths, "key_lengths")
+        if query.device.type == "cpu":
+            native = (query, key_blocks, value_blocks, block_table, lengths, *numbers)
+            results: tuple[Any, Any] = decode.attention(*native, *_score(options))
+            return results
+        from fusewire.ops.attention import autograd, composed
+
+        # Elsewhere blocks are joined, and keys beyond the lengths hidden.
+        known = block_table.long().clamp(0, key_blocks.shape[0] - 1)
+        key, value = (
+            blocks[known].flatten(1, 2).transpose(1, 2) for blocks in (key_blocks, value_blocks)
+        )
+        given = composed.Extras(None, *numbers, None, lengths)
+        output, lse = autograd.attention(query, key, value, options, True, given, True)
+    except (RuntimeError, AttributeError) as error:
+        named = dict(zip(_BLOCKS, operands, strict=True), key_lengths=key_lengths)
+        named |= {"alibi_slopes": alibi_slopes, "sinks": sinks}
+        told = dispatcher.as_raised(error, ("alibi_slopes", "sinks"), **named)
+        blocks = (query, key_blocks, value_blocks)
+        if all(map(is_tensor, blocks)):
+            # Where types are what is wrong, what to do about it.
+            typed = dict(zip(_BLOCKS, blocks, strict=False))
+            told = tensors.wrong_type(_ADVICE, **typed) or told
+        raise told from None
+    return output, lse
+
+
+def _on_arrays(
+    operands: tuple[Any, ...], extras: tuple[Any, ...], options: Options
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    from fusewire.ops.attention import array
+
+    for name, operand in zip(_BLOCKS, operands, strict=True):
+        check_array(operand, name)
+    stored = operands[0].dtype
+    for name, operand in zip(_BLOCKS[1:3], operands[1:3], strict=True):
+        if operand.dtype != stored and is_floating(stored):
+            raise TypeError(f"{name} must be {stored} like query, but is {operand.dtype}{_ADVICE}")
+    key_lengths, alibi_slopes, sinks = extras
+    kind = np.dtype(np.float64 if stored == np.float64 else np.float32)
+    given = (
+        *operands,
+        array.whole(key_lengths, "key_lengths"),
+        array.per_head(alibi_slopes, "alibi_slopes", kind),
+        array.per_head(sinks, "sinks", kind),
+    )
+    output, lse = _native.decode_attention(given, _score(options))
+    return output, lse

@@ -101,11 +101,11 @@ def attention(
             # As one argument, because a Function takes 0.3 us to look at each.
             options = (is_causal, scale, enable_gqa)
             output: torch.Tensor = _Attention.apply(query, key, value, options)
-        except (dispatcher.NotServedError, ValueError):
+        except (dispatcher.NotServedError, ValueError, TypeError):
             return None
         return output
     try:
         results = _native.attend(query, key, value, is_causal, scale, enable_gqa, False)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
     return None if results is None else results[0]

@@ -188,5 +188,6 @@ def summed_to(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         for axis in range(array.ndim)
         if axis < leading or (shape[axis - leading] == 1 and array.shape[axis] != 1)
     ]
-    total: NDArray[Any] = array.sum(tuple(repeated)) if repeated else array
+    # With the dimensions kept, or the sum of everything would not be an array.
+    total: NDArray[Any] = array.sum(tuple(repeated), keepdims=True) if repeated else array
     return total.reshape(shape)
