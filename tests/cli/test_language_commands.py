@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +209,25 @@ def test_bytes_count_where_tokens_give_the_text_back(
         size = 40 * len("\nIt was the best of times, it was the worst of times.\n")
         bits = found["loss"] / math.log(2) * (found["tokens"] - 40)
         assert found["bits_per_byte"] == pytest.approx(bits / size, abs=1e-4)
+
+
+def test_a_terminal_gets_no_commands_from_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("codes.txt").write_bytes(bytes([27, *b"[2J", 7, 127, 0xC2, 0x9B, 10, 9]) * 200)
+    lm = ["train", "lm", "--data", "codes.txt", "--context", "16", "--steps", "1", "--batch", "2"]
+    assert main([*lm, "--tokenizer", "characters"]) == 0
+    sample = ["sample", "runs/lstm-1", "--length", "300", "--seed", "1"]
+    ours, terminal = os.openpty()
+    with os.fdopen(terminal, "w", encoding="utf-8") as there:
+        monkeypatch.setattr("sys.stdout", there)
+        assert main(sample) == 0
+        written = b""
+        while not written.endswith(b"\n") or len(written) < 300:
+            written += os.read(ours, 1 << 16)
+    os.close(ours)
+    shown = written.decode().replace("\r\n", "\n")
+    assert {"\u241b", "\u2407", "\u2421", "\ufffd"} <= set(shown)
+    assert not {c for c in shown if unicodedata.category(c) == "Cc"} - {"\n", "\t", " "}
+    monkeypatch.undo()
 
 
 def test_text_is_drawn_in_every_way(capfd: pytest.CaptureFixture[str]) -> None:

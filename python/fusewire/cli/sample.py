@@ -62,7 +62,15 @@ def _deliver(command: Sample, text: str) -> None:
     print(command.out)
 
 
+# What a model of bytes writes may be a command to the terminal: control characters are shown by
+# their pictures there, and those without one as unknown.
+_PICTURES = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"}
+_PICTURES |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+
 def _print(text: str) -> None:
+    if sys.stdout.isatty():
+        text = text.translate(_PICTURES)
     sys.stdout.buffer.write(text.encode("utf-8"))
     sys.stdout.flush()
 

@@ -200,10 +200,11 @@ macro_rules! geometry {
                 self.strides
             }
 
-            /// Whether neighbours along the last dimension are neighbours in memory.
+            /// Whether neighbours along the last dimension are neighbours in memory, as far as there are
+            /// any.
             #[inline(always)]
             pub fn has_unit_columns(&self) -> bool {
-                self.strides[N - 1] == 1 || self.shape[N - 1] <= 1
+                self.strides[N - 1] == 1 || self.shape[N - 1] <= 1 || self.shape.contains(&0)
             }
 
             /// The dimensions in another order.

@@ -131,6 +131,28 @@ def test_nothing_to_do(kind, shape):
     np.testing.assert_array_equal(final[0], state[0])
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("seq_len", "lengths", "layers"), [(3, [0, 0], 1), (0, None, 2)])
+def test_no_step_has_no_gradient(kind, seq_len, lengths, layers):
+    x, state, weights = operands(kind, seq_len, 2, 4, 7, layers)
+    grad_output, grad_state = np.ones((seq_len, 2, 7)), [np.ones_like(part) for part in state]
+    of_input, *rest = call_backward(
+        kind, grad_output, grad_state, x, state, weights, lengths=lengths
+    )
+    initial, of_weights = (rest[: len(state)], rest[len(state) :])
+    np.testing.assert_array_equal(of_input, np.zeros_like(x))
+    for got, expected in zip(initial, grad_state, strict=True):
+        np.testing.assert_array_equal(got, expected)
+    assert all(not gradient.any() for gradient in of_weights)
+
+
+def test_more_steps_than_memory_holds_are_an_error():
+    _, _, weights = operands("lstm")
+    x = np.broadcast_to(0.0, (2**44, 3, 4))
+    with pytest.raises(MemoryError, match="cannot allocate|too many|allocate"):
+        fw.lstm(x, None, weights)
+
+
 def test_lengths_are_those_of_shorter_sequences():
     x, state, weights = operands("gru", seq_len=6, batch=4, directions=2)
     lengths = np.array([2, 6, 1, 6])

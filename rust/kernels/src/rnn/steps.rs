@@ -32,23 +32,32 @@ impl Steps {
                 "batch_sizes must not exceed the batch of {batch}, but begins with {first}"
             )));
         }
-        let too_many = || Error::Memory("batch_sizes add up to too many rows".into());
-        let mut offsets = Vec::with_capacity(batch_sizes.len() + 1);
-        let mut total = 0_usize;
-        offsets.push(total);
-        for &size in batch_sizes {
-            total = total.checked_add(size).ok_or_else(too_many)?;
-            offsets.push(total);
-        }
-        Ok(Self { offsets, batch, reverse })
+        Self::of(batch_sizes.iter().copied(), batch, reverse)
     }
 
     /// `seq_len` steps of `batch` sequences each.
     ///
     /// # Errors
-    /// If there are more rows than can be counted.
+    /// If there are more rows than can be counted, or steps than fit in memory.
     pub fn equal(seq_len: usize, batch: usize, reverse: bool) -> Result<Self> {
-        Self::new(&vec![batch; seq_len], batch, reverse)
+        Self::of(std::iter::repeat_n(batch, seq_len), batch, reverse)
+    }
+
+    fn of(
+        sizes: impl ExactSizeIterator<Item = usize>,
+        batch: usize,
+        reverse: bool,
+    ) -> Result<Self> {
+        let too_many = || Error::Memory("steps add up to too many rows".into());
+        let mut offsets = Vec::new();
+        offsets.try_reserve_exact(sizes.len().saturating_add(1)).map_err(|_| too_many())?;
+        let mut total = 0_usize;
+        offsets.push(total);
+        for size in sizes {
+            total = total.checked_add(size).ok_or_else(too_many)?;
+            offsets.push(total);
+        }
+        Ok(Self { offsets, batch, reverse })
     }
 
     /// The number of sequences, those of length 0 included.

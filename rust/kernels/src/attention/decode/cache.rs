@@ -43,7 +43,7 @@ impl<'a, E: Element> Cache<'a, E> {
     /// If the shapes do not fit together, or a block is not in the pool.
     pub(super) fn check(&self, batch: usize, length: impl Fn(usize) -> usize) -> Result<()> {
         let [sequences, _, block_size, _] = self.numbers.shape();
-        if !self.numbers.has_unit_columns() && !self.numbers.shape().contains(&0) {
+        if !self.numbers.has_unit_columns() {
             return Err(Error::Value("rows of key and value must be contiguous".into()));
         }
         let Some(Pages { table }) = self.pages else {

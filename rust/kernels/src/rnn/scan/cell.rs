@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use fusewire_simd::{Lanes, Real};
 
-use crate::math::{Elementary, sigmoid};
+use crate::math::{Elementary, exp, sigmoid};
 
 /// A cell `h' = r∘h + a` whose `r` and `a` follow from its gates' sums.
 pub trait Minimal: Copy + Send + Sync + 'static {
@@ -129,6 +129,26 @@ impl<A: Candidate> Minimal for MinGru<A> {
 #[derive(Clone, Copy, Debug)]
 pub struct MinLstm<A>(PhantomData<A>);
 
+/// `f / (f + i)` and `i / (f + i)` from the sums of the gates `f` and `i`.
+///
+/// As `f = 1 / (1 + e⁻ˣ)`, those are `I / (F + I)` and `F / (F + I)` with `F = 1 + e⁻ˣ`, and the same of
+/// `i`; both times e to a power that lets neither become infinite, nor their sum 0.
+#[inline(always)]
+fn shares<T: Elementary, I: Lanes<T>>(
+    isa: I,
+    forget: I::Vector,
+    input: I::Vector,
+) -> (I::Vector, I::Vector) {
+    // Of an infinite sum the difference to the power would not be a number.
+    let lowest = isa.splat(T::from_f64(-1e30));
+    let [forget, input] = [forget, input].map(|sum| isa.sub(isa.zero(), isa.max(lowest, sum)));
+    let power = isa.max(isa.max(forget, input), isa.zero());
+    let one = exp(isa, isa.sub(isa.zero(), power));
+    let [forget, input] = [forget, input].map(|sum| isa.add(one, exp(isa, isa.sub(sum, power))));
+    let sum = isa.add(forget, input);
+    (isa.div(input, sum), isa.div(forget, sum))
+}
+
 impl<A: Candidate> Minimal for MinLstm<A> {
     const GATES: usize = 3;
 
@@ -137,12 +157,9 @@ impl<A: Candidate> Minimal for MinLstm<A> {
         isa: I,
         gates: Gates<'_, T>,
     ) -> (I::Vector, I::Vector) {
-        // Sigmoids are never 0 here, so neither is their sum.
-        let forget = sigmoid(isa, gates.load(isa, 0));
-        let input = sigmoid(isa, gates.load(isa, 1));
+        let (kept, written) = shares(isa, gates.load(isa, 0), gates.load(isa, 1));
         let (candidate, _) = A::value(isa, gates.load(isa, 2));
-        let sum = isa.add(forget, input);
-        (isa.div(forget, sum), isa.mul(isa.div(input, sum), candidate))
+        (kept, isa.mul(written, candidate))
     }
 
     #[inline(always)]
@@ -153,11 +170,10 @@ impl<A: Candidate> Minimal for MinLstm<A> {
         added_gradient: I::Vector,
         mut target: GateGradients<'_, T>,
     ) {
-        let forget = sigmoid(isa, gates.load(isa, 0));
-        let input = sigmoid(isa, gates.load(isa, 1));
+        let [forget, input] = [0, 1].map(|gate| gates.load(isa, gate));
+        let (kept, written) = shares(isa, forget, input);
+        let [forget, input] = [forget, input].map(|sum| sigmoid(isa, sum));
         let (candidate, slope) = A::value(isa, gates.load(isa, 2));
-        let sum = isa.add(forget, input);
-        let (kept, written) = (isa.div(forget, sum), isa.div(input, sum));
         // df' = −di' moves along f' i' (1 − f) with the sum of f, and along −f' i' (1 − i) with that of i.
         let change = isa.neg_mul_add(added_gradient, candidate, retained_gradient);
         let change = isa.mul(change, isa.mul(kept, written));

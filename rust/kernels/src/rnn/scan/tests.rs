@@ -231,6 +231,49 @@ fn gates_far_from_0_give_finite_numbers() {
 }
 
 #[test]
+fn gates_that_are_both_nearly_0_keep_their_ratio() {
+    let case = Case {
+        kind: Kind::Lstm,
+        positive: false,
+        lengths: vec![1],
+        hidden_size: 1,
+        reverse: false,
+    };
+    for (forget, input) in [
+        (-88.0, -90.0),
+        (-200.0, -150.0),
+        (-101.0, -100.0),
+        (-750.0, -740.0),
+        (-1e9, -1e9),
+        (-1e25, -1e20),
+        (f64::NEG_INFINITY, 3.0),
+        (-3.0, f64::NEG_INFINITY),
+        (-800.0, 800.0),
+        (500.0, 500.0),
+    ] {
+        // Sigmoids of such sums are 0 or 1 but for a factor, of which the ratio is a sigmoid again.
+        let logarithm = |sum: f64| sum.min(0.0) - (-sum.abs()).exp().ln_1p();
+        let written = 1.0 / (1.0 + (logarithm(forget) - logarithm(input)).exp());
+        let slope = written * (1.0 - written);
+        let inner = |sum: f64| 1.0 / (1.0 + sum.exp());
+        let gradients = [-slope * inner(forget), slope * inner(input), written];
+        let operands = [vec![forget, input, 1.0], vec![0.0]];
+        let outer = [vec![1.0], vec![0.0]];
+        on_each_isa(|isa| {
+            let context = format!("{isa} {forget} {input}");
+            let expected =
+                ([vec![written], vec![written]], [gradients.to_vec(), vec![1.0 - written]]);
+            let double = case.run::<f64>(&operands, &outer, &Pool::new(1));
+            assert_near(&double.0, &expected.0, 1e-14, &context);
+            assert_near(&double.1, &expected.1, 1e-14, &context);
+            let single = case.run::<f32>(&operands, &outer, &Pool::new(1));
+            assert_near(&single.0, &expected.0, 3e-7, &context);
+            assert_near(&single.1, &expected.1, 3e-7, &context);
+        });
+    }
+}
+
+#[test]
 fn wrong_shapes_are_named() {
     let numbers = [0.0_f32; 12];
     let mut output = [0.0_f32; 6];
