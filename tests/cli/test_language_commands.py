@@ -215,7 +215,7 @@ def test_a_terminal_gets_no_commands_from_a_model(monkeypatch: pytest.MonkeyPatc
     Path("codes.txt").write_bytes(bytes([27, *b"[2J", 7, 127, 0xC2, 0x9B, 10, 9]) * 200)
     lm = ["train", "lm", "--data", "codes.txt", "--context", "16", "--steps", "1", "--batch", "2"]
     assert main([*lm, "--tokenizer", "characters"]) == 0
-    sample = ["sample", "runs/lstm-1", "--length", "300", "--seed", "1"]
+    sample = ["sample", "runs/transformer-1", "--length", "300", "--seed", "1"]
     ours, terminal = os.openpty()
     with os.fdopen(terminal, "w", encoding="utf-8") as there:
         monkeypatch.setattr("sys.stdout", there)

@@ -149,7 +149,7 @@ def test_no_step_has_no_gradient(kind, seq_len, lengths, layers):
 def test_more_steps_than_memory_holds_are_an_error():
     _, _, weights = operands("lstm")
     x = np.broadcast_to(0.0, (2**44, 3, 4))
-    with pytest.raises(MemoryError, match="cannot allocate|too many|allocate"):
+    with pytest.raises(MemoryError, match=r"allocate|too many"):
         fw.lstm(x, None, weights)
 
 
