@@ -162,6 +162,14 @@ def needs_gradient(*operands: torch.Tensor | None) -> bool:
     return False
 
 
+def has_tangent(*operands: torch.Tensor | None) -> bool:
+    """Whether forward-mode differentiation wants to know how a call with these operands changes."""
+    return forward_ad._current_level >= 0 and any(
+        operand is not None and forward_ad.unpack_dual(operand).tangent is not None  # type: ignore[no-untyped-call]
+        for operand in operands
+    )
+
+
 def apply(function: type[torch.autograd.Function], *operands: Any) -> Any:
     """Calls an autograd Function; with one tensor in two places too, which the compiler refuses."""
     if torch.compiler.is_compiling():

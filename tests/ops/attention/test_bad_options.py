@@ -32,6 +32,7 @@ DOORS = pytest.mark.parametrize("door", [np.asarray, torch.as_tensor])
         ({"enable_gqa": "no"}, TypeError, "enable_gqa must be True or False, but is 'no'"),
         ({"seed": "x"}, ValueError, "seed must be a whole number .*, but is 'x'"),
         ({"seed": 2.7, "dropout_p": 0.5}, ValueError, "seed must be a whole number"),
+        ({"seed": np.array(2.7), "dropout_p": 0.5}, ValueError, "seed must be a whole number"),
     ],
 )
 def test_options_that_say_nothing(door, options, kind, words):

@@ -224,6 +224,7 @@ def on_tensors(**changes):
     return fw.paged_attention(**{**operands, **changes})
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 @pytest.mark.parametrize("name", ["query", "key_blocks", "value_blocks", "sinks", "alibi_slopes"])
 def test_gradients_are_refused(name):
     shapes = {"query": (1, 2, 1, 8), "sinks": (2,), "alibi_slopes": (2,)}
@@ -232,6 +233,8 @@ def test_gradients_are_refused(name):
         on_tensors(**{name: leaf})
     with pytest.raises(ValueError, match="has no gradients"):
         torch.func.grad(lambda x: on_tensors(**{name: x}).sum())(leaf.detach())
+    with pytest.raises(ValueError, match="has no gradients"):
+        torch.func.jvp(lambda x: on_tensors(**{name: x}), (leaf.detach(),), (leaf.detach(),))
     with torch.no_grad():
         assert not on_tensors(**{name: leaf}).requires_grad
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from operator import index
 from typing import Any, Literal, NamedTuple
 
 CausalAlignment = Literal["top_left", "bottom_right"]
@@ -101,9 +102,13 @@ def _number(name: str, value: Any) -> float:
     raise TypeError(f"{name} must be a number, but is {value!r}")
 
 
-def check_seed(seed: object) -> None:
+def check_seed(seed: Any) -> None:
     """Raises a ValueError where dropout cannot draw by a seed."""
-    if not hasattr(seed, "__index__") or not -(2**63) <= int(seed) < 2**63:
+    try:
+        known = -(2**63) <= index(seed) < 2**63
+    except TypeError:
+        known = False
+    if not known:
         raise ValueError(f"seed must be a whole number of 64 bits with its sign, but is {seed!r}")
 
 

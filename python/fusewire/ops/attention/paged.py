@@ -105,7 +105,8 @@ def _on_tensors(
     key_lengths, alibi_slopes, sinks = extras
     query, key_blocks, value_blocks = dispatcher.autocast(query, key_blocks, value_blocks)
     try:
-        if dispatcher.needs_gradient(query, key_blocks, value_blocks, alibi_slopes, sinks):
+        floating = (query, key_blocks, value_blocks, alibi_slopes, sinks)
+        if dispatcher.needs_gradient(*floating) or dispatcher.has_tangent(*floating):
             raise ValueError(
                 "paged_attention has no gradients, but an operand requires them; call it under "
                 "torch.no_grad(), or with operands that are detached"
