@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import pytest
 import torch
 
 import fusewire as fw
@@ -25,6 +26,11 @@ def test_it_is_copied_and_pickled_with_its_activation():
         assert torch.equal(other(x), layer(x))
     assert "activation='silu'" in repr(layer)
     assert list(layer.state_dict()) == ["weight"]
+
+
+def test_an_unknown_activation_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"activation must be 'gelu'.* but is 'foo'"):
+        fw.nn.Linear(6, 4, activation="foo")
 
 
 def test_it_learns():

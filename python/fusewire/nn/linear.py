@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
+from fusewire.ops.activation.names import check_name
 from fusewire.ops.linear import Activation, linear
 
 
@@ -18,6 +19,9 @@ class Linear(torch.nn.Linear):
         device: Where the parameters are.
         dtype: The parameters' type.
         activation: What is applied to the output; not part of the state_dict.
+
+    Raises:
+        ValueError: If there is no such activation.
 
     Example:
         >>> import torch
@@ -40,6 +44,8 @@ class Linear(torch.nn.Linear):
         activation: Activation | None = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device, dtype)
+        if activation is not None:
+            check_name(activation)
         self.activation = activation
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,7 @@ from fusewire.nn import traced
 from fusewire.nn.symbolic import is_symbolic, recorded, refuse_script
 from fusewire.ops import dispatcher
 from fusewire.ops.rnn import autograd
-from fusewire.ops.rnn.cells import zoneout_pair
-from fusewire.ops.rnn.options import GATES, Options, check_options
+from fusewire.ops.rnn.options import GATES, Options, check_options, zoneout_pair
 from fusewire.ops.rnn.weights import LayerWeights, is_torchs
 
 _KINDS = {
@@ -267,7 +266,8 @@ class Recurrent(torch.nn.Module):
 
     def _refuse(self, input: Any, states: list[torch.Tensor] | None) -> None:
         """Raises what PyTorch's class does for an input that it does not take either."""
-        if self._torchs is None or isinstance(input, PackedSequence):
+        operands = [input, *(states or [])]
+        if self._torchs is None or not all(isinstance(one, torch.Tensor) for one in operands):
             return  # States beside packed sequences go unchecked there.
         twin = self._torchs(
             self.input_size,

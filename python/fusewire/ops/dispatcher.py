@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import functools
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -66,7 +67,10 @@ def declare(name: str, schema: str, fake: Callable[..., Any]) -> torch._ops.OpOv
     @functools.wraps(fake)
     def on_one_device(*operands: object) -> object:
         # PyTorch calls a fake, not the kernel, when one operand of several has no data.
-        devices = {operand.device for operand in operands if isinstance(operand, torch.Tensor)}
+        flat = chain.from_iterable(
+            operand if isinstance(operand, (list, tuple)) else [operand] for operand in operands
+        )
+        devices = {operand.device for operand in flat if isinstance(operand, torch.Tensor)}
         if len(devices) > 1:
             named = ", ".join(sorted(map(str, devices)))
             raise ValueError(f"all operands must be on one device, but are on {named}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from operator import index
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -54,6 +55,16 @@ def check_array(operand: Any, name: str) -> NDArray[Any]:
     if not isinstance(operand, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, but is {type(operand).__name__}")
     return operand
+
+
+def check_seed(seed: Any) -> None:
+    """Raises a ValueError where dropout cannot draw by a seed."""
+    try:
+        known = -(2**63) <= index(seed) < 2**63
+    except TypeError:
+        known = False
+    if not known:
+        raise ValueError(f"seed must be a whole number of 64 bits with its sign, but is {seed!r}")
 
 
 def is_floating(dtype: np.dtype[Any]) -> bool:

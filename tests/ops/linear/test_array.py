@@ -154,6 +154,12 @@ GOOD = np.zeros((2, 3))
         ),
         (ValueError, "grad_output must have shape", lambda: linear_backward(GOOD, GOOD, GOOD)),
         (
+            ValueError,
+            r"dimensions of the input, \(2, 3\), but has \(3, 2\)",
+            lambda: linear_backward(np.ones((3, 2, 5)), np.ones((2, 3, 4)), np.ones((5, 4))),
+        ),
+        (ValueError, "activation must be .* but is 3", lambda: fw.linear(GOOD, GOOD, activation=3)),
+        (
             TypeError,
             "weight must be float64 like",
             lambda: fw.linear(GOOD, GOOD.astype(np.float32)),

@@ -175,7 +175,7 @@ def test_bad_tensors_are_told():
         (ValueError, "dropout must be from 0 to 1", lambda: fw.lstm(x, None, [weights], dropout=2)),
         (
             ValueError,
-            "bias_ih must have shape",
+            "bias_ih of entry 0 must have shape",
             lambda: fw.lstm(x, None, [[*weights[:2], weights[2][1:], weights[3]]]),
         ),
     ]:

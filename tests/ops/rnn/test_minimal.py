@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fusewire as fw
-from fusewire.ops.rnn import composed, min_gru_backward, min_lstm_backward, reference
+from fusewire.ops.rnn import (
+    LayerWeights,
+    composed,
+    min_gru_backward,
+    min_lstm_backward,
+    reference,
+)
 
 CELLS = [
     (fw.min_gru, min_gru_backward, "min_gru", 2),
@@ -143,8 +149,55 @@ def test_modules(name):
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("locked", [False, True])
+@pytest.mark.parametrize(("call", "backward", "_", "gates"), CELLS)
+def test_arrays_are_dropped_by_a_seed_and_have_gradients(call, backward, _, gates, locked):
+    x, _, weights = operands(gates, layers=2)
+    options = {"dropout": 0.4, "training": True, "locked": locked, "seed": 7}
+    lower, _ = call(x, None, weights[:1])
+    shape = (1, *lower.shape[1:]) if locked else lower.shape
+    mask = (np.random.Generator(np.random.Philox(7)).random(shape) < 0.6) / 0.6
+    output, _ = call(x, None, weights, **options)
+    np.testing.assert_allclose(output, call(lower * mask, None, weights[1:])[0], atol=1e-12)
+    outer = np.cos(output)
+    got = backward(outer, None, x, None, weights, **options)
+    upper = backward(outer, None, lower * mask, None, weights[1:])
+    below = backward(upper[0] * mask, None, x, None, weights[:1])
+    pairs = [(got[0], below[0]), *zip(got[2][0], below[2][0], strict=True)]
+    pairs += zip(got[2][1], upper[2][0], strict=True)
+    for actual, expected in pairs:
+        np.testing.assert_allclose(actual, expected, atol=1e-12)
+    with pytest.raises(ValueError, match="need a seed"):
+        call(x, None, weights, **{**options, "seed": None})
+
+
+@pytest.mark.parametrize(("call", "_", "__", "gates"), CELLS)
+def test_tensors_are_dropped_by_a_seed(call, _, __, gates):
+    x, _, weights = operands(gates, layers=2)
+    x, weights = torch.tensor(x), [tuple(map(torch.tensor, entry)) for entry in weights]
+    outputs = [
+        call(x, None, weights, dropout=0.4, training=True, locked=True, seed=seed)[0]
+        for seed in (-3, -3, 4)
+    ]
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_what_only_other_cells_have_is_refused():
+    x, state, weights = operands(2)
+    for name, shape in [("weight_hh", (14, 7)), ("peephole", (3, 7)), ("norm_ih", (14,))]:
+        entry = LayerWeights(*weights[0][:1], **{name: np.zeros(shape)})
+        with pytest.raises(ValueError, match=f"min_gru has no {name}"):
+            fw.min_gru(x, state, [entry], positive=True)
+    for name in ("zoneout", "recurrent_dropout", "reset_after", "kind"):
+        with pytest.raises(TypeError, match=f"min_gru has no option '{name}'"):
+            min_gru_backward(x, None, x, state, weights, **{name: 0.5})
+
+
 def test_bad_input_is_told():
     x, state, weights = operands(2)
+    with pytest.raises(ValueError, match=r"entry 1 must have shape \(14, 7\), but has \(14, 4\)"):
+        fw.min_gru(x, None, weights * 2)
     with pytest.raises(ValueError, match="entry 0 has 4"):
         fw.min_gru(x, state, [weights[0] * 2])
     with pytest.raises(ValueError, match=r"\(3 \* hidden_size, input_size\), but has \(14, 4\)"):

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
-from fusewire.ops.attention.options import Options, check_heads, check_seed
+from fusewire.ops.attention.options import Options, check_heads
 from fusewire.ops.attention.reference import Extras, summed_to
-from fusewire.ops.door import check_array, is_floating
+from fusewire.ops.door import check_array, check_seed, is_floating
 
 Array = NDArray[Any]
 

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from fusewire.ops.attention import fit
 from fusewire.ops.attention.dropout import dropped, kept_scale
-from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options, check_seed
+from fusewire.ops.attention.options import NO_CAP, UNBOUNDED, Options
+from fusewire.ops.door import check_seed
 
 
 class Extras(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
-from operator import index
 from typing import Any, Literal, NamedTuple
 
 CausalAlignment = Literal["top_left", "bottom_right"]
@@ -100,16 +99,6 @@ def _number(name: str, value: Any) -> float:
         with suppress(TypeError, ValueError, OverflowError):
             return float(value)
     raise TypeError(f"{name} must be a number, but is {value!r}")
-
-
-def check_seed(seed: Any) -> None:
-    """Raises a ValueError where dropout cannot draw by a seed."""
-    try:
-        known = -(2**63) <= index(seed) < 2**63
-    except TypeError:
-        known = False
-    if not known:
-        raise ValueError(f"seed must be a whole number of 64 bits with its sign, but is {seed!r}")
 
 
 def check_heads(heads: int, kv_heads: int, enable_gqa: bool) -> None:

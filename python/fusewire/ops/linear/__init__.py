@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from fusewire.ops.activation import Activation
+from fusewire.ops.activation.names import Activation, check_name
 from fusewire.ops.door import is_tensor
 from fusewire.ops.linear import array
 from fusewire.ops.linear.array import linear_backward
@@ -61,6 +61,8 @@ def linear(input: Any, weight: Any, bias: Any = None, activation: Activation | N
         >>> fw.linear(np.array([[1.0, -2.0]]), np.eye(2), activation="relu")
         array([[1., 0.]])
     """
+    if activation is not None:
+        check_name(activation)
     if is_tensor(input):
         from fusewire.ops.linear import autograd
 

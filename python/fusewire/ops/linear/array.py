@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire import _native
+from fusewire.ops.activation.names import check_name
 from fusewire.ops.door import check_array
 
 _Real = TypeVar("_Real", np.float32, np.float64)
@@ -61,6 +62,14 @@ def linear_backward(
         array([[3., 4.]])
     """
     _check_weights(weight, bias)
+    if activation is not None:
+        check_name(activation)
+    for name, of in (("grad_output", grad_output), ("output", output)):
+        if of is not None and np.shape(of)[:-1] != np.shape(input)[:-1]:
+            raise ValueError(
+                f"{name} must have the leading dimensions of the input, "
+                f"{np.shape(input)[:-1]}, but has {np.shape(of)[:-1]}"
+            )
     grad_input, grad_weight, grad_bias = _native.linear_backward(
         _rows(grad_output, "grad_output"),
         _rows(input, "input"),

@@ -14,7 +14,7 @@ from fusewire.ops.door import check_array, is_floating
 from fusewire.ops.rnn import sequences
 from fusewire.ops.rnn.options import Options
 from fusewire.ops.rnn.steps import StepwiseCall
-from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain
+from fusewire.ops.rnn.weights import LayerWeights, Weights, check_nesting, is_plain
 
 Array = NDArray[Any]
 
@@ -99,7 +99,9 @@ class _Engine:
         self.calls: list[_LayerCall | _DirectionsCall] = []
         self.masks: list[Array | None] = []
         self.random = (
-            None if options.seed is None else np.random.Generator(np.random.Philox(options.seed))
+            None
+            if options.seed is None
+            else np.random.Generator(np.random.Philox(int(options.seed) % 2**64))
         )
 
     def stack(
@@ -231,7 +233,9 @@ def backward(
     The forward pass is computed once more, so that nothing has to be kept between the two calls.
     """
     check_arrays(input, states, weights)
-    check_arrays(grad_output, grad_states, [])
+    for name, gradient in [("grad_output", grad_output), *_named("grad_state", grad_states)]:
+        if check_array(gradient, name).dtype != input.dtype:
+            raise TypeError(f"{name} must be {input.dtype} like the input, but is {gradient.dtype}")
     narrow = input.dtype
     if _is_narrow(narrow):
         outer = None if grad_states is None else [g.astype(np.float32) for g in grad_states]
@@ -241,13 +245,11 @@ def backward(
         return grads[0].astype(narrow), [g.astype(narrow) for g in grads[1]], of_weights
     engine = _Engine(options, keeps=True)
     output, finals = sequences.run(engine, options, input, states, weights)
-    for name, gradient, of in [
-        ("grad_output", grad_output, output),
-        *(
-            ("grad_state", g, f)
-            for g, f in zip(grad_states or [], finals, strict=bool(grad_states))
-        ),
-    ]:
+    for (name, gradient), of in zip(
+        [("grad_output", grad_output), *_named("grad_state", grad_states)],
+        [output, *finals],
+        strict=bool(grad_states),
+    ):
         if gradient.shape != of.shape:
             raise ValueError(f"{name} must have shape {of.shape}, but has {gradient.shape}")
     times = sequences.batch_times(options, grad_output)
@@ -329,9 +331,14 @@ def _widened(
     return input.astype(np.float32), initial, wide
 
 
+def _named(name: str, arrays: Sequence[Array] | None) -> list[tuple[str, Array]]:
+    return [(name, array) for array in arrays or []]
+
+
 def check_arrays(input: Any, states: Any, weights: Sequence[Sequence[Any]]) -> None:
     """Checks that everything is an array."""
-    named = [("input", input), *(("the state", state) for state in states or [])]
+    check_nesting(weights)
+    named = [("input", input), *_named("the state", states)]
     named += [
         ("each weight", weight) for entry in weights for weight in entry if weight is not None
     ]

@@ -19,7 +19,16 @@ from fusewire.ops import dispatcher, twice
 from fusewire.ops.rnn import composed, scan, sequences
 from fusewire.ops.rnn import layer as kernels
 from fusewire.ops.rnn.options import Options
-from fusewire.ops.rnn.weights import LayerWeights, Weights, is_plain, is_torchs, name_weights
+from fusewire.ops.rnn.weights import (
+    LayerWeights,
+    Weights,
+    check_entries,
+    check_nesting,
+    is_plain,
+    is_torchs,
+    name_weights,
+    needs_check,
+)
 
 _HALVES = frozenset({torch.bfloat16, torch.float16})
 _IN_AUTOCASTS_TYPE = frozenset({"lstm", "tanh", "relu"})
@@ -152,7 +161,7 @@ class _Engine:
 
     def draw(self, like: torch.Tensor, shape: tuple[int, ...], probability: float) -> torch.Tensor:
         if self.seed is not None and self.generator is None:
-            self.generator = torch.Generator(like.device).manual_seed(self.seed)
+            self.generator = torch.Generator(like.device).manual_seed(int(self.seed))
         return like.new_empty(shape).bernoulli_(probability, generator=self.generator)
 
     def zeros(self, like: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
@@ -193,21 +202,29 @@ def run_plain(
     if options.training and options.dropout:
         return None
     initial = states or []
-    operands = [input, *initial, *chain.from_iterable(entries)]
+    try:
+        operands = [input, *initial, *chain.from_iterable(entries)]
+    except TypeError:
+        check_nesting(entries)
+        raise
     if not dispatcher.PLAIN.issuperset(map(type, operands)):
         return None
     if dispatcher.is_watched() or dispatcher.needs_gradient(*operands):
         return None
     swaps = options.batch_first and not batch_sizes and input.ndim == 3
     rows = (input.transpose(0, 1) if swaps else input).contiguous()
-    results = _native.rnn_layers(
-        options.kind,
-        batch_sizes,
-        options.directions,
-        rows,
-        initial,
-        entries,
-    )
+    try:
+        results = _native.rnn_layers(
+            options.kind,
+            batch_sizes,
+            options.directions,
+            rows,
+            initial,
+            entries,
+        )
+    except (TypeError, ValueError):
+        check_entries(options, name_weights(options, entries), input, states)
+        raise
     if results is None:
         return None
     output, *finals = results
@@ -223,9 +240,7 @@ def run(
     """See :func:`fusewire.ops.rnn.sequences.run`."""
     if (results := run_plain(options, input, [], states, weights)) is not None:
         return results
-    if not input.is_floating_point():
-        named = str(input.dtype).removeprefix("torch.")
-        raise TypeError(f"input must be float32, float64, bfloat16 or float16, but is {named}")
+    _check_input(input)
     return _autocast(
         options,
         lambda x, states: sequences.run(_Engine(options), options, x, states, weights),
@@ -246,19 +261,37 @@ def run_packed(
 
     States are ``(layers * directions, batch, size)`` in the order of the packed sequences.
     """
+    if not batch_sizes:
+        raise ValueError("a packed sequence must have at least one step")
     if (results := run_plain(options, rows, batch_sizes, states, entries)) is not None:
         return results
+    _check_input(rows)
     engine = _Engine(options)
     weights = name_weights(options, entries)
 
     def layers(
         rows: torch.Tensor, states: list[torch.Tensor] | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        initial = sequences.initial_states(engine, options, rows, states, weights, batch_sizes[0])
-        sequences.check_features(rows, weights)
-        return engine.stack(options, rows, batch_sizes, initial, weights)
+        batch = batch_sizes[0]
+        if needs_check(options, weights):
+            check_entries(options, weights, rows, states)
+        try:
+            initial = sequences.initial_states(engine, options, rows, states, weights, batch)
+            sequences.check_features(rows, weights)
+            return engine.stack(options, rows, batch_sizes, initial, weights)
+        except (TypeError, ValueError):
+            check_entries(options, weights, rows, states)
+            raise
 
     return _autocast(options, layers, rows, states, entries)
+
+
+def _check_input(input: Any) -> None:
+    if not isinstance(input, torch.Tensor):
+        raise TypeError(f"input must be a PyTorch tensor, but is {type(input).__name__}")
+    if not input.is_floating_point():
+        named = str(input.dtype).removeprefix("torch.")
+        raise TypeError(f"input must be float32, float64, bfloat16 or float16, but is {named}")
 
 
 def run_step(

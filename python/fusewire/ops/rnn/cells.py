@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fusewire.ops.door import is_tensor
-from fusewire.ops.rnn.options import Options, check_options
+from fusewire.ops.rnn.options import Options, check_options, zoneout_pair
 
 Nonlinearity = Literal["tanh", "relu"]
 
@@ -31,12 +31,14 @@ def lstm(
     """Runs layers of long short-term memory over whole sequences.
 
     ``i, f, g, o = W_ih x + b_ih + W_hh h + b_hh``, ``c = sigmoid(f) c + sigmoid(i) tanh(g)``,
-    ``h = sigmoid(o) tanh(c)``, as in `torch.nn.LSTM`. Tensors on other devices than the CPU, and of
-    other types than float32 and float64, run PyTorch's own layers.
+    ``h = sigmoid(o) tanh(c)``, as in `torch.nn.LSTM`. Half precision is computed in float32; the
+    weights of bfloat16 tensors without gradients are read as they are. Tensors on other devices
+    than the CPU run PyTorch's own layers.
 
     Args:
         input: ``(seq_len, batch, input_size)``, or ``(seq_len, input_size)`` for a single
-            sequence; an array or a tensor, float32 or float64.
+            sequence; an array or a tensor, float32, float64, bfloat16 (in NumPy that of
+            `ml_dtypes`) or float16.
         state: The initial hidden and cell state, each ``(layers * directions, batch,
             hidden_size)``, without the batch for a single sequence; zeros if None.
         weights: For each layer and direction, a layer's directions next to each other:
@@ -209,14 +211,6 @@ def pair(state: Any) -> list[Any]:
     if not isinstance(state, (tuple, list)) or len(state) != 2:
         raise TypeError("the state of an LSTM must be a pair of hidden and cell state")
     return list(state)
-
-
-def zoneout_pair(zoneout: float | tuple[float, float]) -> tuple[float, float]:
-    """The probabilities of the hidden and the cell state."""
-    if isinstance(zoneout, (tuple, list)):
-        hidden, cell = zoneout
-        return hidden, cell
-    return zoneout, zoneout
 
 
 def run(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fusewire.ops.rnn.cells import Nonlinearity, elman, pair, zoneout_pair
-from fusewire.ops.rnn.options import Options
+from fusewire.ops.rnn.cells import Nonlinearity, elman, pair
+from fusewire.ops.rnn.options import named_options
 
 
 def lstm_backward(
@@ -31,7 +31,7 @@ def lstm_backward(
         The gradients of input, initial states and weights, shaped like them.
 
     Raises:
-        TypeError: If an operand is no array, or their types differ.
+        TypeError: If an operand is no array, their types differ, or there is no such option.
         ValueError: If shapes or lengths do not fit together.
 
     Example:
@@ -43,7 +43,7 @@ def lstm_backward(
         >>> grad_input.shape
         (3, 1, 2)
     """
-    chosen = _options("lstm", options)
+    chosen = named_options("lstm", options)
     initial = None if state is None else pair(state)
     outer = None if grad_state is None else pair(grad_state)
     from fusewire.ops.rnn import array
@@ -63,7 +63,7 @@ def gru_backward(
     **options: Any,
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of the operands of :func:`fusewire.gru`; see :func:`lstm_backward`."""
-    chosen = _options("gru", options)
+    chosen = named_options("gru", options)
     from fusewire.ops.rnn import array
 
     return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
@@ -79,12 +79,7 @@ def rnn_backward(
     **options: Any,
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of the operands of :func:`fusewire.rnn`; see :func:`lstm_backward`."""
-    chosen = _options(elman(nonlinearity), options)
+    chosen = named_options(elman(nonlinearity), options)
     from fusewire.ops.rnn import array
 
     return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
-
-
-def _options(kind: str, options: dict[str, Any]) -> Options:
-    zoneout = zoneout_pair(options.pop("zoneout", 0.0))
-    return Options(kind, **options, zoneout=zoneout)

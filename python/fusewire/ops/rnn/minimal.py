@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusewire.ops.rnn.cells import run
-from fusewire.ops.rnn.options import Options
+from fusewire.ops.rnn.options import Options, named_options
 
 
 def min_gru(
@@ -23,6 +23,8 @@ def min_gru(
     lengths: Any = None,
     dropout: float = 0.0,
     training: bool = False,
+    locked: bool = False,
+    seed: int | None = None,
 ) -> tuple[Any, Any]:
     """Runs layers of minGRU over whole sequences.
 
@@ -42,13 +44,16 @@ def min_gru(
         lengths: How many steps of each sequence exist.
         dropout: The probability with which a number between two layers is set to 0 in training.
         training: Whether dropout happens.
+        locked: Whether `dropout` draws once per sequence for all of its steps.
+        seed: What is drawn with; None draws from PyTorch's generator. Arrays need one.
 
     Returns:
         The output ``(seq_len, batch, directions * hidden_size)``, and the final state.
 
     Raises:
         TypeError: If an operand is neither array nor tensor, or their types differ.
-        ValueError: If shapes or lengths do not fit together.
+        ValueError: If shapes or lengths do not fit together, a probability is none, or arrays are
+            to be dropped without a seed.
 
     Example:
         >>> import numpy as np
@@ -58,7 +63,8 @@ def min_gru(
         array([2., 2.])
     """
     kind = _kind("min_gru", positive)
-    options = Options(kind, bidirectional, batch_first, lengths, dropout, training)
+    rates = dropout, training, locked
+    options = Options(kind, bidirectional, batch_first, lengths, *rates, seed=seed)
     output, (hidden,) = run(options, input, None if state is None else [state], weights)
     return output, hidden
 
@@ -74,6 +80,8 @@ def min_lstm(
     lengths: Any = None,
     dropout: float = 0.0,
     training: bool = False,
+    locked: bool = False,
+    seed: int | None = None,
 ) -> tuple[Any, Any]:
     """Runs layers of minLSTM over whole sequences.
 
@@ -89,7 +97,8 @@ def min_lstm(
         array([2., 2.])
     """
     kind = _kind("min_lstm", positive)
-    options = Options(kind, bidirectional, batch_first, lengths, dropout, training)
+    rates = dropout, training, locked
+    options = Options(kind, bidirectional, batch_first, lengths, *rates, seed=seed)
     output, (hidden,) = run(options, input, None if state is None else [state], weights)
     return output, hidden
 
@@ -102,9 +111,7 @@ def min_gru_backward(
     weights: Sequence[Sequence[Any]],
     *,
     positive: bool = False,
-    bidirectional: bool = False,
-    batch_first: bool = False,
-    lengths: Any = None,
+    **options: Any,
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of the operands of :func:`min_gru`, for arrays.
 
@@ -115,12 +122,14 @@ def min_gru_backward(
         state: As in the forward call.
         weights: As in the forward call.
         positive: As in the forward call.
-        bidirectional: As in the forward call.
-        batch_first: As in the forward call.
-        lengths: As in the forward call.
+        **options: The others of the forward call, by name.
 
     Returns:
         The gradients of input, initial state and weights, shaped like them.
+
+    Raises:
+        TypeError: If an operand is no array, their types differ, or there is no such option.
+        ValueError: If shapes or lengths do not fit together.
 
     Example:
         >>> import numpy as np
@@ -131,10 +140,10 @@ def min_gru_backward(
         array([[0. ],
                [0.5]])
     """
-    options = Options(_kind("min_gru", positive), bidirectional, batch_first, lengths)
+    chosen = named_options(_kind("min_gru", positive), options)
     from fusewire.ops.rnn import array
 
-    return array.backward_single(options, grad_output, grad_state, input, state, weights)
+    return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
 
 
 def min_lstm_backward(
@@ -145,15 +154,13 @@ def min_lstm_backward(
     weights: Sequence[Sequence[Any]],
     *,
     positive: bool = False,
-    bidirectional: bool = False,
-    batch_first: bool = False,
-    lengths: Any = None,
+    **options: Any,
 ) -> tuple[Any, Any, list[tuple[Any, ...]]]:
     """Computes the gradients of :func:`min_lstm`'s operands; see :func:`min_gru_backward`."""
-    options = Options(_kind("min_lstm", positive), bidirectional, batch_first, lengths)
+    chosen = named_options(_kind("min_lstm", positive), options)
     from fusewire.ops.rnn import array
 
-    return array.backward_single(options, grad_output, grad_state, input, state, weights)
+    return array.backward_single(chosen, grad_output, grad_state, input, state, weights)
 
 
 def _kind(name: str, positive: bool) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from fusewire.ops.door import check_seed
+
 GATES = {
     "tanh": 1,
     "relu": 1,
@@ -95,6 +97,29 @@ EPSILON = 1e-5
 """Added to the variance that layer normalisation divides by, as in `torch.nn.LayerNorm`."""
 
 
+def named_options(kind: str, given: dict[str, Any]) -> Options:
+    """Options by the names that a cell's function knows."""
+    lacks = {"kind"} if kind == "gru" else {"kind", "reset_after"}
+    if kind not in _PLAIN:
+        lacks |= {"recurrent_dropout", "zoneout"}
+    for name in given:
+        if name in lacks or name not in Options._fields:
+            raise TypeError(f"{shown(kind)} has no option {name!r}")
+    if "zoneout" in given:
+        given = {**given, "zoneout": zoneout_pair(given["zoneout"])}
+    return Options(kind, **given)
+
+
+def zoneout_pair(zoneout: float | tuple[float, float]) -> tuple[float, float]:
+    """The probabilities of the hidden and the cell state."""
+    if not isinstance(zoneout, (tuple, list)):
+        return zoneout, zoneout
+    if len(zoneout) != 2:
+        raise ValueError(f"zoneout must be one probability or two, but is {zoneout}")
+    hidden, cell = zoneout
+    return hidden, cell
+
+
 def check_options(options: Options) -> None:
     """Checks what a call asks for beside its operands."""
     for name, rate in [
@@ -103,5 +128,21 @@ def check_options(options: Options) -> None:
         ("zoneout", options.zoneout[0]),
         ("zoneout", options.zoneout[1]),
     ]:
-        if not 0 <= rate <= 1:
+        try:
+            fits = 0 <= rate <= 1
+        except TypeError:
+            raise TypeError(f"{name} must be a number, but is {rate!r}") from None
+        if not fits:
             raise ValueError(f"{name} must be from 0 to 1, but is {rate}")
+    if options.kind != "lstm" and options.zoneout[0] != options.zoneout[1]:
+        raise ValueError(
+            f"zoneout must be a single probability for {shown(options.kind)}, which has no cell "
+            f"state, but is {options.zoneout}"
+        )
+    if options.seed is not None:
+        check_seed(options.seed)
+
+
+def shown(kind: str) -> str:
+    """What the function of a cell is called."""
+    return "rnn" if kind in ("tanh", "relu") else kind.removesuffix("_positive")

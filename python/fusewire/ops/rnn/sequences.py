@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusewire.ops.rnn.options import Options, Variant
-from fusewire.ops.rnn.weights import LayerWeights, Weights, name_weights, state_sizes
+from fusewire.ops.rnn.weights import (
+    LayerWeights,
+    Weights,
+    check_entries,
+    name_weights,
+    needs_check,
+    state_sizes,
+)
 
 
 class Layout(NamedTuple):
@@ -65,6 +72,18 @@ def run(
     The shapes are those of :func:`fusewire.lstm`; a cell without cell state has one state.
     """
     weights = name_weights(options, entries)
+    if needs_check(options, weights):
+        check_entries(options, weights, input, states)
+    try:
+        return _run(engine, options, input, states, weights)
+    except (TypeError, ValueError):
+        check_entries(options, weights, input, states)
+        raise
+
+
+def _run(
+    engine: Engine, options: Options, input: Any, states: list[Any] | None, weights: Weights
+) -> tuple[Any, list[Any]]:
     if input.ndim not in (2, 3):
         raise ValueError(f"input must have 2 or 3 dimensions, but has shape {tuple(input.shape)}")
     batched = input.ndim == 3

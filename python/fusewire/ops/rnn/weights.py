@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from fusewire.ops.rnn.options import GATES, Options, check_options
+import numpy as np
+
+from fusewire.ops.rnn.options import GATES, Options, check_options, shown
 
 
 class LayerWeights(NamedTuple):
@@ -40,8 +42,24 @@ Weights = Sequence[LayerWeights]
 """Per layer and direction, a layer's directions next to each other."""
 
 
+def check_nesting(entries: Any) -> None:
+    """Checks that there is an entry for each layer and direction, and weights in each."""
+    if not isinstance(entries, (list, tuple, Sequence)):
+        raise TypeError(
+            "weights must be a sequence with an entry for each layer and direction, but is "
+            f"{type(entries).__name__}"
+        )
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, (list, tuple, Sequence)):
+            raise TypeError(
+                f"entry {index} of weights must be a sequence of weights, but is "
+                f"{type(entry).__name__}"
+            )
+
+
 def name_weights(options: Options, entries: Sequence[Sequence[Any]]) -> list[LayerWeights]:
     """The weights by their names, once it is checked how many there are."""
+    check_nesting(entries)
     directions = options.directions
     if not entries or len(entries) % directions:
         raise ValueError(
@@ -53,13 +71,33 @@ def name_weights(options: Options, entries: Sequence[Sequence[Any]]) -> list[Lay
         if given != present[0]:
             raise ValueError(f"entry {index} of weights must have the same weights as entry 0")
     check_options(options)
+    _check_present(options, weights[0])
     for index, entry in enumerate(weights):
-        _check_shapes(options, entry, index)
+        _check_first(options, entry, index)
     return weights
 
 
-def _check_shapes(options: Options, entry: LayerWeights, index: int) -> None:
-    """Checks the weights' shapes as far as kernels do not."""
+def _check_present(options: Options, entry: LayerWeights) -> None:
+    """Checks that a cell has a use for the weights that it is given."""
+    cell = shown(options.kind)
+    if options.is_minimal:
+        for name, weight in zip(LayerWeights._fields, entry, strict=True):
+            if weight is not None and name not in ("weight_ih", "bias_ih"):
+                raise ValueError(f"{cell} has no {name}")
+    if options.is_minimal or is_plain(entry):
+        return
+    if options.kind != "lstm":
+        for name in ("weight_hr", "peephole", "norm_cell"):
+            if getattr(entry, name) is not None:
+                raise ValueError(f"{name} is for an LSTM, not for {cell}")
+    if (entry.norm_ih is None) != (entry.norm_hh is None):
+        raise ValueError("norm_ih and norm_hh must be given together")
+    if entry.bias_cell is not None and entry.norm_cell is None:
+        raise ValueError("bias_cell needs norm_cell")
+
+
+def _check_first(options: Options, entry: LayerWeights, index: int) -> None:
+    """Checks the weight that tells the hidden size."""
     gates = GATES[options.kind]
     first = "weight_ih" if options.is_minimal else "weight_hh"
     for name in ("weight_ih", first):
@@ -73,36 +111,75 @@ def _check_shapes(options: Options, entry: LayerWeights, index: int) -> None:
         fits = fits and shape[0] == gates * shape[1]
     if not fits:
         raise ValueError(
-            f"{first} must have shape ({gates} * hidden_size, {columns[options.is_minimal]}), "
-            f"but has {shape}"
+            f"{first} of entry {index} must have shape "
+            f"({gates} * hidden_size, {columns[options.is_minimal]}), but has {shape}"
         )
-    if options.is_minimal or (is_plain(entry) and options.reset_after):
-        return
-    rows, hidden_size = shape[0], shape[0] // gates
-    for name, expected in {
-        "weight_ih": (rows, tuple(entry.weight_ih.shape)[-1]),
-        "bias_ih": (rows,),
-        "bias_hh": (rows,),
-        "weight_hr": (shape[1], hidden_size),
-        "peephole": (3, hidden_size),
-        "norm_ih": (rows,),
-        "norm_hh": (rows,),
-        "norm_cell": (hidden_size,),
-        "bias_cell": (hidden_size,),
-    }.items():
-        weight = getattr(entry, name)
-        if weight is not None and tuple(weight.shape) != expected:
+
+
+def needs_check(options: Options, weights: Weights) -> bool:
+    """Whether layers are composed of operators that would mix types or broadcast shapes."""
+    return not (options.is_minimal or (options.is_plain and is_plain(weights[0])))
+
+
+def check_entries(
+    options: Options, weights: Weights, like: Any, states: Sequence[Any] | None = None
+) -> None:
+    """Checks every weight's shape, and its kind, type and device, which are those of `like`.
+
+    That takes microseconds, which a step of a small layer cannot spare: kernels check what they
+    are called with, and this tells of what they refuse which entry it is.
+    """
+    if isinstance(like, np.ndarray) and like.dtype not in (np.float32, np.float64):
+        return  # Kernels tell that no number of this type is computed with.
+    for state in states or []:
+        _check_kind("the state", state, like)
+    size = state_sizes(options, weights)[0]
+    first = weights[0].weight_ih if options.is_minimal else weights[0].weight_hh
+    rows = first.shape[0]
+    hidden_size = rows // GATES[options.kind]
+    for index, entry in enumerate(weights):
+        lowest = index < options.directions
+        below = weights[0].weight_ih.shape[-1] if lowest else options.directions * size
+        expected = {
+            "weight_ih": (rows, below),
+            "weight_hh": (rows, size),
+            "bias_ih": (rows,),
+            "bias_hh": (rows,),
+            "weight_hr": (size, hidden_size),
+            "peephole": (3, hidden_size),
+            "norm_ih": (rows,),
+            "norm_hh": (rows,),
+            "norm_cell": (hidden_size,),
+            "bias_cell": (hidden_size,),
+        }
+        if len(entry.weight_ih.shape) != 2:
             raise ValueError(
-                f"{name} of entry {index} must have shape {expected}, but has {tuple(weight.shape)}"
+                f"weight_ih of entry {index} must have 2 dimensions, but has shape "
+                f"{tuple(entry.weight_ih.shape)}"
             )
-    if options.kind != "lstm":
-        for name in ("weight_hr", "peephole", "norm_cell"):
-            if getattr(entry, name) is not None:
-                raise ValueError(f"{name} is for an LSTM, not for {options.kind}")
-    if (entry.norm_ih is None) != (entry.norm_hh is None):
-        raise ValueError("norm_ih and norm_hh must be given together")
-    if entry.bias_cell is not None and entry.norm_cell is None:
-        raise ValueError("bias_cell needs norm_cell")
+        for name, weight in zip(LayerWeights._fields, entry, strict=True):
+            if weight is None:
+                continue
+            _check_kind(f"{name} of entry {index}", weight, like)
+            if tuple(weight.shape) != expected[name]:
+                raise ValueError(
+                    f"{name} of entry {index} must have shape {expected[name]}, but has "
+                    f"{tuple(weight.shape)}"
+                )
+
+
+def _check_kind(name: str, operand: Any, like: Any) -> None:
+    of_arrays = isinstance(like, np.ndarray)
+    if not hasattr(operand, "shape") or isinstance(operand, np.ndarray) != of_arrays:
+        kind = "a NumPy array" if of_arrays else "a PyTorch tensor"
+        raise TypeError(f"{name} must be {kind} like the input, but is {type(operand).__name__}")
+    if operand.dtype != like.dtype:
+        wanted, given = (str(one.dtype).removeprefix("torch.") for one in (like, operand))
+        raise TypeError(f"{name} must be {wanted} like the input, but is {given}")
+    if not of_arrays and operand.device != like.device:
+        raise ValueError(
+            f"{name} must be on {like.device} like the input, but is on {operand.device}"
+        )
 
 
 def _name_entry(options: Options, index: int, entry: Sequence[Any]) -> LayerWeights:
