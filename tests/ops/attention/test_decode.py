@@ -132,7 +132,7 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_a_cache_without_numbers():
     table, lengths = np.zeros((2, 0), np.int32), np.zeros(2, np.int64)
-    for pool, heads in [((0, 2, 16, 8), 4), ((3, 0, 16, 8), 0), ((3, 2, 0, 8), 4)]:
+    for pool, heads in [((0, 16, 2, 8), 4), ((3, 16, 0, 8), 0), ((3, 0, 2, 8), 4)]:
         cache = np.zeros(pool, np.float32)
         query = np.ones((2, heads, 1, 8), np.float32)
         output = fw.paged_attention(query, cache, cache, table, lengths)
