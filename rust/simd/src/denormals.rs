@@ -24,6 +24,9 @@ mod control {
     /// Flush-to-zero (bit 15) and denormals-are-zero (bit 6) of MXCSR.
     pub(super) const FLUSH: u32 = 1 << 15 | 1 << 6;
 
+    /// What has happened so far, such as an underflow: no part of the mode.
+    pub(super) const SEEN: u32 = 0x3f;
+
     pub(super) fn read() -> u32 {
         let mut value = 0_u32;
         // SAFETY: the instruction stores four bytes to a valid address.
@@ -48,7 +51,7 @@ impl FloatMode {
     pub fn of_thread() -> Self {
         Self {
             #[cfg(target_arch = "x86_64")]
-            control: control::read(),
+            control: control::read() & !control::SEEN,
         }
     }
 
@@ -73,7 +76,7 @@ impl FloatMode {
 
     fn set(self) {
         #[cfg(target_arch = "x86_64")]
-        control::write(self.control);
+        control::write(self.control | control::read() & control::SEEN);
     }
 }
 
