@@ -43,9 +43,10 @@ const FEW_COLUMNS: usize = 5 * PANEL;
 /// apart as they are, throw one another out of a second-level cache.
 const FEW_COLUMNS_APART: usize = 2 * PANEL;
 const APART: usize = 1 << 19;
-/// Columns of B whose panels are copied side by side, and rows of B at a time: each row of a wide B lies in
-/// a page of its own, of which one panel needs a line or two.
+/// Columns of B whose panels are copied side by side, and rows of B at a time, where each row lies in a page
+/// of its own, of so many bytes: one panel needs a line or two of it.
 const BESIDE: usize = 256;
+const PAGE: usize = 4096;
 const ROWS_AT_ONCE: usize = 4;
 /// Factors between the rows of packed A, beyond its depth: rows must not fall into the same sets.
 const PADDING: usize = 16;
@@ -177,7 +178,10 @@ impl<'a, E: Element> Right<'a, E> {
         let team = if depth * columns < WORTH_A_TEAM_TO_PACK { &Serial } else { team };
         let target = ViewMut::contiguous(&mut factors, [panels, depth, width])?;
         if depth > 0 {
-            let beside = if b.has_unit_columns() { (BESIDE / width).max(1) } else { 1 };
+            let row = b.strides()[0].unsigned_abs() * size_of::<E>();
+            let apart = b.has_unit_columns() && row >= PAGE;
+            let share = columns / team.threads();
+            let beside = if apart { (BESIDE.min(share) / width).max(1) } else { 1 };
             for_each_part(team, target.blocks([beside, depth, width]), |index, panels| {
                 let first = index * beside * width;
                 let range = first..columns.min(first + beside * width);
