@@ -30,9 +30,9 @@
 
 mod abreast;
 pub mod arch;
-mod denormals;
 mod dispatch;
 mod element;
+mod float_mode;
 mod half;
 mod lanes;
 mod storage;
@@ -40,9 +40,9 @@ mod storage;
 mod tests;
 
 pub use abreast::Abreast;
-pub use denormals::{FloatMode, HeldMode};
 pub use dispatch::{HeldSelection, IsaName, Selection, available, detected, on_each_isa, selected};
 pub use element::{Element, Factor, Pair, Plain, Real, bytes};
+pub use float_mode::{FloatMode, HeldMode};
 pub use half::{Bf16, F16, LoneBf16};
 pub use lanes::{Isa, Kernel, Lanes};
 pub use storage::{HalfLanes, Storage};

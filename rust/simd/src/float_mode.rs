@@ -1,4 +1,4 @@
-//! Flushing denormal numbers to zero inside a kernel, with the caller's mode restored.
+//! What a thread does with denormal numbers: the mode of its arithmetic, changed inside a kernel and restored.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
